@@ -1,0 +1,37 @@
+# Everything sets itself up: Python 3.11 (or later) and make are enough.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN = .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
+	@echo "make test   lint and test everything"
+	@echo "make clean  remove the virtual environment and what was generated"
+
+demo: .venv/demo
+	$(BIN)/python -m keras_adaptive demo --out demo_run
+
+test: .venv/test lint
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/python:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/demo: .venv/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
+	touch $@
+
+.venv/test: .venv/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info demo_run

@@ -1,0 +1,34 @@
+"""Keras networks that spend only as much computation as each input needs."""
+
+import importlib
+
+from keras_adaptive import calibration as calibration
+from keras_adaptive import costs as costs
+from keras_adaptive import evaluation as evaluation
+from keras_adaptive import layers as layers
+from keras_adaptive import models as models
+from keras_adaptive import training as training
+from keras_adaptive.calibration import ExitPolicy as ExitPolicy
+from keras_adaptive.calibration import calibrate as calibrate
+from keras_adaptive.evaluation import accuracy_cost_curve as accuracy_cost_curve
+from keras_adaptive.evaluation import evaluate as evaluate
+from keras_adaptive.inference import AdaptivePredictor as AdaptivePredictor
+from keras_adaptive.models import build_msdnet as build_msdnet
+from keras_adaptive.training import AdaptiveModel as AdaptiveModel
+from keras_adaptive.version import __version__ as __version__
+
+# What needs TensorFlow's converter or an optional library is imported when it is used.
+_LAZY = {
+    "data": "keras_adaptive.data",
+    "plotting": "keras_adaptive.plotting",
+    "export": "keras_adaptive.export",
+}
+_LAZY_NAMES = {"export_tflite": "keras_adaptive.export"}
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return importlib.import_module(_LAZY[name])
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+    raise AttributeError(f"module 'keras_adaptive' has no attribute {name!r}")

@@ -1,0 +1,30 @@
+"""Files are written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_whole(path, content):
+    """Writes bytes or text to a file that appears only when it is complete.
+
+    Args:
+        path: Where to. Its folder must exist.
+        content: `bytes` or `str`.
+
+    Raises:
+        ValueError: If the folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder of `path` must exist. Received: path={path}")
+    content = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

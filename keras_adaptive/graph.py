@@ -1,0 +1,150 @@
+"""Which operations each exit needs: cuts a functional network into stages.
+
+A stage is what an exit needs and no earlier exit has computed. It is found by
+walking back from the exit's logits, so it holds nothing that the exit could do
+without (MSDNet's lazy evaluation), whatever the network looks like.
+"""
+
+from typing import NamedTuple
+
+import keras
+
+
+class Stage(NamedTuple):
+    """The part of a network between two exits, in the network's own tensors."""
+
+    nodes: list  # in an order in which they can be computed
+    takes: list  # tensors this stage reads: the network's inputs or an earlier stage's
+    logits: object
+    gives: list  # tensors computed here that a later stage reads
+
+
+class ListModel(keras.Model):
+    """A functional model that gives a list, also when there is one output only."""
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        tensors = keras.tree.flatten(inputs)
+        if len(tensors) == len(self.inputs):  # a tensor, or a list of one: both are fine
+            inputs = keras.tree.pack_sequence_as(self.input, tensors)
+        outputs = super().call(inputs, training=training, mask=mask, **kwargs)
+        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def node_of(tensor):
+    """Returns the node (one call of one operation) that computes a symbolic tensor."""
+    operation, node_index, _ = tensor._keras_history
+    return operation._inbound_nodes[node_index]
+
+
+def nodes_between(inputs, outputs, computed=()):
+    """Returns the nodes needed for `outputs`, each after all it reads.
+
+    Args:
+        inputs: Tensors where the walk back ends.
+        outputs: Tensors that are wanted.
+        computed: Nodes that need not be computed again.
+    """
+    known = {id(tensor) for tensor in inputs}
+    seen = {id(node) for node in computed}
+    ordered = []
+    todo = [(tensor, False) for tensor in reversed(outputs)]
+    while todo:
+        tensor, parents_done = todo.pop()
+        if id(tensor) in known:
+            continue
+        node = node_of(tensor)
+        if parents_done:
+            if id(node) not in seen:
+                seen.add(id(node))
+                ordered.append(node)
+        elif id(node) not in seen and not node.is_input:
+            todo.append((tensor, True))
+            todo.extend((parent, False) for parent in reversed(node.input_tensors))
+    return ordered
+
+
+def split(inputs, exits):
+    """Cuts a network into stages, one an exit.
+
+    Args:
+        inputs: List of the network's symbolic inputs.
+        exits: List of symbolic logits, from the first exit to the last.
+
+    Returns:
+        List of `Stage`.
+    """
+    computed, groups = [], []
+    for logits in exits:
+        groups.append(nodes_between(inputs, [logits], computed))
+        computed += groups[-1]
+
+    stages, read_later = [], set()
+    for nodes, logits in zip(reversed(groups), reversed(exits), strict=True):
+        own = {id(tensor): tensor for node in nodes for tensor in node.outputs}
+        read = {id(tensor): tensor for node in nodes for tensor in node.input_tensors}
+        takes = [tensor for key, tensor in read.items() if key not in own]
+        gives = [tensor for key, tensor in own.items() if key in read_later]
+        stages.append(Stage(nodes, takes, logits, gives))
+        read_later |= {id(tensor) for tensor in takes}
+    return stages[::-1]
+
+
+def _rebuild(nodes, takes, gives, name):
+    """Returns a model of some nodes: `takes` to `gives`, with the same layers.
+
+    Keras can cut a model at inner tensors itself, but not where one of them is also
+    an output, or is an output twice.
+    """
+    tensors = {
+        id(t): keras.Input(batch_shape=t.shape, dtype=t.dtype, name=f"{name}_input_{i}")
+        for i, t in enumerate(takes)
+    }
+    inputs = list(tensors.values())
+    for node in nodes:
+        args, kwargs = node.arguments.fill_in(tensors)
+        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
+    return ListModel(inputs, [tensors[id(t)] for t in gives], name=name)
+
+
+def stage_models(inputs, exits):
+    """Returns one model a stage, so made that they can be chained.
+
+    The first takes the network's inputs; each gives `[logits, *features]`; each
+    later one takes the list of features of the one before. A tensor that is read
+    two stages later passes through the stage between unchanged.
+    """
+    stages = split(inputs, exits)
+    models, carried = [], list(inputs)
+    for i, stage in enumerate(stages):
+        wanted = {id(tensor) for later in stages[i + 1 :] for tensor in later.takes}
+        onward = [tensor for tensor in carried + stage.gives if id(tensor) in wanted]
+        models.append(_rebuild(stage.nodes, carried, [stage.logits, *onward], f"stage_{i}"))
+        carried = onward
+    return models
+
+
+def lean_models(inputs, exits):
+    """Returns one model a stage, each reading and giving only what it must.
+
+    Returns:
+        List of `(model, takes, gives)`. The model maps the tensors called `takes`
+        to `[logits, *gives]`; the names are the same in all stages, so that a
+        program can keep the tensors in a dictionary.
+    """
+    names = {id(tensor): f"input_{i}" for i, tensor in enumerate(inputs)}
+    models = []
+    for i, stage in enumerate(split(inputs, exits)):
+        for tensor in stage.gives:
+            names[id(tensor)] = f"features_{len(names) - len(inputs)}"
+        models.append(
+            (
+                _rebuild(stage.nodes, stage.takes, [stage.logits, *stage.gives], f"stage_{i}"),
+                [names[id(tensor)] for tensor in stage.takes],
+                [names[id(tensor)] for tensor in stage.gives],
+            )
+        )
+    return models

@@ -1,0 +1,54 @@
+"""Convolution, batch normalisation, ReLU: the unit most networks here are made of."""
+
+import keras
+
+# He et al. (2015), fan-out: N(0, sqrt(2 / (k * k * filters))), as MSDNet is initialised.
+HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
+
+
+def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
+    """Returns the layers of one convolution unit, in the order they are applied.
+
+    The input is padded by `(kernel_size - 1) // 2` on every side, also when the
+    stride is 2. (`padding="same"` pads an even image with stride 2 on one side
+    only, which moves the picture by half a pixel.)
+
+    The layers are plain Keras layers, not one composite, so that converters and
+    other libraries recognise them.
+
+    Args:
+        filters: Integer, the number of output channels.
+        kernel_size: Odd integer.
+        strides: Integer.
+        use_bias: Boolean. Batch normalisation makes a bias useless; one
+            published stem has it nevertheless.
+        name: String, the prefix of the layers' names.
+        dtype: The dtype policy of the layers.
+    """
+    layers = []
+    if strides > 1 and kernel_size > 1:
+        layers.append(keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad", dtype=dtype))
+    layers += [
+        keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="valid" if layers else "same",
+            use_bias=use_bias,
+            kernel_initializer=keras.initializers.VarianceScaling(**HE_FAN_OUT),
+            name=f"{name}_conv",
+            dtype=dtype,
+        ),
+        keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, name=f"{name}_norm", dtype=dtype
+        ),
+        keras.layers.ReLU(name=f"{name}_relu", dtype=dtype),
+    ]
+    return layers
+
+
+def apply(layers, x):
+    """Applies layers one after the other."""
+    for layer in layers:
+        x = layer(x)
+    return x

@@ -1,0 +1,182 @@
+"""A classifier head that lets easy inputs leave the network early."""
+
+import keras
+
+from keras_adaptive.layers.conv_unit import HE_FAN_OUT, apply, conv_unit
+
+# torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
+DENSE_INITIALIZER = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}
+COLLABORATIONS = (None, "identity", "dense")
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class EarlyExit(keras.layers.Layer):
+    """Classifies intermediate features, so that easy inputs can stop here.
+
+    The features go through the convolutions, if any, are averaged over every
+    axis between the batch and the channels, and are mapped to one logit a class:
+    `logits = kernel . mean(features) + bias`.
+
+    With `collaboration`, the head also reads the logits of the exit before it:
+    `"identity"` adds them to its own; `"dense"` turns them into an embedding
+    `ReLU(BN(dense(previous)))` as wide as its own features and classifies both
+    side by side.
+
+    The layer never decides whether to stop. It only offers an answer;
+    `ExitPolicy` reads the answers of all exits and takes the first one
+    that is confident enough. Training and inference differ only through
+    the batch normalisation of `convolutions` and of `"dense"`.
+
+    Args:
+        classes: Integer, the number of classes. At least 2.
+        convolutions: Sequence of integers, the channels of the convolution units
+            (convolution, batch normalisation, ReLU) before the average. They
+            take features of rank 4. MSDNet's heads have `(128, 128)`.
+        kernel_size: Odd integer, of the convolutions.
+        strides: Integer, of the convolutions.
+        collaboration: `None`, `"identity"` or `"dense"`.
+        stop_gradient: Boolean, whether the exit before is shielded from this
+            exit's gradient. Only with `collaboration`.
+        **kwargs: Passed to `keras.layers.Layer`, for example `name="exit_1"`.
+
+    Call arguments:
+        features: `(batch, ..., channels)`, of rank 2 or more; rank 4 with
+            `convolutions`.
+        previous: `(batch, classes)`, the logits of the exit before. Needed with
+            `collaboration`, refused without.
+
+    Output shape:
+        `(batch, classes)`, unnormalised logits.
+
+    Raises:
+        ValueError: If an argument is impossible, or `previous` is missing or
+            not expected.
+
+    Example:
+
+    >>> features = keras.ops.ones((2, 8, 8, 16))
+    >>> logits = EarlyExit(classes=10)(features)
+    >>> tuple(logits.shape)
+    (2, 10)
+    >>> tuple(EarlyExit(10, collaboration="identity")(features, logits).shape)
+    (2, 10)
+
+    References:
+        [BranchyNet (Teerapittayanon et al., 2016)](
+        https://arxiv.org/abs/1709.01686);
+        [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844);
+        collaboration: [Improved Techniques for Training Adaptive Deep Networks
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.3.
+    """
+
+    def __init__(
+        self,
+        classes,
+        convolutions=(),
+        kernel_size=3,
+        strides=2,
+        collaboration=None,
+        stop_gradient=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+            raise ValueError(
+                f"`classes` must be an integer of at least 2. Received: classes={classes}"
+            )
+        if not all(isinstance(c, int) and c > 0 for c in convolutions):
+            raise ValueError(
+                "`convolutions` must be a sequence of positive integers. "
+                f"Received: convolutions={convolutions}"
+            )
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                "`kernel_size` must be an odd positive integer. "
+                f"Received: kernel_size={kernel_size}"
+            )
+        if not isinstance(strides, int) or strides < 1:
+            raise ValueError(f"`strides` must be a positive integer. Received: strides={strides}")
+        if collaboration not in COLLABORATIONS:
+            raise ValueError(
+                f"`collaboration` must be one of {COLLABORATIONS}. "
+                f"Received: collaboration={collaboration}"
+            )
+        self.classes = classes
+        self.convolutions = tuple(convolutions)
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.collaboration = collaboration
+        self.stop_gradient = stop_gradient
+        self.units = [
+            layer
+            for i, channels in enumerate(self.convolutions)
+            for layer in conv_unit(
+                channels,
+                kernel_size,
+                strides=strides,
+                name=f"convolution_{i}",
+                dtype=self.dtype_policy,
+            )
+        ]
+        self.logits = keras.layers.Dense(
+            classes,
+            kernel_initializer=keras.initializers.VarianceScaling(**DENSE_INITIALIZER),
+            dtype=self.dtype_policy,
+            name="logits",
+        )
+
+    def build(self, features_shape, previous_shape=None):
+        shape = tuple(features_shape)
+        for layer in self.units:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        channels = shape[-1]
+        if self.collaboration == "dense":
+            self.embedding = [
+                keras.layers.Dense(
+                    channels,
+                    kernel_initializer=keras.initializers.VarianceScaling(**HE_FAN_OUT),
+                    dtype=self.dtype_policy,
+                    name="previous_dense",
+                ),
+                keras.layers.BatchNormalization(
+                    momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name="previous_norm"
+                ),
+                keras.layers.ReLU(dtype=self.dtype_policy, name="previous_relu"),
+            ]
+            self.embedding[0].build((shape[0], self.classes))
+            self.embedding[1].build((shape[0], channels))
+            channels = 2 * channels
+        self.logits.build((shape[0], channels))
+
+    def call(self, features, previous=None):
+        if (previous is None) != (self.collaboration is None):
+            raise ValueError(
+                "`previous`, the logits of the exit before, must be given with "
+                "`collaboration` and only then. "
+                f"Received: previous={previous}, collaboration={self.collaboration}"
+            )
+        features = apply(self.units, features)
+        between = tuple(range(1, len(features.shape) - 1))
+        if between:
+            features = keras.ops.mean(features, axis=between)
+        if previous is not None and self.stop_gradient:
+            previous = keras.ops.stop_gradient(previous)
+        if self.collaboration == "dense":
+            features = keras.ops.concatenate([features, apply(self.embedding, previous)], axis=-1)
+        logits = self.logits(features)
+        return logits + previous if self.collaboration == "identity" else logits
+
+    def compute_output_shape(self, features_shape, previous_shape=None):
+        return (features_shape[0], self.classes)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "convolutions": self.convolutions,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "collaboration": self.collaboration,
+            "stop_gradient": self.stop_gradient,
+        }

@@ -1,0 +1,253 @@
+"""The model every builder returns: one network, several exits, one label."""
+
+import keras
+import numpy as np
+
+from keras_adaptive import costs, graph
+from keras_adaptive.calibration import calibrate
+
+RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
+
+
+def default_optimizer():
+    """Returns the MSDNet paper's optimizer: SGD, Nesterov momentum 0.9, rate 0.1.
+
+    The paper adds `1e-4 * weight` to the gradient. Keras's `weight_decay` takes it
+    off the weight directly, outside the momentum, which multiplies what goes through
+    it by `1 / (1 - 0.9)`; so `1e-3` here is the paper's `1e-4`.
+    """
+    return keras.optimizers.SGD(**RECIPE)
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class AdaptiveModel(graph.ListModel):
+    """A network with several exits, each of which gives an answer at a price.
+
+    A functional `keras.Model` whose outputs are the list of the exits' logits, from
+    the first exit to the last. One `y` serves all of them: the loss is
+    `sum_i weight_i * loss(y, logits_i)`. Everything of `keras.Model` works: `fit`,
+    `evaluate`, callbacks, saving.
+
+    Calling it, or `predict`, computes every exit; nothing stops early there.
+    `AdaptivePredictor` and the exported file do.
+
+    Args:
+        inputs: Symbolic input, or a list of them.
+        outputs: List of symbolic logits `(batch, classes)`, one an exit, in the
+            order in which they become known.
+        name: String.
+
+    Example:
+
+    >>> image = keras.Input((8, 8, 1))
+    >>> x = keras.layers.Flatten()(image)
+    >>> first = keras.layers.Dense(10, name="exit_0")(x)
+    >>> x = keras.layers.Dense(32, activation="relu")(x)
+    >>> last = keras.layers.Dense(10, name="exit_1")(x)
+    >>> model = AdaptiveModel(image, [first, last])
+    >>> model.exit_costs().tolist()
+    [640.0, 3008.0]
+    >>> [len(stage.layers) for stage in model.stages()]
+    [3, 3]
+    """
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        if not isinstance(outputs, (list, tuple)) or not outputs:
+            raise ValueError(
+                "`outputs` must be a list of the exits' logits, one tensor an exit. "
+                f"Received: outputs={outputs}"
+            )
+        super().__init__(inputs, list(outputs), name=name, **kwargs)
+
+    @property
+    def exits(self):
+        """The number of exits."""
+        return len(self.outputs)
+
+    def compile(
+        self,
+        optimizer=None,
+        loss="sparse_categorical_crossentropy",
+        metrics=("accuracy",),
+        exit_weights=None,
+        **kwargs,
+    ):
+        """Configures training. One loss and one list of metrics serve every exit.
+
+        `fit` shows the loss and, of each metric, the first exit's, the mean and the
+        last exit's value: `first_accuracy`, `mean_accuracy`, `last_accuracy`.
+
+        Args:
+            optimizer: As in Keras. `None`: the MSDNet paper's (see
+                `default_optimizer`).
+            loss: A loss on logits. The names of Keras's cross-entropies are taken
+                with `from_logits=True`, since exits give logits.
+            metrics: List of metrics.
+            exit_weights: Sequence of one number an exit, the weights of the sum.
+                `None`: 1 each.
+            **kwargs: Passed to `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a loss expects probabilities, or the number of weights is
+                not the number of exits.
+        """
+        if "loss_weights" in kwargs:
+            raise ValueError(
+                "Weights of exits must be given as `exit_weights`. "
+                f"Received: loss_weights={kwargs['loss_weights']}"
+            )
+        if exit_weights is not None:
+            exit_weights = [float(w) for w in exit_weights]
+            if len(exit_weights) != self.exits or min(exit_weights) < 0:
+                raise ValueError(
+                    f"`exit_weights` must be {self.exits} numbers of at least 0, one an "
+                    f"exit. Received: exit_weights={exit_weights}"
+                )
+        super().compile(
+            optimizer=default_optimizer() if optimizer is None else optimizer,
+            loss=[_loss_on_logits(loss)] * self.exits,
+            loss_weights=exit_weights,
+            metrics=[[_fresh(m) for m in metrics or ()] for _ in range(self.exits)],
+            **kwargs,
+        )
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if not config:
+            return config
+        config["exit_weights"] = config.pop("loss_weights")
+        return {**config, "loss": config["loss"][0], "metrics": config["metrics"][0]}
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return super().compute_loss(
+            x, self._each(y), y_pred, self._each(sample_weight), training=training
+        )
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, self._each(y), y_pred, self._each(sample_weight))
+
+    def _each(self, value):
+        return None if value is None else [value] * self.exits
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        if self.exits == 1:
+            exits = [{k: v for k, v in results.items() if k != "loss"}]
+        else:
+            exits = [
+                {k[len(name) + 1 :]: v for k, v in results.items() if k.startswith(f"{name}_")}
+                for name in self.output_names
+            ]
+        summary = {"loss": results["loss"]}
+        for metric in exits[-1]:
+            if metric == "loss" or not all(metric in one for one in exits):
+                continue
+            values = [one[metric] for one in exits]
+            summary[f"first_{metric}"] = values[0]
+            summary[f"mean_{metric}"] = sum(values) / len(values)
+            summary[f"last_{metric}"] = values[-1]
+        return summary
+
+    def predict(self, x, **kwargs):
+        """Returns the logits of every exit: a list of arrays `(samples, classes)`."""
+        return super().predict(x, **kwargs)
+
+    def exit_costs(self, unit="macs", lazy=True, exits=None):
+        """Returns the cost of leaving at each exit, earlier heads included.
+
+        Args:
+            unit: `"macs"`, `"reference_flops"` or `"params"`; see `costs.exit_costs`.
+            lazy: Boolean, whether only what an exit needs is computed before it.
+            exits: Indices of the exits in use, ascending. `None`: all. The heads of
+                others cost nothing.
+
+        Returns:
+            Float array `(exits,)`, for one sample.
+        """
+        return costs.exit_costs(self.inputs, self._used(exits), unit, lazy)
+
+    def stages(self, exits=None):
+        """Returns the network as a list of models to be called one after the other.
+
+        The first takes the image; each gives `[logits, *features]`; each takes the
+        list of features of the one before. A stage holds only what its exit needs
+        and no earlier exit has computed. Weights are shared with this model.
+
+        Args:
+            exits: Indices of the exits wanted, ascending. `None`: all. Stages whose
+                exit is left out are merged into the next, without their head.
+        """
+        return graph.stage_models(self.inputs, self._used(exits))
+
+    def _used(self, exits):
+        if exits is None:
+            return self.outputs
+        exits = list(exits)
+        if not exits or sorted(set(exits)) != exits or exits[0] < 0 or exits[-1] >= self.exits:
+            raise ValueError(
+                f"`exits` must be ascending indices below {self.exits}. Received: exits={exits}"
+            )
+        return [self.outputs[i] for i in exits]
+
+    def predict_with_costs(self, x, unit="macs", **kwargs):
+        """Computes every exit for every sample, and what each would have cost.
+
+        Args:
+            x: Input, as for `predict`.
+            unit: Unit of cost, as in `exit_costs`.
+            **kwargs: Passed to `predict`, for example `batch_size`.
+
+        Returns:
+            Tuple of two arrays: logits `(exits, samples, classes)` and costs
+            `(exits, samples)`.
+        """
+        logits = np.stack(self.predict(x, **kwargs))
+        costs = self.exit_costs(unit)
+        return logits, np.repeat(costs[:, None], logits.shape[1], axis=1)
+
+    def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **how):
+        """Chooses when to stop. Use data that trained nothing.
+
+        Runs the network on `x` and calls `keras_adaptive.calibrate`.
+
+        Args:
+            x: Input, as for `predict`.
+            y: Integer labels `(samples,)`.
+            batch_size: Of `predict`.
+            verbose: Of `predict`.
+            unit: Unit of cost, as in `exit_costs`.
+            **how: Passed to `keras_adaptive.calibrate`: `budget=` and others.
+
+        Returns:
+            An `ExitPolicy`.
+        """
+        logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
+        return calibrate(logits, y, costs, **how)
+
+
+def _loss_on_logits(loss):
+    """Returns the loss with `from_logits=True` where a name was given."""
+    names = {
+        "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    }
+    if loss in names:
+        return names[loss](from_logits=True)
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    if config.get("from_logits") is False:
+        raise ValueError(
+            "`loss` must take logits: exits do not apply a softmax. Use `from_logits=True`. "
+            f"Received: loss={loss} with from_logits=False"
+        )
+    return loss
+
+
+def _fresh(metric):
+    """Returns a metric of the same kind with a state of its own."""
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric

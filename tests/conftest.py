@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_adaptive as ka
+
+TINY = {"input_shape": (8, 8, 1), "classes": 10, "channels": 4, "growth_rate": 2}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def goldens():
+    return json.loads((Path(__file__).parent / "goldens.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return ka.data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """A small network that has learnt the digits. Not to be changed."""
+    keras.utils.set_random_seed(0)
+    model = ka.build_msdnet(**TINY, blocks=3, head_channels=16)
+    model.fit(*digits.arrays("train"), epochs=8, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def calibration(trained, digits):
+    """Logits, labels and costs of data that trained nothing."""
+    x, y = digits.arrays("calibrate")
+    return np.stack(trained.predict(x, verbose=0)), y, trained.exit_costs()
+
+
+@pytest.fixture(scope="session")
+def policy(calibration):
+    logits, labels, costs = calibration
+    return ka.calibrate(logits, labels, costs, budget=0.6 * costs[-1], method="geometric")
+
+
+@pytest.fixture(scope="session")
+def test_images(digits):
+    return digits.arrays("test")
+
+
+@pytest.fixture(scope="session")
+def exported(trained, policy, digits, tmp_path_factory):
+    """The trained network as a .tflite file."""
+    path = tmp_path_factory.mktemp("exported") / "digits.tflite"
+    ka.export_tflite(
+        trained,
+        path,
+        policy,
+        class_names=digits.class_names,
+        preprocessing={"mean": digits.mean, "std": digits.std},
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def far_from_thresholds():
+    """Tells which samples rounding cannot move to another exit."""
+
+    def far(policy, logits):
+        distance = np.abs(policy.confidences(logits) - policy.thresholds[:, None])
+        return distance.min(axis=0) > 1e-5
+
+    return far

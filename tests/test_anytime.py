@@ -1,0 +1,199 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import keras_adaptive as ka
+from anytime_tflite import AnytimeModel
+
+
+@pytest.fixture(scope="module")
+def device(exported):
+    return AnytimeModel(exported, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def logits(trained, test_images):
+    return np.stack(trained.predict(test_images[0], verbose=0))
+
+
+def test_leaves_where_the_policy_decides(device, policy, logits, test_images, far_from_thresholds):
+    answers = [device.classify(image) for image in test_images[0]]
+    far = far_from_thresholds(policy, logits)
+    exits = np.array([a.exit for a in answers])
+    assert len(set(exits)) > 1
+    np.testing.assert_array_equal(exits[far], policy.decide(logits)[far])
+    assert [a.stopped_by for a in answers] == ["confidence" if k < 2 else "end" for k in exits]
+    for i, answer in enumerate(answers):
+        assert answer.label == answer.probabilities.argmax() == logits[answer.exit, i].argmax()
+        assert answer.class_name == str(answer.label)
+
+
+def test_every_exit_equals_keras(device, logits, test_images):
+    for i in range(20):
+        answers = list(device.stream(test_images[0][i]))
+        assert [a.exit for a in answers] == [0, 1, 2]
+        assert [a.stopped_by for a in answers] == [None, None, "end"]
+        for k, answer in enumerate(answers):
+            expected = ka.calibration.softmax(logits[k, i])
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["max_prob", "prob_margin", "logit_margin", "entropy"])
+def test_confidence_is_the_same_rule_as_on_the_host(rng, kind):
+    from anytime_tflite.anytime import CONFIDENCES
+
+    for logits in rng.normal(size=(50, 7)) * 10:
+        expected = ka.calibration.confidence([[logits]], kind)[0, 0]
+        assert CONFIDENCES[kind](logits) == pytest.approx(expected, abs=1e-12)
+
+
+def test_thresholds_can_be_given_with_the_image(device, test_images):
+    image = test_images[0][0]
+    assert device.classify(image, thresholds=[0, 0, 0]).exit == 0
+    assert device.classify(image, thresholds=[np.inf, 0, 0]).exit == 1
+    assert device.classify(image, thresholds=[np.inf, np.inf, np.inf]).exit == 2
+
+
+def test_a_deadline_that_has_passed_gets_the_first_answer(device, test_images):
+    answer = device.classify(test_images[0][0], deadline_ms=0, thresholds=[np.inf] * 3)
+    assert (answer.exit, answer.stopped_by) == (0, "deadline")
+
+
+def test_a_generous_deadline_changes_nothing(device, test_images):
+    for image in test_images[0][:20]:
+        with_deadline = device.classify(image, deadline_ms=60_000)
+        assert with_deadline.exit == device.classify(image).exit
+        assert with_deadline.stopped_by != "deadline"
+
+
+def test_does_not_begin_a_stage_it_cannot_finish(exported, test_images):
+    device = AnytimeModel(exported)
+    device._expected_ms[1] = 1e6
+    never = [np.inf] * 3
+    answer = device.classify(test_images[0][0], deadline_ms=1000, thresholds=never)
+    assert (answer.exit, answer.stopped_by) == (0, "deadline")
+    assert device.classify(test_images[0][0], thresholds=never).exit == 2  # and learns from it
+    assert device._expected_ms[1] < 1e6
+
+
+def test_a_slow_spell_does_not_last_for_ever(exported, test_images):
+    device = AnytimeModel(exported)
+    device._expected_ms[1] = 100_000
+    for _ in range(1000):
+        answer = device.classify(test_images[0][0], deadline_ms=1000, thresholds=[np.inf] * 3)
+        if answer.exit > 0:
+            return
+    pytest.fail("the stage was never tried again")
+
+
+def test_stream_computes_no_more_than_is_read(device, test_images, monkeypatch):
+    ran = []
+    stages = [
+        (lambda run=run, i=i, **x: (ran.append(i), run(**x))[1], takes)
+        for i, (run, takes) in enumerate(device._stages)
+    ]
+    monkeypatch.setattr(device, "_stages", stages)
+    next(device.stream(test_images[0][0]))
+    assert ran == [0]
+
+
+def test_pixels_are_standardised_as_the_file_says(device, digits, test_images):
+    pixels, _ = digits.images("test", 10)
+    for image, standardised in zip(pixels, test_images[0], strict=False):
+        np.testing.assert_allclose(
+            device.classify(image).probabilities,
+            device.classify(standardised).probabilities,
+            atol=1e-5,
+        )
+
+
+def test_temperatures_are_followed(trained, logits, test_images, tmp_path):
+    policy = ka.ExitPolicy([0.6, 0.6, 0], temperatures=[3.0, 2.0, 1.0])
+    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
+    device = AnytimeModel(tmp_path / "model.tflite")
+    exits = [device.classify(image).exit for image in test_images[0][:100]]
+    assert exits == policy.decide(logits[:, :100]).tolist()
+
+
+def test_exits_keep_their_numbers_when_some_are_closed(trained, logits, test_images, tmp_path):
+    policy = ka.ExitPolicy([np.inf, 0.9, 0])
+    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
+    device = AnytimeModel(tmp_path / "model.tflite")
+    exits = [device.classify(image).exit for image in test_images[0][:100]]
+    assert exits == policy.decide(logits[:, :100]).tolist()
+    with pytest.raises(ValueError, match=r"must be \+inf for exits \[0\]"):
+        device.classify(test_images[0][0], thresholds=[0.5, 0.5, 0])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8)), r"must be of shape \(8, 8, 1\). Received: shape \(8, 8\)"),
+        (np.zeros((8, 8, 1), "int64"), "Received: dtype int64"),
+    ],
+)
+def test_rejects_impossible_images(device, image, message):
+    with pytest.raises(ValueError, match=message):
+        device.classify(image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"deadline_ms": -1}, "`deadline_ms` must be at least 0"),
+        ({"deadline_ms": np.nan}, "`deadline_ms` must be at least 0"),
+        ({"thresholds": [0.5]}, "`thresholds` must be 3 numbers"),
+        ({"thresholds": [np.nan, 0, 0]}, "`thresholds` must be 3 numbers"),
+    ],
+)
+def test_rejects_impossible_arguments(device, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        device.classify(np.zeros((8, 8, 1), "float32"), **arguments)
+
+
+def test_rejects_pixels_where_the_file_does_not_standardise(trained, policy, tmp_path):
+    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
+    with pytest.raises(ValueError, match="`image` must be of floats"):
+        AnytimeModel(tmp_path / "model.tflite").classify(np.zeros((8, 8, 1), "uint8"))
+
+
+def test_rejects_what_is_no_exported_file(tmp_path, exported):
+    path = tmp_path / "model.tflite"
+    with pytest.raises(ValueError, match="`path` must be a file"):
+        AnytimeModel(path)
+    path.write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="must be a TFLite model"):
+        AnytimeModel(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="must be a TFLite model"):
+        AnytimeModel(path)
+    path.write_bytes(exported.read_bytes()[: exported.stat().st_size // 2])
+    with pytest.raises(ValueError, match="must be a whole TFLite model"):
+        AnytimeModel(path)
+
+
+def test_rejects_a_tflite_file_of_another_kind(tmp_path):
+    import tensorflow as tf
+
+    function = tf.function(lambda x: x + 1).get_concrete_function(tf.TensorSpec((1, 2)))
+    content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    (tmp_path / "model.tflite").write_bytes(content)
+    with pytest.raises(ValueError, match="with signatures 'info' and 'stage_0'"):
+        AnytimeModel(tmp_path / "model.tflite")
+
+
+def test_runs_without_tensorflow_and_keras(exported):
+    program = f"""
+import sys
+import numpy as np
+from anytime_tflite import AnytimeModel
+answer = AnytimeModel({str(exported)!r}).classify(np.zeros((8, 8, 1), "uint8"), deadline_ms=50)
+assert 0 <= answer.label < 10
+print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"tensorflow", "keras", "jax"}}))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from keras_adaptive.layers import EarlyExit
+
+
+@pytest.fixture
+def features(rng):
+    return rng.normal(size=(3, 4, 4, 8)).astype("float32")
+
+
+@pytest.fixture
+def previous(rng):
+    return rng.normal(size=(3, 5)).astype("float32")
+
+
+def test_is_a_dense_layer_on_the_mean_feature(features):
+    layer = EarlyExit(classes=5)
+    logits = layer(features)
+    kernel, bias = layer.get_weights()
+    expected = features.mean(axis=(1, 2)) @ kernel + bias
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_ignores_where_in_the_image_a_feature_is(features):
+    layer = EarlyExit(classes=5)
+    flipped = features[:, ::-1, ::-1]
+    np.testing.assert_allclose(layer(features), layer(flipped), atol=1e-5)
+
+
+def test_answers_each_sample_alone(features):
+    layer = EarlyExit(classes=5)
+    np.testing.assert_allclose(layer(features)[:1], layer(features[:1]), atol=1e-5)
+
+
+def test_convolutions_halve_the_image_each_time(features):
+    layer = EarlyExit(classes=5, convolutions=(6, 7))
+    layer(features)
+    shapes = [w.shape for w in layer.weights if w.name == "kernel"]
+    assert shapes == [(3, 3, 8, 6), (3, 3, 6, 7), (7, 5)]
+
+
+def test_identity_collaboration_adds_the_logits_before(features, previous):
+    layer = EarlyExit(classes=5, collaboration="identity")
+    kernel, bias = (layer(features, previous), layer.get_weights())[1]
+    expected = features.mean(axis=(1, 2)) @ kernel + bias + previous
+    np.testing.assert_allclose(layer(features, previous), expected, atol=1e-5)
+
+
+def test_dense_collaboration_embeds_the_logits_before(features, previous):
+    layer = EarlyExit(classes=5, collaboration="dense")
+    found = layer(features, previous)
+    w = {v.path.split("/", 1)[-1]: np.asarray(v) for v in layer.weights}
+    embedding = previous @ w["previous_dense/kernel"] + w["previous_dense/bias"]
+    embedding = np.maximum(embedding / np.sqrt(1 + 1e-5), 0)  # untrained normalisation
+    both = np.concatenate([features.mean(axis=(1, 2)), embedding], axis=1)
+    expected = both @ w["logits/kernel"] + w["logits/bias"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("collaboration", ["identity", "dense"])
+def test_shields_the_exit_before_from_its_gradient(features, previous, collaboration, stop):
+    tf = pytest.importorskip("tensorflow", reason="gradients are taken with TensorFlow here")
+    layer = EarlyExit(5, collaboration=collaboration, stop_gradient=stop)
+    x = tf.constant(previous)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(layer(features, x) ** 2)
+    gradient = tape.gradient(loss, x)
+    assert (gradient is None) == stop
+
+
+@pytest.mark.parametrize("classes", [1, 0, -3, 2.5, True, None])
+def test_rejects_impossible_number_of_classes(classes):
+    with pytest.raises(ValueError, match=rf"Received: classes={classes}"):
+        EarlyExit(classes=classes)
+
+
+@pytest.mark.parametrize("convolutions", [(0,), (1.5,), ("8",)])
+def test_rejects_impossible_convolutions(convolutions):
+    with pytest.raises(ValueError, match="`convolutions` must be"):
+        EarlyExit(5, convolutions=convolutions)
+
+
+@pytest.mark.parametrize("arguments", [{"kernel_size": 2}, {"kernel_size": 0}, {"strides": 0}])
+def test_rejects_impossible_kernels(arguments):
+    with pytest.raises(ValueError, match="must be an? (odd )?positive integer"):
+        EarlyExit(5, convolutions=(4,), **arguments)
+
+
+def test_rejects_unknown_collaboration():
+    with pytest.raises(ValueError, match="Received: collaboration=sum"):
+        EarlyExit(5, collaboration="sum")
+
+
+def test_needs_the_logits_before_exactly_with_collaboration(features, previous):
+    with pytest.raises(ValueError, match="`previous`"):
+        EarlyExit(5)(features, previous)
+    with pytest.raises(ValueError, match="`previous`"):
+        EarlyExit(5, collaboration="identity")(features)

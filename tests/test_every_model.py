@@ -1,0 +1,154 @@
+"""Promises that every builder's network keeps. A new network is one row of the table."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import TINY
+
+import keras_adaptive as ka
+from keras_adaptive import graph
+
+MODELS = {
+    # name: (builder, arguments)
+    "msdnet": (ka.build_msdnet, {**TINY, "blocks": 3}),
+    "msdnet-one-exit": (ka.build_msdnet, {**TINY, "blocks": 1}),
+    "msdnet-techniques": (
+        ka.build_msdnet,
+        {
+            **TINY,
+            "blocks": 3,
+            "prune": "min",
+            "gradient_equilibrium": True,
+            "collaboration": "dense",
+            "head_channels": 8,
+        },
+    ),
+    "msdnet-imagenet-stem": (
+        ka.build_msdnet,
+        {**TINY, "input_shape": (32, 24, 3), "blocks": 2, "stem": "imagenet", "base": 2},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
+def model(request):
+    build, arguments = request.param
+    keras.utils.set_random_seed(0)
+    return build(**arguments)
+
+
+@pytest.fixture(scope="module")
+def data(model):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(9, *model.inputs[0].shape[1:])).astype("float32")
+    return x, rng.integers(0, 10, 9)
+
+
+@pytest.fixture(scope="module")
+def logits(model, data):
+    return model.predict(data[0], verbose=0)
+
+
+def test_gives_a_list_of_logits(model, data, logits):
+    assert isinstance(logits, list)
+    assert [z.shape for z in logits] == [(9, 10)] * model.exits
+    assert isinstance(model(data[0]), list)
+
+
+def test_stages_chained_equal_the_whole(model, data, logits):
+    features = data[0]
+    for stage, expected in zip(model.stages(), logits, strict=True):
+        found, *features = stage(features)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert features == []
+
+
+def test_lean_stages_equal_the_whole(model, data, logits):
+    tensors = {"input_0": data[0]}
+    for (stage, takes, gives), expected in zip(
+        graph.lean_models(model.inputs, model.outputs), logits, strict=True
+    ):
+        found, *features = stage([tensors[name] for name in takes])
+        tensors.update(zip(gives, features, strict=True))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_stages_share_the_work_without_repeating_or_wasting_it(model):
+    stages = graph.split(model.inputs, model.outputs)
+    nodes = [id(node) for stage in stages for node in stage.nodes]
+    assert len(nodes) == len(set(nodes))
+    for k in range(model.exits):  # exactly what the exits so far need
+        needed = {id(n) for n in graph.nodes_between(model.inputs, model.outputs[: k + 1])}
+        assert {id(n) for s in stages[: k + 1] for n in s.nodes} == needed
+
+
+@pytest.mark.parametrize("unit", ["macs", "reference_flops", "params"])
+def test_costs_grow_and_lazy_costs_no_more(model, unit):
+    lazy, eager = model.exit_costs(unit), model.exit_costs(unit, lazy=False)
+    assert lazy.shape == (model.exits,)
+    assert (np.diff(lazy, prepend=0) > 0).all()
+    assert (lazy <= eager).all()
+    assert lazy[-1] == eager[-1]
+
+
+def test_costs_of_the_stages_add_up(model):
+    per_stage = [
+        ka.costs.exit_costs(stage.inputs, stage.outputs[:1])[0] for stage in model.stages()
+    ]
+    np.testing.assert_array_equal(np.cumsum(per_stage), model.exit_costs())
+
+
+def test_counts_every_trainable_parameter(model):
+    total = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert model.exit_costs("params")[-1] == total
+
+
+def test_leaving_exits_out_keeps_the_others(model, data, logits):
+    last = model.exits - 1
+    (stage,) = model.stages(exits=[last])
+    np.testing.assert_allclose(stage(data[0])[0], logits[last], atol=1e-5)
+    assert model.exit_costs(exits=[last])[0] <= model.exit_costs()[last]
+
+
+def test_one_label_trains_every_exit(model, data, tmp_path):
+    model = keras.models.clone_model(model)
+    model.compile()
+    history = model.fit(*data, epochs=2, batch_size=4, verbose=0).history
+    assert set(history) == {"loss", "first_accuracy", "mean_accuracy", "last_accuracy"}
+    assert np.isfinite(history["loss"]).all()
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = keras.models.load_model(path)
+    assert isinstance(again, ka.AdaptiveModel)
+    for a, b in zip(
+        again.predict(data[0], verbose=0), model.predict(data[0], verbose=0), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert len(again.optimizer.variables) == len(model.optimizer.variables) > 0
+    for a, b in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again.exit_costs().tolist() == model.exit_costs().tolist()
+    assert again.exit_costs(lazy=False).tolist() == model.exit_costs(lazy=False).tolist()
+
+
+def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from_thresholds):
+    stacked = np.stack(logits)
+    costs = model.exit_costs()
+    policy = ka.calibrate(stacked, data[1], costs, budget=costs.mean(), method="geometric")
+    result = ka.AdaptivePredictor(model, policy).predict(data[0], batch_size=4)
+    far = far_from_thresholds(policy, stacked)
+    np.testing.assert_array_equal(result.exits[far], policy.decide(stacked)[far])
+
+
+def test_exported_stages_equal_keras(model, data, logits, tmp_path):
+    from anytime_tflite import AnytimeModel
+
+    policy = ka.ExitPolicy([1e9] * model.exits, "logit_margin")  # nobody leaves early
+    ka.export_tflite(model, tmp_path / "model.tflite", policy)
+    device = AnytimeModel(tmp_path / "model.tflite")
+    for i, image in enumerate(data[0][:3]):
+        answers = list(device.stream(image))
+        assert [a.exit for a in answers] == list(range(model.exits))
+        for answer, z in zip(answers, logits, strict=True):
+            expected = ka.calibration.softmax(z[i])
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)

@@ -1,0 +1,146 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from conftest import TINY
+
+import keras_adaptive as ka
+from keras_adaptive import export
+
+
+@pytest.fixture(scope="module")
+def interpreter(exported):
+    return Interpreter(str(exported))
+
+
+def test_has_a_signature_a_stage_and_info(interpreter, trained):
+    names = {"info", *(f"stage_{k}" for k in range(trained.exits))}
+    assert set(interpreter.get_signature_list()) == names
+
+
+def test_holds_builtin_operations_only(exported):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(exported.read_bytes(), 0))
+    assert all(code.customCode is None for code in model.operatorCodes)
+    codes = {code.builtinCode for code in model.operatorCodes}
+    assert schema.BuiltinOperator.VAR_HANDLE not in codes
+    assert schema.BuiltinOperator.CONV_2D in codes
+
+
+def test_info_says_what_a_device_needs(exported, interpreter, trained, policy, digits):
+    text = interpreter.get_signature_runner("info")(unused=np.zeros(1, "int32"))["json"]
+    info = json.loads(bytes(text).decode())
+    assert info["exits"] == [0, 1, 2]
+    assert [float(t) for t in info["thresholds"]] == policy.thresholds.tolist()
+    assert info["temperatures"] == [1.0, 1.0, 1.0]
+    assert info["confidence"] == "max_prob"
+    assert info["macs"] == trained.exit_costs().tolist()
+    assert info["class_names"] == list("0123456789")
+    assert info["preprocessing"] == {"mean": digits.mean, "std": digits.std}
+
+
+def test_weights_are_stored_once(exported, trained):
+    kernels = sum(4 * int(np.prod(v.shape)) for v in trained.variables if len(v.shape) > 1)
+    assert kernels < exported.stat().st_size < kernels + 150_000
+
+
+def test_closed_exits_are_left_out(trained, tmp_path):
+    path = tmp_path / "model.tflite"
+    info = ka.export_tflite(trained, path, ka.ExitPolicy([np.inf, 0.9, 0]))
+    assert info["exits"] == [1, 2]
+    signatures = Interpreter(str(path)).get_signature_list()
+    assert set(signatures) == {"info", "stage_0", "stage_1"}
+    assert path.stat().st_size < 10e6
+
+
+# ---- what the verification is for: each trap is set, and must be caught
+
+
+@pytest.fixture
+def small():
+    return ka.build_msdnet(**TINY, blocks=2, head_channels=4)
+
+
+POLICY = ka.ExitPolicy([0.9, 0])
+
+
+def test_a_file_without_weights_is_refused(small, tmp_path, monkeypatch):
+    class Forgetful(tf.Module):
+        """Tracks Keras's variable objects, not TensorFlow's: converts without a word."""
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, list(small.variables) if name == "values" else value)
+
+    monkeypatch.setattr(tf, "Module", Forgetful)
+    with pytest.raises(RuntimeError, match="stateless builtin operations only.* VAR_HANDLE"):
+        ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_answers_otherwise_is_refused(small, tmp_path, monkeypatch):
+    other = tmp_path / "other.tflite"
+    ka.export_tflite(ka.build_msdnet(**TINY, blocks=2, head_channels=4), other, POLICY)
+    monkeypatch.setattr(export, "_convert", lambda stages, info: other.read_bytes())
+    with pytest.raises(RuntimeError, match="Exit 0 of the file must equal Keras"):
+        ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_file_smaller_than_its_weights_is_refused(small, tmp_path, monkeypatch):
+    tiny = tmp_path / "tiny.tflite"
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    model = ka.AdaptiveModel(image, [keras.layers.Dense(10)(x), keras.layers.Dense(10)(x)])
+    ka.export_tflite(model, tiny, POLICY)
+    monkeypatch.setattr(export, "_convert", lambda stages, info: tiny.read_bytes())
+    with pytest.raises(RuntimeError, match="must hold its weights"):
+        ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
+
+
+def test_a_file_for_a_newer_runtime_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "OLDEST_RUNTIME", (1, 0))
+    with pytest.raises(RuntimeError, match="must run on version 1.0"):
+        ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_operations_outside_the_runtime_are_refused(tmp_path):
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Flatten()(image)
+    first = keras.layers.Dense(3, name="exit_0")(x)
+    last = keras.layers.Dense(3, name="exit_1")(keras.ops.erfinv(keras.ops.tanh(x)))
+    model = ka.AdaptiveModel(image, [first, last])
+    with pytest.raises(RuntimeError, match="failed"):
+        ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": "net"}, TypeError, "`model` must be an AdaptiveModel"),
+        ({"policy": [0.5, 0]}, TypeError, "`policy` must be an ExitPolicy"),
+        ({"policy": ka.ExitPolicy([0.5, 0.5, 0])}, ValueError, "3 thresholds, 2 exits"),
+        ({"class_names": ["a"]}, ValueError, "`class_names` must be 10 names"),
+        ({"preprocessing": {"mean": [0.5]}}, ValueError, "`preprocessing` must be"),
+        ({"preprocessing": {"mean": [0, 0], "std": [1, 1]}}, ValueError, "1 numbers each"),
+        ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
+    ],
+)
+def test_rejects_impossible_arguments(small, tmp_path, arguments, error, message):
+    arguments = {"model": small, "path": "model.tflite", "policy": POLICY, **arguments}
+    arguments["path"] = tmp_path / arguments["path"]
+    with pytest.raises(error, match=message):
+        ka.export_tflite(**arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_needs_a_fixed_input_shape(tmp_path):
+    image = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    model = ka.AdaptiveModel(image, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
+    with pytest.raises(ValueError, match="one input of fixed shape"):
+        ka.export_tflite(model, tmp_path / "model.tflite", POLICY)

@@ -1,0 +1,240 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_adaptive as ka
+from keras_adaptive.models.msdnet import PRESETS
+
+CONFIGURATIONS = (
+    "cifar10_anytime_b11_base4_step2_nC16",
+    "cifar10_readme_anytime_b7_base4_step2_nC16",
+    "cifar10_lingrow_b4_nC16",
+    "cifar10_lingrow_b6_nC16",
+    "cifar100_lingrow_b5_nC16",
+    "cifar100_lingrow_b7_nC16",
+    "imagenet_b5_step4_base4_nC32",
+    "imagenet_paper_b5_step4_base7_nC32",
+    "cifar10_lingrow_b5_nC16_prune_min",
+    "cifar10_lingrow_b5_nC16_noreduction",
+)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_equals_the_reference_implementation_to_the_unit(goldens, name):
+    golden = goldens["msdnet"][name]
+    model = ka.build_msdnet(**golden["arguments"])
+    for unit, key in (("macs", "macs"), ("reference_flops", "reference_flops")):
+        assert model.exit_costs(unit, lazy=False).tolist() == golden[key]
+        assert model.exit_costs(unit, lazy=True).tolist() == golden[f"lazy_{key}"]
+    assert model.exit_costs("params", lazy=False).tolist() == golden["params"]
+
+    scales = len(golden["arguments"]["growth_factors"])
+    layer = 0
+    for block, shapes in enumerate(golden["block_shapes_CHW"]):
+        layer += len({x.name.split("_")[3] for x in model.layers if _is_concat(x, block)})
+        for scale, (channels, height, width) in enumerate(shapes, scales - len(shapes)):
+            assert _features(model, block, layer, scale) == (height, width, channels)
+
+
+def _is_concat(layer, block):
+    return layer.name.startswith(f"block_{block}_") and type(layer).__name__ == "Concatenate"
+
+
+def _features(model, block, layer, scale):
+    """Shape of the features of a layer, after its transition if there is one."""
+    name = f"block_{block}_layer_{layer}_scale_{scale}"
+    names = {x.name for x in model.layers}
+    transition = f"{name}_transition_relu"
+    return tuple(model.get_layer(transition if transition in names else name).output.shape[1:])
+
+
+# ---- closed-form weights: the same function of its position for every number of the net
+
+
+def _hash(a):
+    a = np.asarray(a, "int64") % 10007
+    return ((31 * a**2 + 17 * a + 7) % 10007) / 10007 - 0.5
+
+
+def _index(shape, factors, offset):
+    grid = np.indices(shape)
+    return sum(f * g for f, g in zip(factors, grid, strict=True)) + offset
+
+
+def _closed_form(variable):
+    shape = tuple(variable.shape)
+    kind = variable.path.split("/")[-1]
+    if kind == "kernel" and len(shape) == 4:
+        height, width, inputs, _ = shape
+        a = _index(shape, (1303, 5867, 4729, 7919), 123)
+        return _hash(a) * np.sqrt(24 / (inputs * height * width))
+    if kind == "kernel":
+        return _hash(_index(shape, (4729, 7919), 77)) * np.sqrt(12 / shape[0])
+    c = np.arange(shape[0])
+    return {
+        "gamma": 1 + 0.1 * np.cos(c),
+        "beta": 0.05 * np.sin(c),
+        "moving_mean": 0.02 * np.cos(2 * c),
+        "moving_variance": 1 + 0.1 * np.sin(c) ** 2,
+        "bias": 0.01 * c,
+    }[kind]
+
+
+def _closed_form_model(**arguments):
+    model = ka.build_msdnet(blocks=4, **arguments)
+    for variable in model.variables:
+        variable.assign(_closed_form(variable))
+    return model
+
+
+@pytest.fixture(scope="module")
+def image():
+    n, h, w, c = np.indices((2, 32, 32, 3))
+    return (3.4 * _hash(8191 * n + 2741 * c + 613 * h + 1009 * w + 5)).astype("float32")
+
+
+def test_closed_form_weights_give_the_reference_logits(goldens, image):
+    golden = goldens["numeric_forward"]["cases"]["cifar10_lingrow_b4_nC16"]
+    logits = _closed_form_model().predict(image, verbose=0)
+    np.testing.assert_allclose(np.stack(logits), golden["logits_first10"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        (False, "without"),
+        ("coarsest", "with_GE"),
+        ("all", "paper_form_all_scales"),
+        (True, "paper_form_explicit"),
+    ],
+)
+def test_gradient_equilibrium_gives_the_reference_gradients(goldens, image, argument, key):
+    golden = goldens["gradient_equilibrium"][key]
+    model = _closed_form_model(gradient_equilibrium=argument)
+    with tf.GradientTape() as tape:
+        losses = [
+            tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits([3, 7], logits))
+            for logits in model(image, training=False)
+        ]
+        loss = tf.add_n(losses)
+    paths = {"first_conv": "block_0_layer_0_scale_0_conv/kernel"}
+    paths["first_layer_scale2"] = "block_0_layer_0_scale_2_conv/kernel"
+    for block, layer in enumerate((1, 3, 6, 10)):
+        convolution = f"block_{block}_layer_{layer}_scale_2_same_conv/kernel"
+        paths[f"block{block}_lastlayer_coarsest_convnormal3x3"] = convolution
+        paths[f"classifier{block}_linear"] = f"exit_{block}/logits/kernel"
+    variables = {v.path: v.value for v in model.trainable_variables}
+    for name, expected in golden.items():
+        if name == "loss":
+            assert float(loss) == pytest.approx(expected, rel=1e-4)
+    wanted = [variables[path] for name, path in paths.items() if name in golden]
+    found = [float(tf.norm(g)) for g in tape.gradient(loss, wanted)]
+    assert found == pytest.approx([golden[name] for name in paths if name in golden], rel=1e-3)
+
+
+def test_collaboration_adds_the_reference_number_of_parameters(goldens):
+    golden = goldens["imta_phase2"]["cifar10_b6"]
+    without = ka.build_msdnet(blocks=6).count_params()
+    identity = ka.build_msdnet(blocks=6, collaboration="identity").count_params()
+    model = ka.build_msdnet(blocks=6, collaboration="dense")
+    heads = [
+        sum(v.value.shape.num_elements() for v in model.get_layer(f"exit_{k}").logits.weights)
+        for k in range(6)
+    ]
+    embeddings = [
+        sum(
+            int(np.prod(v.shape))
+            for layer in model.get_layer(f"exit_{k}").embedding
+            for v in layer.trainable_variables
+        )
+        for k in range(1, 6)
+    ]
+    assert identity == without
+    assert heads == golden["new_classifier_params"]
+    assert embeddings == golden["isc_params"]
+
+
+# ---- presets and arguments
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name):
+    model = ka.build_msdnet(preset=name)
+    assert model.exits == PRESETS[name]["blocks"]
+    assert model.outputs[0].shape[-1] == PRESETS[name]["classes"]
+
+
+def test_presets_are_the_published_networks(goldens):
+    for preset, name in (
+        ("cifar_anytime", "cifar10_anytime_b11_base4_step2_nC16"),
+        ("cifar_budgeted_6", "cifar10_lingrow_b6_nC16"),
+        ("imagenet_step4", "imagenet_b5_step4_base4_nC32"),
+    ):
+        assert (
+            ka.build_msdnet(preset=preset).exit_costs().tolist()
+            == (goldens["msdnet"][name]["lazy_macs"])
+        )
+
+
+def test_what_is_given_wins_over_the_preset():
+    model = ka.build_msdnet((16, 16, 1), classes=7, preset="cifar_budgeted_8", blocks=2)
+    assert model.exits == 2
+    assert model.inputs[0].shape == (None, 16, 16, 1)
+    assert model.outputs[0].shape == (None, 7)
+
+
+def test_large_images_get_the_imagenet_stem():
+    model = ka.build_msdnet((128, 128, 3), blocks=1, channels=4, growth_rate=2)
+    assert model.get_layer("block_0_layer_0_scale_0_conv").kernel_size == (7, 7)
+
+
+def test_compiles_with_the_papers_recipe():
+    optimizer = ka.build_msdnet(preset="cifar_budgeted_4").optimizer
+    assert optimizer.nesterov
+    assert optimizer.momentum == 0.9
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_starts_as_he_et_al_with_unit_normalisation():
+    model = ka.build_msdnet(preset="cifar_budgeted_4")
+    kernel = model.get_layer("exit_0").units[1].kernel
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.05)
+    head = model.get_layer("exit_0").logits
+    assert np.abs(head.kernel).max() <= 1 / np.sqrt(128)
+    assert not np.any(head.bias)
+
+
+def test_loads_weights(tmp_path):
+    arguments = {"input_shape": (8, 8, 1), "blocks": 2, "channels": 4, "growth_rate": 2}
+    model = ka.build_msdnet(**arguments)
+    model.save_weights(tmp_path / "net.weights.h5")
+    again = ka.build_msdnet(**arguments, weights=tmp_path / "net.weights.h5")
+    for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 1}, "`classes` must be an integer of at least 2. Received: classes=1"),
+        ({"input_shape": (32, 32)}, "`input_shape` must be"),
+        ({"input_shape": (32, 32, 0)}, "`input_shape` must be"),
+        ({"blocks": 0}, "Received: blocks=0"),
+        ({"base": 1.5}, "Received: base=1.5"),
+        ({"step_mode": "grow"}, "Received: step_mode=grow"),
+        ({"prune": None}, "Received: prune=None"),
+        ({"stem": "vgg"}, "Received: stem=vgg"),
+        ({"reduction": 2}, "Received: reduction=2"),
+        ({"reduction": 0.01}, "`reduction` must leave"),
+        ({"growth_factors": (1, 2)}, "`bottleneck_factors` must be positive integers, one a scale"),
+        ({"growth_factors": 3}, "`growth_factors` must be"),
+        ({"growth_rate": 1, "growth_factors": (1, 1, 1)}, "at least 2 channels"),
+        ({"gradient_equilibrium": "some"}, "Received: gradient_equilibrium=some"),
+        ({"collaboration": "sum"}, "Received: collaboration=sum"),
+        ({"head_channels": 0}, "Received: head_channels=0"),
+        ({"preset": "cifar"}, "`preset` must be one of"),
+    ],
+)
+def test_rejects_impossible_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ka.build_msdnet(**arguments)

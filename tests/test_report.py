@@ -1,0 +1,59 @@
+import json
+
+import numpy as np
+import pytest
+
+import keras_adaptive as ka
+from keras_adaptive import report as reports
+
+
+def test_exit_table_is_what_evaluate_says(calibration, policy):
+    logits, labels, costs = calibration
+    rows = reports.exit_table(policy, logits, labels, costs)
+    report = ka.evaluate(policy, logits, labels, costs)
+    assert [row["share_leaving"] for row in rows] == report.exit_fractions.tolist()
+    assert [row["accuracy_alone"] for row in rows] == report.exit_accuracies.tolist()
+    assert [row["macs"] for row in rows] == costs.tolist()
+    assert rows[-1]["threshold"] == "-inf"
+    json.dumps(rows, allow_nan=False)
+
+
+def test_budget_table_keeps_budgets_and_ends_with_the_full_network(calibration):
+    logits, labels, costs = calibration
+    rows = reports.budget_table((logits, labels), (logits, labels), costs)
+    assert len(rows) == 4
+    for row in rows[:-1]:
+        assert row["mean_macs"] <= row["budget"] * (1 + 1e-9)
+    assert rows[-1]["share_of_full"] == 1
+    assert rows[-1]["accuracy"] == (logits[-1].argmax(-1) == labels).mean()
+
+
+def test_a_budget_below_the_first_exit_becomes_the_first_exit():
+    assert reports.feasible_budget(0.1, np.array([3.0, 10.0])) == 3.0
+    assert reports.feasible_budget(0.5, np.array([3.0, 10.0])) == 5.0
+
+
+def test_table_lines_up_and_names_units():
+    rows = [{"exit": 0, "macs": 1234567.0, "accuracy_alone": 0.5, "threshold": "+inf"}]
+    titles = {"exit": "exit", "macs": "MACs", "accuracy_alone": "accuracy", "threshold": "at"}
+    lines = reports.table(rows, titles)
+    assert lines[0] == "| exit |      MACs | accuracy |   at |"
+    assert lines[1] == "|-----:|----------:|---------:|-----:|"
+    assert lines[2] == "|    0 | 1,234,567 |  50.00 % | +inf |"
+
+
+def test_report_leaves_out_what_is_not_there(tmp_path):
+    run = {"model": "net", "data": "digits", "splits": {"train": 1000}, "training": "none"}
+    report = {"run": run, "commands": ["make it"], "machine": reports.machine()}
+    reports.write(tmp_path, report)
+    text = (tmp_path / "report.md").read_text()
+    assert "# net on digits" in text
+    assert "- command: `make it`" in text
+    assert "## Exits" not in text
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float"):
+        reports.write(tmp_path, {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,124 @@
+import keras
+import numpy as np
+import pytest
+from conftest import TINY
+
+import keras_adaptive as ka
+
+
+def two_exits():
+    x = keras.Input((4,))
+    first = keras.layers.Dense(3, name="exit_0")(x)
+    last = keras.layers.Dense(3, name="exit_1")(keras.layers.Dense(5, activation="relu")(x))
+    return ka.AdaptiveModel(x, [first, last])
+
+
+@pytest.fixture
+def data(rng):
+    return rng.normal(size=(12, 4)).astype("float32"), rng.integers(0, 3, 12)
+
+
+def cross_entropy(logits, labels):
+    probabilities = ka.calibration.softmax(logits)
+    return -np.log(probabilities[np.arange(len(labels)), labels])
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.0], (0.25, 2.0)])
+def test_loss_is_the_weighted_sum_over_the_exits(data, weights):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd", exit_weights=weights)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    logits = model.predict(x, verbose=0)
+    expected = [cross_entropy(z, y).mean() for z in logits]
+    assert found["loss"] == pytest.approx(np.dot(weights or [1, 1], expected), rel=1e-5)
+    accuracy = [(z.argmax(1) == y).mean() for z in logits]
+    assert found["first_accuracy"] == pytest.approx(accuracy[0])
+    assert found["mean_accuracy"] == pytest.approx(np.mean(accuracy))
+    assert found["last_accuracy"] == pytest.approx(accuracy[1])
+
+
+def test_sample_weights_count_at_every_exit(data):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd")
+    weights = np.linspace(0, 1, len(y))
+    found = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)["loss"]
+    expected = sum((weights * cross_entropy(z, y)).mean() for z in model.predict(x, verbose=0))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_metrics_given_as_objects_do_not_share_their_counts(data):
+    model = two_exits()
+    metric = keras.metrics.SparseTopKCategoricalAccuracy(k=1, name="top")
+    model.compile("sgd", metrics=[metric])
+    found = model.evaluate(*data, verbose=0, return_dict=True)
+    x, y = data
+    accuracy = [(z.argmax(1) == y).mean() for z in model.predict(x, verbose=0)]
+    assert [found["first_top"], found["last_top"]] == pytest.approx(accuracy)
+
+
+def test_progress_line_stays_short_with_eleven_exits(capsys):
+    model = ka.build_msdnet(**TINY, blocks=11, step_mode="even", head_channels=4)
+    model.compile(run_eagerly=True)  # one step; not worth a graph
+    model.fit(np.zeros((2, 8, 8, 1)), np.zeros(2, int), verbose=2)
+    line = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "first_accuracy" in line
+    assert "mean_accuracy" in line
+    assert "last_accuracy" in line
+    assert len(line) < 150
+
+
+def test_training_goes_on_where_it_was_saved(data, tmp_path):
+    keras.utils.set_random_seed(0)
+    whole, half = two_exits(), two_exits()
+    half.set_weights(whole.get_weights())
+    for model in (whole, half):
+        model.compile(exit_weights=[0.5, 1])
+        model.fit(*data, epochs=2, shuffle=False, verbose=0)
+    half.save(tmp_path / "half.keras")
+    half = keras.models.load_model(tmp_path / "half.keras")
+    for model in (whole, half):
+        model.fit(*data, epochs=2, shuffle=False, verbose=0)
+    for a, b in zip(whole.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_costs_come_with_every_prediction(data):
+    model = two_exits()
+    logits, costs = model.predict_with_costs(data[0], verbose=0)
+    assert logits.shape == (2, 12, 3)
+    np.testing.assert_array_equal(costs, np.repeat([[12], [47]], 12, axis=1))
+
+
+def test_calibrate_returns_a_policy_within_the_budget(data):
+    model = two_exits()
+    policy = model.calibrate(*data, budget=30, method="geometric", verbose=0)
+    report = ka.evaluate(policy, np.stack(model.predict(data[0], verbose=0)), data[1], [12.0, 47.0])
+    assert report.mean_cost <= 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"exit_weights": [1]}, "`exit_weights` must be 2 numbers"),
+        ({"exit_weights": [1, -1]}, "`exit_weights` must be 2 numbers"),
+        ({"loss_weights": [1, 1]}, "must be given as `exit_weights`"),
+        ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "`loss` must take logits"),
+    ],
+)
+def test_rejects_impossible_compile_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        two_exits().compile(**arguments)
+
+
+@pytest.mark.parametrize("exits", [[], [1, 0], [2], [-1], [0, 0]])
+def test_rejects_impossible_exits(exits):
+    with pytest.raises(ValueError, match="`exits` must be ascending indices below 2"):
+        two_exits().stages(exits=exits)
+
+
+def test_outputs_must_be_a_list():
+    x = keras.Input((4,))
+    with pytest.raises(ValueError, match="`outputs` must be a list"):
+        ka.AdaptiveModel(x, keras.layers.Dense(3)(x))
