@@ -4,11 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-calibration clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
 	@echo "make test   lint and test everything"
+	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
 
 demo: .venv/demo
@@ -20,6 +21,12 @@ test: .venv/test lint
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: bench-calibration
+
+# benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
+bench-calibration: .venv/test
+	$(BIN)/python -m benchmarks.calibration
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -7,13 +7,18 @@ from keras_adaptive import costs as costs
 from keras_adaptive import evaluation as evaluation
 from keras_adaptive import layers as layers
 from keras_adaptive import models as models
+from keras_adaptive import policy as policy
+from keras_adaptive import temperature as temperature
 from keras_adaptive import training as training
-from keras_adaptive.calibration import ExitPolicy as ExitPolicy
 from keras_adaptive.calibration import calibrate as calibrate
 from keras_adaptive.evaluation import accuracy_cost_curve as accuracy_cost_curve
 from keras_adaptive.evaluation import evaluate as evaluate
 from keras_adaptive.inference import AdaptivePredictor as AdaptivePredictor
 from keras_adaptive.models import build_msdnet as build_msdnet
+from keras_adaptive.policy import AgreementPolicy as AgreementPolicy
+from keras_adaptive.policy import ExitPolicy as ExitPolicy
+from keras_adaptive.policy import PatiencePolicy as PatiencePolicy
+from keras_adaptive.risk import RiskControl as RiskControl
 from keras_adaptive.training import AdaptiveModel as AdaptiveModel
 from keras_adaptive.version import __version__ as __version__
 

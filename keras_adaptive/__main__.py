@@ -16,6 +16,7 @@ examples:
   python -m keras_adaptive run run/model.tflite picture.png --deadline-ms 5
 """
 DIGITS_NETWORK = {"blocks": 4, "channels": 4, "growth_rate": 2, "head_channels": 16}
+METHODS = ("optimal", "geometric", "percentile")
 DEADLINE_IMAGES = 500
 
 
@@ -85,6 +86,7 @@ def _parser():
         sub.add_argument(
             "--budget", type=float, default=0.5, help="as a share of the full network's cost"
         )
+        sub.add_argument("--method", choices=METHODS, default="optimal", help="of calibration")
     for sub in (demo, export, run):
         sub.add_argument("--threads", type=int, default=1, help="of the device's interpreter")
     run.add_argument("file", type=Path, help="a .tflite file written by export")
@@ -185,13 +187,15 @@ def _evaluate(options):
         logits[split], _ = model.predict_with_costs(x, batch_size=500, verbose=0)
     calibration = logits["calibrate"], labels["calibrate"]
     test = logits["test"], labels["test"]
-    policy = calibrate(*calibration, costs, budget=reports.feasible_budget(options.budget, costs))
+    how = {"method": options.method}
+    budget = reports.feasible_budget(options.budget, costs)
+    policy = calibrate(*calibration, costs, budget=budget, **how)
     policy.save(options.run / "policy.json")
-    curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs))
+    curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs), **how)
     report.update(
         policy=f"{policy.details['method']}, budget {policy.details['budget']:,.0f} MACs",
         exits=reports.exit_table(policy, *test, costs),
-        budgets=reports.budget_table(calibration, test, costs),
+        budgets=reports.budget_table(calibration, test, costs, **how),
         curve=_draw(curve, options.run / "curve.png"),
     )
     _write_report(options.run, report, options)
@@ -201,9 +205,9 @@ def _export(options):
     import numpy as np
 
     from anytime_tflite import AnytimeModel
-    from keras_adaptive.calibration import ExitPolicy
     from keras_adaptive.export import export_tflite
     from keras_adaptive.inference import AdaptivePredictor
+    from keras_adaptive.policy import ExitPolicy
 
     report, model, splits = _open(options.run)
     if not (options.run / "policy.json").exists():

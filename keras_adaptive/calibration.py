@@ -5,255 +5,57 @@ network is surer of images it was trained on, and thresholds fitted on them stop
 early on new ones. Report results on a third split, since thresholds are fitted too.
 """
 
-import json
-from pathlib import Path
+import warnings
+from typing import NamedTuple
 
 import numpy as np
+import scipy
 
-from keras_adaptive.files import write_whole
+from keras_adaptive import thresholds as search
+from keras_adaptive.policy import (
+    ExitPolicy,
+    check_costs,
+    check_labels,
+    check_logits,
+    last_affordable,
+)
+from keras_adaptive.policy import confidence as confidence_of
+from keras_adaptive.risk import RiskControl, controlled_thresholds
+from keras_adaptive.temperature import fit_temperatures
+from keras_adaptive.version import __version__
 
-FORMAT = "keras_adaptive.ExitPolicy"
-VERSION = 1
-METHODS = ("geometric",)
+METHODS = ("optimal", "geometric", "percentile")
 ROUNDING = 1e-9  # relative; means of equal costs differ in their last digits
+PUBLISHED_P = np.arange(1, 40) / 20
+MORE_P = np.geomspace(1e-3, 1e3, 61)
+BISECTIONS = 30  # until one sample more or less decides
 
 
-# ---- confidence: how sure an answer looks, (..., classes) -> (...)
+class Target(NamedTuple):
+    """What is wanted: the most right answers for a cost, or the least cost for so many.
 
-
-def _shifted(logits):
-    logits = np.asarray(logits, "float64")
-    return logits - logits.max(axis=-1, keepdims=True)
-
-
-def softmax(logits):
-    """Returns class probabilities, `exp(z) / sum(exp(z))`, over the last axis."""
-    exponentials = np.exp(_shifted(logits))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def _max_prob(logits):
-    return 1 / np.exp(_shifted(logits)).sum(axis=-1)
-
-
-def _margin(values):
-    top = np.partition(values, -2, axis=-1)
-    return top[..., -1] - top[..., -2]
-
-
-def _prob_margin(logits):
-    return _margin(softmax(logits))
-
-
-def _logit_margin(logits):
-    return _margin(np.asarray(logits, "float64"))
-
-
-def _entropy(logits):
-    shifted = _shifted(logits)
-    exponentials = np.exp(shifted)
-    total = exponentials.sum(axis=-1)
-    return (exponentials * shifted).sum(axis=-1) / total - np.log(total)
-
-
-CONFIDENCES = {
-    "max_prob": _max_prob,
-    "prob_margin": _prob_margin,
-    "logit_margin": _logit_margin,
-    "entropy": _entropy,
-}
-
-
-def confidence(logits, kind="max_prob", temperatures=None):
-    """Returns how sure each answer looks; higher is surer.
-
-    With `p = softmax(logits / temperature)`: `"max_prob"` is `max p`;
-    `"prob_margin"` the largest minus the second largest `p`; `"logit_margin"` the
-    same of `logits / temperature`; `"entropy"` is `sum p log p`, the negative
-    entropy.
-
-    Args:
-        logits: Array `(exits, samples, classes)`.
-        kind: One of the four names.
-        temperatures: Array `(exits,)`. `None`: 1 each.
-
-    Returns:
-        Float array `(exits, samples)`.
-
-    Example:
-
-    >>> confidence([[[0.0, 0.0]], [[0.0, 2.0]]]).round(3).tolist()
-    [[0.5], [0.881]]
-    """
-    _check_kind(kind)
-    divisors = np.ones(len(logits)) if temperatures is None else temperatures
-    return np.stack(
-        [CONFIDENCES[kind](np.asarray(z) / t) for z, t in zip(logits, divisors, strict=True)]
-    )
-
-
-# ---- policy
-
-
-class ExitPolicy:
-    """Decides at which exit a sample leaves.
-
-    A sample leaves at the first exit `k` with
-    `confidence(logits_k / temperatures_k) >= thresholds_k`. The last exit takes
-    whoever is left. A threshold of `+inf` closes an exit: it need not be computed.
-
-    A policy does not know the network; it must be used with the one, in the numeric
-    precision, whose logits it was made from.
-
-    Args:
-        thresholds: Sequence of one number an exit, in units of the confidence. The
-            last is always `-inf`, whatever is given.
-        confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
-        temperatures: Sequence of one positive number an exit, or `None`: 1 each.
-        details: Dictionary of facts about how the policy was made, kept with it.
-
-    Raises:
-        ValueError: If a threshold is NaN, a temperature not positive, the lengths
-            differ, or the confidence is unknown.
-
-    Example:
-
-    >>> policy = ExitPolicy([0.8, -np.inf])
-    >>> sure, unsure = [0.0, 9.0], [0.0, 1.0]
-    >>> policy.decide([[sure, unsure], [sure, unsure]]).tolist()
-    [0, 1]
+    Attributes:
+        kind: `"budget"` or `"accuracy"`.
+        limit: Total cost allowed, or number of right answers wanted.
     """
 
-    def __init__(self, thresholds, confidence="max_prob", temperatures=None, *, details=None):
-        _check_kind(confidence)
-        self.thresholds = _numbers(thresholds, "thresholds").copy()
-        self.thresholds[-1] = -np.inf
-        self.confidence = confidence
-        self.temperatures = _numbers(
-            np.ones(len(self.thresholds)) if temperatures is None else temperatures,
-            "temperatures",
-        )
-        if len(self.temperatures) != len(self.thresholds):
-            raise ValueError(
-                "`temperatures` must hold one number an exit, as `thresholds`. Received: "
-                f"{len(self.temperatures)} temperatures, {len(self.thresholds)} thresholds"
-            )
-        if not (np.isfinite(self.temperatures) & (self.temperatures > 0)).all():
-            raise ValueError(
-                "`temperatures` must be positive and finite. "
-                f"Received: temperatures={self.temperatures.tolist()}"
-            )
-        self.details = dict(details or {})
+    kind: str
+    limit: float
 
-    def __repr__(self):
-        thresholds = ", ".join(f"{t:.4g}" for t in self.thresholds)
-        return f"ExitPolicy([{thresholds}], confidence={self.confidence!r})"
+    def rank(self, right, cost):
+        """Returns what to maximise, or `None` if the target is missed."""
+        if self.kind == "budget":
+            return (right, -cost) if cost <= self.limit else None
+        return (-cost, right) if right >= self.limit else None
 
-    @property
-    def used_exits(self):
-        """Indices of the exits somebody may leave at: those not closed by `+inf`."""
-        return [int(k) for k in np.flatnonzero(self.thresholds < np.inf)]
-
-    def confidences(self, logits):
-        """Returns the confidence of every answer, `(exits, samples)`."""
-        return confidence(logits, self.confidence, self.temperatures)
-
-    def leaves(self, exit, logits):
-        """Returns which samples, having come to this exit, leave at it.
-
-        Args:
-            exit: Index of the exit.
-            logits: Array `(samples, classes)`, of this exit.
-
-        Returns:
-            Boolean array `(samples,)`.
-        """
-        sure = CONFIDENCES[self.confidence](np.asarray(logits) / self.temperatures[exit])
-        return sure >= self.thresholds[exit]
-
-    def decide(self, logits, costs=None):
-        """Returns the exit each sample leaves at.
-
-        Args:
-            logits: Array `(exits, samples, classes)`.
-            costs: Array `(exits,)` or `(exits, samples)`; only for policies with a
-                hard limit. Thresholds alone do not look at it.
-
-        Returns:
-            Integer array `(samples,)`.
-        """
-        logits = check_logits(logits)
-        if len(logits) != len(self.thresholds):
-            raise ValueError(
-                "`logits` must hold as many exits as the policy has thresholds. "
-                f"Received: {len(logits)} exits, {len(self.thresholds)} thresholds"
-            )
-        if costs is not None:
-            check_costs(costs, logits)
-        return first_exit(self.confidences(logits), self.thresholds)
-
-    def save(self, path):
-        """Writes the policy to a JSON file."""
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
-            "confidence": self.confidence,
-            "thresholds": [to_json(t) for t in self.thresholds],
-            "temperatures": self.temperatures.tolist(),
-            "details": self.details,
-        }
-        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-    @classmethod
-    def load(cls, path):
-        """Reads a policy written by `save`.
-
-        Raises:
-            ValueError: If the file is not a policy, or of a version this library does
-                not know.
-        """
-        try:
-            content = json.loads(Path(path).read_text())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"A policy file must hold JSON. Received: path={path} ({error})"
-            ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f'A policy file must say "format": "{FORMAT}". Received: path={path}')
-        if content.get("version") != VERSION:
-            raise ValueError(
-                f"A policy file must be of version {VERSION}. "
-                f"Received: version={content.get('version')} in {path}"
-            )
-        try:
-            return cls(
-                [float(t) for t in content["thresholds"]],
-                content["confidence"],
-                content["temperatures"],
-                details=content.get("details"),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"A policy file must hold thresholds, confidence and temperatures. "
-                f"Received: path={path} ({error!r})"
-            ) from error
-
-
-def first_exit(confidences, thresholds):
-    """Returns the first exit whose confidence is at least its threshold.
-
-    Args:
-        confidences: Array `(exits, samples)`.
-        thresholds: Array `(exits,)`, the last `-inf`.
-    """
-    return (np.asarray(confidences) >= np.asarray(thresholds)[:, None]).argmax(axis=0)
-
-
-def to_json(number):
-    """JSON has no infinity; the names below are read by every language's parser."""
-    if np.isinf(number):
-        return "Infinity" if number > 0 else "-Infinity"
-    return float(number)
+    def pick(self, front):
+        """Returns the number of right answers of the best point on a front, or `None`."""
+        right, cost = front.right, front.cost
+        if self.kind == "budget":
+            met = right[cost <= self.limit]
+            return met[-1] if len(met) else None
+        met = right[right >= self.limit]
+        return met[0] if len(met) else None
 
 
 # ---- methods
@@ -316,44 +118,87 @@ def _geometric(confidences, orders, p):
     return thresholds
 
 
-def _geometric_for_budget(confidences, costs, budget):
-    """The geometric thresholds of greatest mean cost that the budget allows."""
+def _best_geometric(problem, target):
+    """Returns the geometric thresholds that meet the target best, or `None`.
+
+    For a budget that is the policy of greatest cost within it (labels are not looked
+    at); for an accuracy, the cheapest that reaches it.
+    """
+    confidences = problem.confidences
     orders = _surest_first(confidences)
-    best = {}
+    best = (None, None)
 
-    budget *= 1 + ROUNDING
-
-    def try_out(thresholds):
-        cost = mean_cost(first_exit(confidences, thresholds), costs)
-        if cost <= budget and cost >= best.get("cost", -np.inf):
-            best.update(cost=cost, thresholds=thresholds)
+    def cost_of(thresholds):
+        nonlocal best
+        right, cost = problem.outcome(thresholds)
+        if target.rank(right, cost) is not None:
+            rank = (cost if target.kind == "budget" else -cost), right
+            if best[0] is None or rank > best[0]:
+                best = rank, thresholds
         return cost
 
-    everybody_first = np.append(confidences[:-1].min(axis=1), -np.inf)
-    everybody_last = np.append(np.full(len(confidences) - 1, np.inf), -np.inf)
-    try_out(everybody_first)
-    try_out(everybody_last)
-    logs = np.log(np.append(np.arange(1, 40) / 20, np.geomspace(1e-3, 1e3, 61)))
-    logs.sort()
-    affordable = [try_out(_geometric(confidences, orders, np.exp(x))) <= budget for x in logs]
-    if any(affordable) and not affordable[-1]:
-        low = np.flatnonzero(affordable)[-1]
-        low, high = logs[low], logs[low + 1]
-        for _ in range(30):  # until one sample more or less decides
-            middle = (low + high) / 2
-            if try_out(_geometric(confidences, orders, np.exp(middle))) <= budget:
-                low = middle
-            else:
-                high = middle
-    return best["thresholds"]
+    exits = len(confidences)
+    cost_of(np.append(confidences[:-1].min(axis=1), -np.inf))  # everybody at the first
+    cost_of(np.append(np.full(exits - 1, np.inf), -np.inf))  # everybody at the last
+    logs = np.sort(np.log(np.concatenate([PUBLISHED_P, MORE_P])))
+    costs = np.array([cost_of(_geometric(confidences, orders, np.exp(x))) for x in logs])
+    if target.kind == "budget":
+        affordable = np.flatnonzero(costs <= target.limit)
+        if len(affordable) and affordable[-1] + 1 < len(logs):
+            low, high = logs[affordable[-1]], logs[affordable[-1] + 1]
+            for _ in range(BISECTIONS):
+                middle = (low + high) / 2
+                cost = cost_of(_geometric(confidences, orders, np.exp(middle)))
+                low, high = (middle, high) if cost <= target.limit else (low, middle)
+    return best[1]
 
 
-def mean_cost(exits, costs):
-    """Mean price paid by samples that leave at `exits`, an array `(samples,)`."""
-    costs = np.asarray(costs, "float64")
-    if costs.ndim == 1:
-        return float(costs[exits].mean())
-    return float(np.take_along_axis(costs, exits[None], axis=0).mean())
+def _percentile_front(problem):
+    """All combinations of percentiles: 100 for up to four thresholds, else fewer."""
+    thresholds = len(problem.confidences) - 1
+    percentiles = search.PERCENTILES
+    if thresholds > search.EXACT_THRESHOLDS:
+        percentiles = max(2, int(search.CELLS ** (1 / thresholds)))
+    return search.full_front(problem, percentiles, closed=False)
+
+
+def _solve(problem, targets, method):
+    """Returns thresholds and exactness for each target; thresholds `None` if none meets it."""
+    if method == "geometric":
+        return [(_best_geometric(problem, target), None) for target in targets]
+    fronts, exact = [], None
+    if method == "optimal":
+        found, exact = search.front(problem)
+        fronts.append(found)
+    if not exact:  # an exact search has tried all of them
+        fronts.append(_percentile_front(problem))
+    solved = []
+    for target in targets:
+        candidates = []
+        for found in fronts:
+            right = target.pick(found)
+            if right is not None:
+                candidates.append(found.thresholds(right))
+        if method == "optimal":
+            candidates.append(_best_geometric(problem, target))
+        best = _best(problem, target, candidates)
+        if best is not None and method == "optimal" and not exact:
+            best = search.improve(problem, best, target.pick)
+        solved.append((best, exact))
+    return solved
+
+
+def _best(problem, target, candidates):
+    ranked = [
+        (rank, i)
+        for i, thresholds in enumerate(candidates)
+        if thresholds is not None
+        and (rank := target.rank(*problem.outcome(thresholds))) is not None
+    ]
+    return candidates[max(ranked)[1]] if ranked else None
+
+
+# ---- calibrate
 
 
 def calibrate(
@@ -362,24 +207,48 @@ def calibrate(
     costs=None,
     *,
     budget=None,
-    method="geometric",
+    accuracy=None,
+    risk=None,
+    worst_case=None,
+    method="optimal",
     confidence="max_prob",
+    temperature=None,
+    pixel_floor=0.5,
 ):
-    """Chooses the thresholds of an `ExitPolicy` for an average budget.
+    """Chooses the thresholds of an `ExitPolicy`.
+
+    Exactly one of `budget`, `accuracy` and `risk` says what is wanted. Use data that
+    trained nothing; only `risk` makes a promise about new data.
 
     Args:
-        logits: Array `(exits, samples, classes)` of data that trained nothing.
-        labels: Integer array `(samples,)`. Not needed by `"geometric"`.
+        logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
+            classes)` for dense outputs, where a cell is a sample.
+        labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where
+            there is no label. Not needed by `method="geometric"` with a budget, nor by
+            `RiskControl("disagreement")`.
         costs: Array `(exits,)` or `(exits, samples)`: the price of leaving at each
             exit, earlier heads included.
-        budget: Number, the mean cost a sample that may be spent, in the unit of
-            `costs`.
-        method: `"geometric"`: MSDNet's rule (`geometric_thresholds`) with the `p`
-            that spends most of the budget.
+        budget: Number, the mean cost a sample that may be spent, in the unit of `costs`:
+            the highest accuracy for it is sought.
+        accuracy: Number from 0 to 1: the lowest mean cost that reaches it is sought.
+        risk: A `RiskControl`: the lowest mean cost that keeps its promise is sought.
+        worst_case: Number, the most that any one sample may cost, or `None`.
+        method: `"optimal"`: the best thresholds on a grid of 100 percentiles of each
+            exit's confidence, an exit possibly being closed; exact for up to five exits,
+            beyond that at least as good as the best choice of three exits beside the last;
+            never worse than the other methods. `"percentile"`: the best combination of
+            percentiles, every exit open (Cascades; 100 percentiles for up to five exits,
+            fewer beyond). `"geometric"`: MSDNet's rule, `geometric_thresholds`, with the
+            best `p`.
         confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
+        temperature: Whether a temperature is fitted for each exit. `None`: where labels are
+            given and the method is not `"geometric"`.
+        pixel_floor: Number: pixels that are less sure are taken for unlabelled. Only for
+            dense outputs.
 
     Returns:
-        An `ExitPolicy`. On the data given, its mean cost is at most `budget`.
+        An `ExitPolicy`, whose `details` say how it was made. On the data given, its mean
+        cost is at most `budget`, or its accuracy at least `accuracy`.
 
     Raises:
         ValueError: If an argument is impossible; the message says what is feasible.
@@ -387,103 +256,230 @@ def calibrate(
     Example:
 
     >>> rng = np.random.default_rng(0)
-    >>> logits = rng.normal(size=(2, 100, 10))
-    >>> policy = calibrate(logits, costs=[1.0, 3.0], budget=2.0, method="geometric")
-    >>> int((policy.decide(logits) == 0).sum())
-    50
+    >>> labels = rng.integers(0, 10, 500)
+    >>> logits = rng.normal(size=(3, 500, 10))
+    >>> logits[:, range(500), labels] += np.array([[1.0], [2.0], [3.0]])
+    >>> policy = calibrate(logits, labels, [1.0, 2.0, 4.0], budget=2.5)
+    >>> policy.details["mean_cost"] <= 2.5, policy.exact
+    (True, True)
+
+    References:
+        `"geometric"`: [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844);
+        `"percentile"`: [Wisdom of Committees (Wang et al., 2022)](
+        https://arxiv.org/abs/2012.01988), appendix B.2.
     """
-    logits = check_logits(logits)
-    costs = check_costs(costs, logits)
-    if labels is not None:
-        check_labels(labels, logits)
+    given = [
+        name
+        for name, value in (("budget", budget), ("accuracy", accuracy), ("risk", risk))
+        if value is not None
+    ]
+    if len(given) != 1:
+        raise ValueError(
+            "Exactly one of `budget`, `accuracy` and `risk` must be given. "
+            f"Received: {' and '.join(given) or 'none'}"
+        )
+    how = {
+        "worst_case": worst_case,
+        "method": method,
+        "confidence": confidence,
+        "temperature": temperature,
+        "pixel_floor": pixel_floor,
+    }
+    if risk is not None:
+        return _calibrate_risk(logits, labels, costs, risk, **how)
+    values = [budget if accuracy is None else accuracy]
+    return _calibrate(logits, labels, costs, given[0], values, **how)[0]
+
+
+def calibrate_budgets(logits, labels, costs, budgets, **how):
+    """Returns one policy a budget, all from one search.
+
+    Args:
+        logits, labels, costs: As in `calibrate`.
+        budgets: Sequence of numbers.
+        **how: The other arguments of `calibrate`.
+
+    Returns:
+        List of `ExitPolicy`.
+    """
+    defaults = {
+        "worst_case": None,
+        "method": "optimal",
+        "confidence": "max_prob",
+        "temperature": None,
+        "pixel_floor": 0.5,
+    }
+    unknown = set(how) - set(defaults)
+    if unknown:
+        raise ValueError(
+            f"The arguments must be among {tuple(defaults)}. Received: {tuple(sorted(unknown))}"
+        )
+    return _calibrate(logits, labels, costs, "budget", list(budgets), **{**defaults, **how})
+
+
+def _calibrate(logits, labels, costs, kind, values, *, method, **how):
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {METHODS}. Received: method={method}")
-    if budget is None:
-        raise ValueError("`budget` must be given. Received: budget=None")
-    least = float(costs[0].mean())
-    if not budget >= least * (1 - ROUNDING):
+    logits = check_logits(logits)
+    costs = check_costs(costs, logits)
+    needs_labels = method != "geometric" or kind == "accuracy"
+    if labels is not None or needs_labels:
+        labels = check_labels(labels, logits)
+    temperatures = _temperatures(logits, labels, how["temperature"], method)
+    problem, total, limits = _problem(logits, labels, costs, temperatures, how)
+    samples = logits.shape[1]
+    targets = [_target(kind, value, problem, total, samples) for value in values]
+    policies = []
+    for value, (thresholds, exact) in zip(values, _solve(problem, targets, method), strict=True):
+        if thresholds is None:
+            _raise_unreachable(kind, value, problem, total, how["worst_case"])
+        if limits is not None:
+            thresholds = _stop_at(thresholds, limits.max())
+        right, cost = problem.outcome(thresholds)
+        details = {
+            "method": method,
+            kind: float(value),
+            "exact": exact,
+            "mean_cost": cost / samples,
+            "accuracy": None if labels is None else right / total,
+        }
+        policies.append(_policy(thresholds, temperatures, how, details, samples))
+    return policies
+
+
+def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
+    if not isinstance(risk, RiskControl):
+        raise TypeError(f"`risk` must be a RiskControl. Received: risk={risk!r}")
+    if method != "optimal":
+        raise ValueError(f'With `risk`, `method` must be "optimal". Received: method={method}')
+    logits = check_logits(logits)
+    costs = check_costs(costs, logits)
+    if logits.ndim != 3:
         raise ValueError(
-            "`budget` must be at least what leaving at the first exit costs, "
-            f"{least:.10g}. Received: budget={budget}"
+            "With `risk`, `logits` must be of shape (exits, samples, classes). "
+            f"Received: shape {logits.shape}"
         )
-    sure = ExitPolicy(np.zeros(len(logits)), confidence).confidences(logits)
-    thresholds = _geometric_for_budget(sure, costs, budget)
+    if labels is not None or risk.metric != "disagreement":
+        labels = check_labels(labels, logits)
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "`logits` must hold at least two samples, to be cut in halves. Received: 1"
+        )
+    temperatures = np.ones(len(logits))
+    if how["temperature"] or (how["temperature"] is None and labels is not None):
+        # on the half that the policies are chosen on, not on the one they are tested on
+        order = np.random.default_rng(risk.seed).permutation(logits.shape[1])
+        half = order[: len(order) // 2]
+        temperatures = _temperatures(logits[:, half], labels[half], True, method)
+    answers = logits.argmax(axis=-1)
+    problem, _, limits = _problem(logits, labels, costs, temperatures, how)
+    reach = np.arange(len(logits))[:, None]
+    if limits is not None:  # an exit that is out of reach gives the answer of the last in reach
+        reach = np.minimum(reach, limits[None])
+    answered = answers[reach, np.arange(logits.shape[1])]
+    thresholds, guarantee = controlled_thresholds(
+        risk,
+        problem.confidences,
+        None if labels is None else answered == labels,
+        answered == answered[-1],
+        problem.costs,
+    )
+    if not guarantee["passed"]:
+        warnings.warn(
+            f"No policy passed the test of {risk.metric} at level {risk.level} with "
+            f"{guarantee['tested_samples']} tested samples; the safe policy, always the last "
+            f"exit, is returned. Calibrate with more data (at least {risk.samples_needed} "
+            "samples) or allow more risk.",
+            stacklevel=3,
+        )
+    if limits is not None:
+        thresholds = _stop_at(thresholds, limits.max())
+    _, cost = problem.outcome(thresholds)
     details = {
         "method": method,
-        "budget": float(budget),
-        "mean_cost": mean_cost(first_exit(sure, thresholds), costs),
-        "samples": int(logits.shape[1]),
+        "guarantee": guarantee,
+        "mean_cost": cost / logits.shape[1],
     }
-    return ExitPolicy(thresholds, confidence, details=details)
+    return _policy(thresholds, temperatures, how, details, logits.shape[1])
 
 
-# ---- checks at the border
+def _problem(logits, labels, costs, temperatures, how):
+    """Returns the `Problem`, the number of labels, and each sample's last exit in reach."""
+    confidences = confidence_of(logits, how["confidence"], temperatures, how["pixel_floor"])
+    exits, samples = confidences.shape
+    costs = np.broadcast_to(costs.reshape(exits, -1), (exits, samples))
+    right = np.zeros((exits, samples), "int32")
+    total = samples
+    if labels is not None:
+        for k in range(exits):
+            correct = logits[k].argmax(axis=-1) == labels
+            right[k] = correct.reshape(samples, -1).sum(axis=1)
+        total = int((labels >= 0).sum())
+    limits = None
+    if how["worst_case"] is not None:
+        limits = last_affordable(costs, how["worst_case"], samples)
+        reach = np.minimum(np.arange(exits)[:, None], limits[None])
+        right = np.take_along_axis(right, reach, axis=0)
+        costs = np.take_along_axis(costs, reach, axis=0)
+    return search.Problem(confidences, right, costs), total, limits
 
 
-def check_logits(logits):
-    logits = np.asarray(logits)
-    if logits.ndim != 3 or not logits.size or logits.shape[-1] < 2:
+def _target(kind, value, problem, total, samples):
+    if kind == "budget":
+        least = float(problem.costs[0].mean())
+        if not value >= least * (1 - ROUNDING):
+            raise ValueError(
+                "`budget` must be at least what leaving at the first exit costs, "
+                f"{least:.10g}. Received: budget={value}"
+            )
+        return Target(kind, value * samples * (1 + ROUNDING))
+    if not 0 <= value <= 1:
+        raise ValueError(f"`accuracy` must be from 0 to 1. Received: accuracy={value}")
+    return Target(kind, value * total * (1 - ROUNDING))
+
+
+def _raise_unreachable(kind, value, problem, total, worst_case):
+    found, _ = search.front(problem)
+    within = "" if worst_case is None else f" with worst_case={worst_case}"
+    raise ValueError(
+        f"`{kind}` must be reachable: at most {found.right[-1] / total:.6g} is on this "
+        f"data{within}. Received: {kind}={value}"
+    )
+
+
+def _temperatures(logits, labels, temperature, method):
+    if temperature not in (None, True, False):
         raise ValueError(
-            "`logits` must be of shape (exits, samples, classes), with at least one "
-            f"exit, one sample and two classes. Received: shape {logits.shape}"
+            f"`temperature` must be True, False or None. Received: temperature={temperature}"
         )
-    if not np.issubdtype(logits.dtype, np.number) or not np.isfinite(logits).all():
-        raise ValueError(
-            "`logits` must be finite numbers. Received: "
-            f"dtype {logits.dtype} with NaN, infinite or other values"
-        )
-    return logits
-
-
-def check_costs(costs, logits):
-    if costs is None:
-        raise ValueError("`costs` must be given, one an exit. Received: costs=None")
-    costs = np.asarray(costs, "float64")
-    if costs.shape not in {logits.shape[:1], logits.shape[:2]}:
-        raise ValueError(
-            f"`costs` must be of shape {logits.shape[:1]} or {logits.shape[:2]}, as "
-            f"`logits`. Received: shape {costs.shape}"
-        )
-    if not np.isfinite(costs).all() or (costs < 0).any() or (np.diff(costs, axis=0) < 0).any():
-        raise ValueError(
-            "`costs` must be finite, not negative, and not fall from exit to exit: they "
-            f"are cumulative. Received: costs={costs.tolist() if costs.ndim == 1 else costs}"
-        )
-    return costs
-
-
-def check_labels(labels, logits):
+    if temperature is None:
+        temperature = labels is not None and method != "geometric"
+    if not temperature:
+        return np.ones(len(logits))
     if labels is None:
-        raise ValueError("`labels` must be given. Received: labels=None")
-    labels = np.asarray(labels)
-    samples, classes = logits.shape[1:3]
-    if labels.shape != (samples,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"`labels` must be integers of shape ({samples},), one a sample. "
-            f"Received: dtype {labels.dtype}, shape {labels.shape}"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"`labels` must be at least 0 and below the number of classes, {classes}. "
-            f"Received: labels from {labels.min()} to {labels.max()}"
-        )
-    return labels
+        raise ValueError("`labels` must be given to fit temperatures. Received: labels=None")
+    return fit_temperatures(logits, labels)
 
 
-def _check_kind(kind):
-    if kind not in CONFIDENCES:
-        raise ValueError(
-            f"`confidence` must be one of {tuple(CONFIDENCES)}. Received: confidence={kind}"
-        )
+def _stop_at(thresholds, exit):
+    """Everybody who comes to this exit leaves there; later ones are closed."""
+    stopped = np.array(thresholds)
+    stopped[exit] = -np.inf
+    stopped[exit + 1 : -1] = np.inf
+    return stopped
 
 
-def _numbers(values, name):
-    try:
-        numbers = np.asarray(values, "float64")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be numbers. Received: {name}={values}") from error
-    if numbers.ndim != 1 or not numbers.size or np.isnan(numbers).any():
-        raise ValueError(
-            f"`{name}` must be one number an exit, none of them NaN. Received: {name}={values}"
-        )
-    return numbers
+def _policy(thresholds, temperatures, how, details, samples):
+    versions = {
+        "keras_adaptive": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+    return ExitPolicy(
+        thresholds,
+        how["confidence"],
+        temperatures,
+        pixel_floor=how["pixel_floor"],
+        worst_case=how["worst_case"],
+        details={**details, "samples": int(samples), "versions": versions},
+    )

@@ -8,21 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive.calibration import (
-    ExitPolicy,
-    calibrate,
-    check_costs,
-    check_labels,
-    check_logits,
-    mean_cost,
-)
+from keras_adaptive.calibration import calibrate_budgets
+from keras_adaptive.policy import Policy, check_costs, check_labels, check_logits
 
 
 class Report(NamedTuple):
     """What a policy does on some data.
 
     Attributes:
-        accuracy: Share of samples answered rightly at the exit they leave at.
+        accuracy: Share of samples (of labelled pixels, for dense outputs) answered rightly
+            at the exit they leave at.
         mean_cost: Mean price a sample.
         worst_cost: The highest price any sample paid.
         exit_fractions: `(exits,)`, share of samples that leave at each exit.
@@ -54,14 +49,28 @@ class Curve(NamedTuple):
     exit_costs: np.ndarray
     exit_accuracies: np.ndarray
 
+    @property
+    def area(self):
+        """Area under the curve, divided by its width: the mean accuracy over all budgets.
+
+        Between two points accuracy is taken to change evenly. A curve of one cost has
+        the accuracy of its best point.
+        """
+        width = self.costs[-1] - self.costs[0]
+        if width == 0:
+            return float(self.accuracies.max())
+        return float(np.trapezoid(self.accuracies, self.costs) / width)
+
 
 def evaluate(policy, logits, labels, costs):
     """Applies a policy to logits and says how accurate and how expensive it is.
 
     Args:
-        policy: An `ExitPolicy`.
-        logits: Array `(exits, samples, classes)`.
-        labels: Integer array `(samples,)`.
+        policy: An `ExitPolicy`, or another `Policy`.
+        logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
+            classes)` for dense outputs.
+        labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where there
+            is no label.
         costs: Array `(exits,)` or `(exits, samples)`.
 
     Returns:
@@ -69,6 +78,7 @@ def evaluate(policy, logits, labels, costs):
 
     Example:
 
+    >>> from keras_adaptive import ExitPolicy
     >>> logits = [[[0, 9], [0, 1]], [[0, 9], [2, 0]]]
     >>> report = evaluate(ExitPolicy([0.9, 0]), logits, [1, 0], costs=[1.0, 3.0])
     >>> report.accuracy, report.mean_cost, report.worst_cost
@@ -76,20 +86,25 @@ def evaluate(policy, logits, labels, costs):
     >>> report.exit_accuracies.tolist()
     [0.5, 1.0]
     """
-    if not isinstance(policy, ExitPolicy):
+    if not isinstance(policy, Policy):
         raise TypeError(f"`policy` must be an ExitPolicy. Received: policy={policy!r}")
     logits = check_logits(logits)
     labels = check_labels(labels, logits)
     costs = check_costs(costs, logits)
     exits = policy.decide(logits, costs)
-    right = logits.argmax(axis=-1) == labels
-    paid = costs[exits] if costs.ndim == 1 else np.take_along_axis(costs, exits[None], axis=0)
+    samples = len(exits)
+    right = np.stack(
+        [(z.argmax(axis=-1) == labels).reshape(samples, -1).sum(axis=1) for z in logits]
+    )
+    labelled = (labels >= 0).sum()
+    costs = np.broadcast_to(costs.reshape(len(costs), -1), right.shape)
+    paid = np.take_along_axis(costs, exits[None], axis=0)
     return Report(
-        accuracy=float(np.take_along_axis(right, exits[None], axis=0).mean()),
-        mean_cost=mean_cost(exits, costs),
+        accuracy=float(np.take_along_axis(right, exits[None], axis=0).sum() / labelled),
+        mean_cost=float(paid.mean()),
         worst_cost=float(paid.max()),
-        exit_fractions=np.bincount(exits, minlength=len(logits)) / len(labels),
-        exit_accuracies=right.mean(axis=1),
+        exit_fractions=np.bincount(exits, minlength=len(logits)) / samples,
+        exit_accuracies=right.sum(axis=1) / labelled,
     )
 
 
@@ -115,10 +130,8 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
     logits = check_logits(logits)
     costs = check_costs(costs, logits)
     per_exit = costs.reshape(len(costs), -1).mean(axis=1)
-    policies = [
-        calibrate(logits, labels, costs, budget=budget, **how)
-        for budget in np.linspace(per_exit[0], per_exit[-1], points)
-    ]
+    budgets = np.linspace(per_exit[0], per_exit[-1], points)
+    policies = calibrate_budgets(logits, labels, costs, budgets, **how)
     test_logits, test_labels, test_costs = (logits, labels, costs) if test is None else test
     reports = [evaluate(policy, test_logits, test_labels, test_costs) for policy in policies]
     order = np.argsort([report.mean_cost for report in reports], kind="stable")
@@ -129,3 +142,40 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
         exit_costs=np.asarray(test_costs, "float64").reshape(len(costs), -1).mean(axis=1),
         exit_accuracies=reports[0].exit_accuracies,
     )
+
+
+def anytime_accuracy(accuracies, costs, distribution, before=0.0):
+    """Returns the expected accuracy of answering when the time is up.
+
+    The budget `B` is drawn from a distribution; the answer is that of the last exit with
+    `cost <= B`: `sum_k accuracy_k * P(cost_k <= B < cost_{k+1})`.
+
+    Args:
+        accuracies: Array `(exits,)`, as `Report.exit_accuracies`.
+        costs: Array `(exits,)`, ascending.
+        distribution: A frozen distribution of scipy, for example
+            `scipy.stats.expon(scale=...)`: anything with a method `cdf`.
+        before: Number, the accuracy where the budget is not enough for the first exit.
+
+    Returns:
+        Number.
+
+    Example:
+
+    >>> from scipy import stats
+    >>> anytime_accuracy([0.5, 1.0], [1.0, 2.0], stats.uniform(0, 4))   # 1/4, 1/4, 1/2
+    0.625
+
+    Reference:
+        [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 3.
+    """
+    accuracies, costs = np.asarray(accuracies, "float64"), np.asarray(costs, "float64")
+    if accuracies.ndim != 1 or accuracies.shape != costs.shape or (np.diff(costs) < 0).any():
+        raise ValueError(
+            "`accuracies` and `costs` must be one number an exit, costs ascending. "
+            f"Received: accuracies={accuracies.tolist()}, costs={costs.tolist()}"
+        )
+    # a budget of exactly the cost is enough, so the probability is of B < cost
+    below = distribution.cdf(np.nextafter(costs, -np.inf))
+    shares = np.diff(np.append(below, 1.0))
+    return float(before * below[0] + shares @ accuracies)

@@ -10,8 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_adaptive import graph
-from keras_adaptive.calibration import ExitPolicy, to_json
 from keras_adaptive.files import write_whole
+from keras_adaptive.policy import ExitPolicy, to_json
 from keras_adaptive.training import AdaptiveModel
 
 FORMAT = "keras_adaptive.tflite"

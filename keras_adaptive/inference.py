@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import graph
-from keras_adaptive.calibration import ExitPolicy, softmax
+from keras_adaptive.policy import ExitPolicy, softmax
 from keras_adaptive.training import AdaptiveModel
 
 

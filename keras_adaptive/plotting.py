@@ -3,6 +3,43 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from keras_adaptive.temperature import reliability as _reliability
+
+
+def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
+    """Draws how often answers of a given confidence are right, exit by exit.
+
+    On the diagonal, confidence means what it says. With temperatures, before is drawn
+    beside after. The expected calibration error is in the legend.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        labels: Integer array `(samples,)`.
+        temperatures: Array `(exits,)`, as in `ExitPolicy.temperatures`, or `None`.
+        axes: Sequence of matplotlib axes, one an exit. `None`: new ones.
+        bins: Integer.
+
+    Returns:
+        Array of axes, one an exit.
+    """
+    exits = len(logits)
+    if axes is None:
+        size = (2.6 * exits, 2.8)
+        axes = plt.subplots(1, exits, figsize=size, layout="constrained", squeeze=False)[1][0]
+    tables = [("as trained", _reliability(logits, labels, bins=bins))]
+    if temperatures is not None:
+        tables.append(("with temperature", _reliability(logits, labels, temperatures, bins)))
+    for k, ax in enumerate(axes):
+        ax.plot([0, 1], [0, 1], ":", color="gray")
+        for name, table in tables:
+            label = f"{name}, ECE {100 * table.errors[k]:.1f} %"
+            ax.plot(table.confidences[k], table.accuracies[k], "-o", ms=3, label=label)
+        ax.set_title(f"exit {k}", fontsize="medium")
+        ax.set_xlabel("confidence")
+        ax.legend(fontsize="x-small", loc="upper left")
+    axes[0].set_ylabel("share right")
+    return axes
+
 
 def accuracy_cost_curve(curve, *, ax=None, unit="MACs", label="leaving early"):
     """Draws accuracy against mean cost, with the exits used alone on it.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.calibration import ExitPolicy, calibrate
+from keras_adaptive.calibration import calibrate_budgets
 from keras_adaptive.evaluation import evaluate
 from keras_adaptive.files import write_whole
+from keras_adaptive.policy import ExitPolicy
 
 SHARES = (0.3, 0.5, 0.8)  # budgets to report on, of the full network's cost
 
@@ -61,13 +62,15 @@ def budget_table(calibration, test, costs, shares=SHARES, **how):
         test: Tuple of logits and labels that are reported on.
         costs: Array `(exits,)`.
         shares: Budgets, as shares of the full network's cost.
-        **how: Passed to `calibrate`.
+        **how: Passed to `calibrate_budgets`.
     """
     full = float(costs[-1])
-    rows = []
-    for budget in sorted({feasible_budget(share, costs) for share in shares}):
-        policy = calibrate(*calibration, costs, budget=budget, **how)
-        rows.append(_budget_row(f"{budget / full:.0%} of the cost", policy, test, costs))
+    budgets = sorted({feasible_budget(share, costs) for share in shares})
+    policies = calibrate_budgets(*calibration, costs, budgets, **how)
+    rows = [
+        _budget_row(f"{budget / full:.0%} of the cost", policy, test, costs)
+        for budget, policy in zip(budgets, policies, strict=True)
+    ]
     last = np.append(np.full(len(costs) - 1, np.inf), -np.inf)
     return [*rows, _budget_row("full network", ExitPolicy(last), test, costs)]
 

@@ -36,7 +36,7 @@ def test_every_exit_equals_keras(device, logits, test_images):
         assert [a.exit for a in answers] == [0, 1, 2]
         assert [a.stopped_by for a in answers] == [None, None, "end"]
         for k, answer in enumerate(answers):
-            expected = ka.calibration.softmax(logits[k, i])
+            expected = ka.policy.softmax(logits[k, i])
             np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_confidence_is_the_same_rule_as_on_the_host(rng, kind):
     from anytime_tflite.anytime import CONFIDENCES
 
     for logits in rng.normal(size=(50, 7)) * 10:
-        expected = ka.calibration.confidence([[logits]], kind)[0, 0]
+        expected = ka.policy.confidence([[logits]], kind)[0, 0]
         assert CONFIDENCES[kind](logits) == pytest.approx(expected, abs=1e-12)
 
 

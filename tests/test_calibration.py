@@ -1,64 +1,16 @@
-import json
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from strategies import problems
 
 import keras_adaptive as ka
-from keras_adaptive.calibration import confidence, geometric_thresholds
+from keras_adaptive.calibration import calibrate_budgets, geometric_thresholds
 
 INF = np.inf
-
-
-def problems(max_exits=4):
-    """Random logits, labels and costs, often with ties."""
-
-    @st.composite
-    def draw(draw):
-        exits, samples = draw(st.integers(1, max_exits)), draw(st.integers(1, 30))
-        classes = draw(st.integers(2, 4))
-        values = draw(st.sampled_from([st.integers(-3, 3), st.floats(-20, 20, width=32)]))
-        logits = draw(hnp.arrays("float32", (exits, samples, classes), elements=values))
-        labels = draw(hnp.arrays("int64", samples, elements=st.integers(0, classes - 1)))
-        steps = draw(hnp.arrays("int64", exits, elements=st.integers(0, 10)))
-        return logits, labels, (np.cumsum(steps) + 1).astype(float)
-
-    return draw()
-
-
-# ---- confidence
-
-
-def test_confidences_are_what_their_names_say(rng):
-    logits = rng.normal(size=(2, 50, 5)) * 5
-    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    top = np.sort(p, axis=-1)[..., ::-1]
-    by_logit = np.sort(logits, axis=-1)[..., ::-1]
-    expected = {
-        "max_prob": top[..., 0],
-        "prob_margin": top[..., 0] - top[..., 1],
-        "logit_margin": by_logit[..., 0] - by_logit[..., 1],
-        "entropy": (p * np.log(p)).sum(-1),
-    }
-    for kind, values in expected.items():
-        np.testing.assert_allclose(confidence(logits, kind), values, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["max_prob", "prob_margin", "logit_margin", "entropy"])
-def test_confidence_survives_huge_logits_and_ignores_a_shift(kind):
-    logits = np.array([[[1e4, 0.0, -1e4], [3.0, 2.0, 1.0]]])
-    np.testing.assert_allclose(
-        confidence(logits, kind), confidence(logits + 100, kind), rtol=1e-9, atol=1e-9
-    )
-
-
-def test_temperature_divides_the_logits(rng):
-    logits = rng.normal(size=(2, 9, 3))
-    found = confidence(logits, temperatures=[1.0, 2.0])
-    np.testing.assert_allclose(found[1], confidence(logits / 2)[1])
-    np.testing.assert_allclose(found[0], confidence(logits)[0])
 
 
 # ---- the published rule
@@ -151,6 +103,221 @@ def test_costs_may_differ_from_sample_to_sample(rng):
     assert costs[exits, np.arange(200)].mean() <= 4
 
 
+# ---- the other methods
+
+METHODS = ("geometric", "percentile", "optimal")
+
+
+def outcome(policy, problem):
+    report = ka.evaluate(policy, *problem)
+    return report.accuracy, report.mean_cost
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), st.floats(0, 1))
+def test_optimal_is_never_below_the_other_methods_at_equal_budget(problem, share):
+    logits, labels, costs = problem
+    budget = costs[0] + share * (costs[-1] - costs[0])
+    found = {
+        method: outcome(
+            ka.calibrate(logits, labels, costs, budget=budget, method=method, temperature=False),
+            problem,
+        )
+        for method in METHODS
+    }
+    for accuracy, cost in found.values():
+        assert cost <= budget * (1 + 1e-9)
+        assert found["optimal"][0] >= accuracy
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(max_exits=4), st.floats(0, 1), st.sampled_from(["max_prob", "entropy"]))
+def test_optimal_equals_brute_force(problem, share, kind):
+    logits, labels, costs = problem
+    budget = costs[0] + share * (costs[-1] - costs[0])
+    sure = ka.policy.confidence(logits, kind)
+    values = [np.append(np.unique(c), INF) for c in sure[:-1]]
+    best = (-1.0, 0.0)
+    for thresholds in itertools.product(*values):
+        accuracy, cost = outcome(ka.ExitPolicy([*thresholds, 0], kind), problem)
+        if cost <= budget * (1 + 1e-9):
+            best = max(best, (accuracy, -cost))
+    policy = ka.calibrate(logits, labels, costs, budget=budget, confidence=kind, temperature=False)
+    accuracy, cost = outcome(policy, problem)
+    assert policy.exact
+    assert accuracy == pytest.approx(best[0], abs=1e-12)
+    assert cost == pytest.approx(-best[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(max_exits=4), st.floats(0, 1))
+def test_an_accuracy_is_reached_at_the_least_cost(problem, share):
+    logits, labels, costs = problem
+    values = [np.append(np.unique(c), INF) for c in ka.policy.confidence(logits)[:-1]]
+    all_outcomes = [
+        outcome(ka.ExitPolicy([*thresholds, 0]), problem)
+        for thresholds in itertools.product(*values)
+    ]
+    wanted = share * max(accuracy for accuracy, _ in all_outcomes)
+    policy = ka.calibrate(logits, labels, costs, accuracy=wanted, temperature=False)
+    accuracy, cost = outcome(policy, problem)
+    assert accuracy >= wanted - 1e-9
+    least = min(cost for a, cost in all_outcomes if a >= wanted - 1e-9)
+    assert cost == pytest.approx(least)
+
+
+def noisy(rng, exits, samples, classes=5):
+    """Logits that get better from exit to exit, and samples that are hard at every exit."""
+    labels = rng.integers(0, classes, samples)
+    logits = rng.normal(size=(exits, samples, classes))
+    gain = np.linspace(1, 3, exits)[:, None] + rng.normal(size=samples)
+    logits[:, np.arange(samples), labels] += gain
+    return logits, labels, np.arange(1.0, exits + 1)
+
+
+def test_five_exits_are_exact_and_more_are_searched(rng):
+    for exits, exact in ((5, True), (6, False)):
+        logits, labels, costs = noisy(rng, exits, 300)
+        policy = ka.calibrate(logits, labels, costs, budget=2.5)
+        assert policy.exact is exact
+        assert policy.details["mean_cost"] <= 2.5
+
+
+def test_many_exits_are_at_least_as_good_as_any_three(rng):
+    logits, labels, costs = noisy(rng, 7, 400)
+    policy = ka.calibrate(logits, labels, costs, budget=3, temperature=False)
+    for chosen in itertools.combinations(range(6), 3):
+        kept = [*chosen, 6]
+        three = (
+            ka.calibrate(logits[kept], labels, costs[kept], budget=3, temperature=False)
+            if costs[kept[0]] <= 3
+            else None
+        )
+        if three is not None:
+            assert policy.details["accuracy"] >= three.details["accuracy"]
+
+
+def test_an_exit_that_is_no_use_is_closed(rng):
+    labels = rng.integers(0, 2, 200)
+    good = np.eye(2)[labels] * rng.uniform(1, 9, size=(200, 1))
+    easy = rng.permutation(200)[:, None] < 100
+    logits = np.stack([np.where(easy, 9 * good, -0.01 * good), -9 * good, good])
+    policy = ka.calibrate(logits, labels, [1.0, 2, 3], budget=2, temperature=False)
+    assert policy.thresholds[1] == INF
+    assert policy.details["accuracy"] == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worst_case_is_kept(rng, method):
+    logits, labels, costs = noisy(rng, 4, 300)
+    policy = ka.calibrate(
+        logits, labels, costs, budget=2.5, worst_case=3.5, method=method, temperature=False
+    )
+    report = ka.evaluate(policy, logits, labels, costs)
+    assert report.worst_cost == 3
+    assert policy.decide(logits).max() == 2  # the thresholds alone hold it
+    with pytest.raises(ValueError, match="`worst_case` must be at least .* costs, 1. Received"):
+        ka.calibrate(logits, labels, costs, budget=2.5, worst_case=0.5, method=method)
+
+
+def test_a_worst_case_is_kept_when_costs_differ_by_sample(rng):
+    logits, labels, _ = noisy(rng, 4, 300)
+    costs = np.cumsum(rng.uniform(0.5, 1.5, size=(4, 300)), axis=0)
+    policy = ka.calibrate(logits, labels, costs, budget=2.5, worst_case=2.9, temperature=False)
+    report = ka.evaluate(policy, logits, labels, costs)
+    assert report.worst_cost <= 2.9
+    assert report.mean_cost == pytest.approx(policy.details["mean_cost"])
+
+
+def test_one_search_serves_many_budgets(rng):
+    logits, labels, costs = noisy(rng, 4, 300)
+    budgets = [1, 1.7, 3, 9]
+    policies = calibrate_budgets(logits, labels, costs, budgets)
+    for budget, policy in zip(budgets, policies, strict=True):
+        alone = ka.calibrate(logits, labels, costs, budget=budget)
+        assert policy.thresholds.tolist() == alone.thresholds.tolist()
+    with pytest.raises(ValueError, match=r"Received: \('kind',\)"):
+        calibrate_budgets(logits, labels, costs, budgets, kind="best")
+
+
+def test_dense_outputs_are_calibrated_cell_by_cell(rng):
+    labels = rng.integers(-1, 3, size=(40, 2, 2))
+    logits = rng.normal(size=(3, 40, 2, 2, 3))
+    logits += 2 * (labels[..., None] == np.arange(3)) * rng.uniform(0, 2, (40, 1, 1, 1))
+    policy = ka.calibrate(logits, labels, [1.0, 2, 3], budget=2, pixel_floor=0.4)
+    report = ka.evaluate(policy, logits, labels, [1.0, 2, 3])
+    assert report.mean_cost <= 2
+    exits = policy.decide(logits)
+    right = [(logits[k, i].argmax(-1) == labels[i]).sum() for i, k in enumerate(exits)]
+    assert report.accuracy == pytest.approx(sum(right) / (labels >= 0).sum())
+    assert policy.details["accuracy"] == pytest.approx(report.accuracy)
+
+
+def test_temperatures_are_fitted_unless_told_otherwise(rng):
+    logits, labels, costs = noisy(rng, 3, 500)
+    for method, temperature, fitted in (
+        ("optimal", None, True),
+        ("optimal", False, False),
+        ("geometric", None, False),
+        ("geometric", True, True),
+    ):
+        policy = ka.calibrate(
+            4 * logits, labels, costs, budget=2, method=method, temperature=temperature
+        )
+        assert (policy.temperatures != 1).any() == fitted
+
+
+def test_policy_says_how_it_was_made(rng, tmp_path):
+    logits, labels, costs = noisy(rng, 3, 200)
+    ka.calibrate(logits, labels, costs, accuracy=0.5, worst_case=3).save(tmp_path / "p.json")
+    details = ka.ExitPolicy.load(tmp_path / "p.json").details
+    assert details["method"] == "optimal"
+    assert details["accuracy"] >= 0.5
+    assert details["exact"] is True
+    assert details["samples"] == 200
+    assert set(details["versions"]) == {"keras_adaptive", "numpy", "scipy"}
+
+
+def test_published_cascades_are_recomputed_from_their_exit_shares(goldens):
+    flops = goldens["cascades"]["flops"]
+    for row in goldens["cascades"]["rows"]:
+        costs = np.cumsum([flops[member] for member in row["cascade"].split("+")])
+        leaving = np.round(10 * np.array(row["exit_pct"])).astype(int)
+        exits = np.repeat(np.arange(len(costs)), leaving)
+        logits = np.zeros((len(costs), len(exits), 2))
+        logits[exits, np.arange(len(exits)), 0] = 9  # sure at the exit it leaves at
+        policy = ka.ExitPolicy([0.9] * len(costs))
+        report = ka.evaluate(policy, logits, np.zeros(len(exits), int), costs)
+        # the published shares add up to 100.1 % in places
+        average = report.mean_cost * leaving.sum() / 1000
+        assert average == pytest.approx(row["recomputed_avg_B"], abs=1e-4)
+        assert average == pytest.approx(row["paper_avg_B"], rel=0.05)
+        assert costs[-1] == pytest.approx(row["worst_B"])
+        assert report.worst_cost == pytest.approx(row["worst_B"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=30, deadline=None)
+@given(problem=problems(), random=st.randoms(use_true_random=False))
+def test_the_order_of_samples_does_not_matter(problem, random, method):
+    logits, labels, costs = problem
+    order = list(range(logits.shape[1]))
+    random.shuffle(order)
+    how = {"budget": costs.mean(), "method": method, "temperature": False}
+    policy = ka.calibrate(logits, labels, costs, **how)
+    again = ka.calibrate(logits[:, order], labels[order], costs, **how)
+    np.testing.assert_array_equal(policy.thresholds, again.thresholds)
+
+
+def test_one_sample_and_one_exit_are_enough():
+    one = ka.calibrate(np.zeros((3, 1, 2)), np.zeros(1, int), [1.0, 2, 3], budget=1)
+    assert one.decide(np.zeros((3, 1, 2))).tolist() == [0]
+    alone = ka.calibrate(np.zeros((1, 5, 2)), np.zeros(5, int), [1.0], budget=1)
+    assert alone.thresholds.tolist() == [-INF]
+
+
+# ---- bad input
+
 LOGITS = np.zeros((2, 3, 4))
 LABELS = np.zeros(3, int)
 COSTS = [1.0, 2.0]
@@ -175,6 +342,14 @@ COSTS = [1.0, 2.0]
         ({"budget": 0.5}, "first exit costs, 1. Received: budget=0.5"),
         ({"budget": 0}, "Received: budget=0"),
         ({"budget": np.nan}, "Received: budget=nan"),
+        ({"budget": None}, "Exactly one of .* Received: none"),
+        ({"accuracy": 0.5}, "Exactly one of .* Received: budget and accuracy"),
+        ({"budget": None, "accuracy": 2}, "`accuracy` must be from 0 to 1"),
+        ({"budget": None, "accuracy": np.nan}, "`accuracy` must be from 0 to 1"),
+        ({"labels": None}, "`labels` must be given"),
+        ({"labels": None, "budget": None, "accuracy": 0.5}, "`labels` must be given"),
+        ({"temperature": 2.0}, "Received: temperature=2.0"),
+        ({"labels": None, "method": "geometric", "temperature": True}, "to fit temperatures"),
         ({"method": "best"}, "Received: method=best"),
         ({"confidence": "loudest"}, "Received: confidence=loudest"),
     ],
@@ -185,112 +360,8 @@ def test_rejects_impossible_arguments(change, message):
         ka.calibrate(**arguments)
 
 
-# ---- policies
-
-
-@settings(max_examples=60, deadline=None)
-@given(problems(), st.data())
-def test_nobody_leaves_later_when_a_threshold_falls(problem, data):
-    logits, _, costs = problem
-    exits = len(costs)
-    numbers = st.floats(0, 1) | st.just(INF)
-    thresholds = np.array(data.draw(st.lists(numbers, min_size=exits, max_size=exits)))
-    lower = thresholds.copy()
-    which = data.draw(st.integers(0, exits - 1))
-    lower[which] -= data.draw(st.floats(0, 1))
-    before = ka.ExitPolicy(thresholds).decide(logits)
-    assert (ka.ExitPolicy(lower).decide(logits) <= before).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(problems(), st.randoms(use_true_random=False))
-def test_the_order_of_samples_does_not_matter(problem, random):
-    logits, _, costs = problem
-    order = list(range(logits.shape[1]))
-    random.shuffle(order)
-    budget = costs.mean()
-    policy = ka.calibrate(logits, None, costs, budget=budget, method="geometric")
-    again = ka.calibrate(logits[:, order], None, costs, budget=budget, method="geometric")
-    np.testing.assert_array_equal(policy.thresholds, again.thresholds)
-
-
-def test_leaves_at_the_first_exit_that_is_sure_enough():
-    logits = np.array([[[0.0, 5.0], [0.0, 0.1]], [[0.0, 5.0], [0.0, 5.0]], [[0.0, 0.0]] * 2])
-    assert ka.ExitPolicy([0.9, 0.9, 0.9]).decide(logits).tolist() == [0, 1]
-    assert ka.ExitPolicy([INF, 0.9, 0.9]).decide(logits).tolist() == [1, 1]
-    assert ka.ExitPolicy([INF, INF, INF]).decide(logits).tolist() == [2, 2]
-
-
-def test_a_confidence_equal_to_the_threshold_is_enough():
-    logits = np.zeros((2, 1, 2))
-    assert ka.ExitPolicy([0.5, 0]).decide(logits).tolist() == [0]
-
-
-def test_leaves_exit_by_exit_as_decide_does(rng):
-    logits = rng.normal(size=(3, 100, 5)) * 3
-    policy = ka.ExitPolicy([0.9, 0.7, 0], temperatures=[0.5, 2, 1])
-    found = np.full(100, -1)
-    for k in range(3):
-        found[(found < 0) & policy.leaves(k, logits[k])] = k
-    np.testing.assert_array_equal(found, policy.decide(logits))
-
-
-def test_the_last_threshold_is_always_minus_infinity():
-    given = np.array([0.5, 0.7])
-    policy = ka.ExitPolicy(given)
-    assert policy.thresholds.tolist() == [0.5, -INF]
-    assert given.tolist() == [0.5, 0.7]
-    assert policy.used_exits == [0, 1]
-    assert ka.ExitPolicy([INF, 0.2, 0]).used_exits == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (([],), "`thresholds` must be one number an exit"),
-        (([np.nan, 0],), "none of them NaN"),
-        ((["high", 0],), "`thresholds` must be numbers"),
-        (([0.5, 0], "loudest"), "Received: confidence=loudest"),
-        (([0.5, 0], "max_prob", [1.0]), "1 temperatures, 2 thresholds"),
-        (([0.5, 0], "max_prob", [1.0, 0.0]), "`temperatures` must be positive"),
-        (([0.5, 0], "max_prob", [1.0, INF]), "`temperatures` must be positive"),
-    ],
-)
-def test_policy_rejects_impossible_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ka.ExitPolicy(*arguments)
-
-
-def test_decide_rejects_another_number_of_exits():
-    with pytest.raises(ValueError, match="2 exits, 3 thresholds"):
-        ka.ExitPolicy([0.5, 0.5, 0]).decide(LOGITS)
-
-
-def test_saved_policy_decides_the_same(tmp_path, rng):
-    policy = ka.ExitPolicy(
-        [0.123456789012345678, INF, 0], "entropy", [1.5, 1, 0.3], details={"budget": 3.0}
-    )
-    policy.save(tmp_path / "policy.json")
-    again = ka.ExitPolicy.load(tmp_path / "policy.json")
-    assert again.thresholds.tolist() == policy.thresholds.tolist()
-    assert again.temperatures.tolist() == policy.temperatures.tolist()
-    assert (again.confidence, again.details) == (policy.confidence, policy.details)
-    json.loads((tmp_path / "policy.json").read_text(), parse_constant=pytest.fail)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "must hold JSON"),
-        (b"\xff\xfe\x00", "must hold JSON"),
-        ("[]", '"format": "keras_adaptive.ExitPolicy"'),
-        ('{"format": "other"}', '"format": "keras_adaptive.ExitPolicy"'),
-        ('{"format": "keras_adaptive.ExitPolicy", "version": 99}', "Received: version=99"),
-        ('{"format": "keras_adaptive.ExitPolicy", "version": 1}', "must hold thresholds"),
-    ],
-)
-def test_load_rejects_what_is_no_policy(tmp_path, content, message):
-    path = tmp_path / "policy.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=message):
-        ka.ExitPolicy.load(path)
+def test_says_which_accuracy_is_reachable():
+    logits = np.zeros((2, 4, 2))
+    labels = np.array([0, 0, 0, 1])
+    with pytest.raises(ValueError, match="at most 0.75 is on this data. Received: accuracy=0.8"):
+        ka.calibrate(logits, labels, [1.0, 2.0], accuracy=0.8)

@@ -67,3 +67,35 @@ def test_evaluate_needs_a_policy_and_labels(calibration):
         ka.evaluate([0.5, 0.5, 0], logits, labels, costs)
     with pytest.raises(ValueError, match="`labels` must be given"):
         ka.evaluate(ka.ExitPolicy([0.5, 0.5, 0]), logits, None, costs)
+
+
+def test_area_under_the_curve_is_the_mean_accuracy_over_budgets():
+    curve = ka.evaluation.Curve(
+        np.array([1.0, 2.0, 4.0]), np.array([0.5, 0.7, 0.9]), [], np.ones(1), np.ones(1)
+    )
+    assert curve.area == pytest.approx((0.6 * 1 + 0.8 * 2) / 3)
+    assert curve._replace(costs=np.ones(3)).area == 0.9
+
+
+def test_anytime_accuracy_equals_drawing_budgets(rng):
+    from scipy import stats
+
+    accuracies, costs = np.array([0.5, 0.7, 0.9]), np.array([1.0, 2.0, 5.0])
+    for distribution in (stats.expon(scale=2), stats.uniform(0, 6), stats.norm(3, 1)):
+        budgets = distribution.rvs(100_000, random_state=rng)
+        exits = np.searchsorted(costs, budgets, side="right") - 1
+        expected = np.where(exits >= 0, accuracies[exits], 0.1).mean()
+        found = ka.evaluation.anytime_accuracy(accuracies, costs, distribution, before=0.1)
+        assert found == pytest.approx(expected, abs=0.005)
+
+
+def test_a_budget_of_exactly_the_cost_is_enough():
+    from scipy import stats
+
+    always_two = stats.rv_discrete(values=([2], [1.0]))
+    assert ka.evaluation.anytime_accuracy([0.5, 0.7], [1.0, 2.0], always_two) == 0.7
+
+
+def test_anytime_accuracy_rejects_impossible_costs():
+    with pytest.raises(ValueError, match="costs ascending"):
+        ka.evaluation.anytime_accuracy([0.5, 0.7], [2.0, 1.0], None)

@@ -150,5 +150,5 @@ def test_exported_stages_equal_keras(model, data, logits, tmp_path):
         answers = list(device.stream(image))
         assert [a.exit for a in answers] == list(range(model.exits))
         for answer, z in zip(answers, logits, strict=True):
-            expected = ka.calibration.softmax(z[i])
+            expected = ka.policy.softmax(z[i])
             np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)

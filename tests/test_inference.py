@@ -28,7 +28,7 @@ def test_decides_as_the_policy_does_on_all_logits(
     np.testing.assert_array_equal(result.exits[far], expected[far])
     chosen = logits[result.exits, order]
     np.testing.assert_array_equal(result.labels, chosen.argmax(-1))
-    np.testing.assert_allclose(result.probabilities, ka.calibration.softmax(chosen), atol=1e-5)
+    np.testing.assert_allclose(result.probabilities, ka.policy.softmax(chosen), atol=1e-5)
 
 
 def test_costs_are_those_of_the_exits(predictor, trained, test_images):
@@ -64,7 +64,7 @@ def test_closed_exits_are_not_computed(trained, logits, test_images):
 def test_temperatures_soften_the_probabilities(trained, test_images, logits):
     policy = ka.ExitPolicy([np.inf, np.inf, 0], temperatures=[1, 1, 3.0])
     result = ka.AdaptivePredictor(trained, policy).predict(test_images[0])
-    expected = ka.calibration.softmax(logits[-1] / 3)
+    expected = ka.policy.softmax(logits[-1] / 3)
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
 
 

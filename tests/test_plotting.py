@@ -25,3 +25,16 @@ def test_curve_draws_on_the_axes_given(calibration):
     curve = ka.accuracy_cost_curve(*calibration, points=2)
     assert ka.plotting.accuracy_cost_curve(curve, ax=ax) is ax
     matplotlib.pyplot.close(figure)
+
+
+def test_reliability_shows_every_exit_before_and_after(calibration):
+    logits, labels, _ = calibration
+    temperatures = ka.temperature.fit_temperatures(logits, labels)
+    axes = ka.plotting.reliability(logits, labels, temperatures)
+    assert len(axes) == len(logits)
+    before = ka.temperature.reliability(logits, labels).errors
+    for ax, error in zip(axes, before, strict=True):
+        diagonal, first, second = ax.get_lines()
+        assert first.get_label() == f"as trained, ECE {100 * error:.1f} %"
+        assert second.get_label().startswith("with temperature")
+    matplotlib.pyplot.close(axes[0].figure)

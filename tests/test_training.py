@@ -19,7 +19,7 @@ def data(rng):
 
 
 def cross_entropy(logits, labels):
-    probabilities = ka.calibration.softmax(logits)
+    probabilities = ka.policy.softmax(logits)
     return -np.log(probabilities[np.arange(len(labels)), labels])
 
 

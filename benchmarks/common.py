@@ -1,0 +1,68 @@
+"""What the benchmarks share: the trained network, its data, and how results are written."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import keras_adaptive as ka
+from keras_adaptive import report
+
+ROOT = Path(__file__).parent
+MODELS = ROOT / "models"
+RESULTS = ROOT / "results"
+DATA = ROOT.parent.parent / "shared" / "data" / "cifar10_jpeg.tar.xz"
+
+
+def cifar(cache_dir=ROOT.parent / "runs" / "cache", data_dir=DATA, **how):
+    """Returns CIFAR-10 (JPEG) in three splits."""
+    return ka.data.load("cifar10", data_dir=data_dir, cache_dir=cache_dir, **how)
+
+
+def cifar_net():
+    """Returns the trained `cifar_budgeted_5` that the benchmarks share."""
+    weights = MODELS / "cifar10_budgeted_5.weights.h5"
+    return ka.build_msdnet(preset="cifar_budgeted_5", weights=weights)
+
+
+def save_half(model, path):
+    """Writes the weights in float16; `load_weights` reads them into float32."""
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        names = []
+        file.visititems(lambda name, x: names.append(name) if _is_float(x) else None)
+        for name in names:
+            values = np.asarray(file[name], "float16")
+            del file[name]
+            small = {"compression": "gzip", "shuffle": True} if values.ndim else {}
+            file.create_dataset(name, data=values, **small)
+    _repack(path)
+
+
+def _is_float(x):
+    return isinstance(x, h5py.Dataset) and x.dtype == "float32"
+
+
+def _repack(path):
+    """Copies the file, which drops the space of what was deleted."""
+    fresh = path.with_suffix(".tmp")
+    with h5py.File(path) as old, h5py.File(fresh, "w") as new:
+        for key, value in old.attrs.items():
+            new.attrs[key] = value
+        for name in old:
+            old.copy(name, new)
+    fresh.replace(path)
+
+
+def write(name, results, lines):
+    """Writes results/<name>.json and .md, with machine, date and command."""
+    facts = {**report.machine(), "command": shlex.join(["python", *sys.argv])}
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": facts, **results}, indent=2, allow_nan=False)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    head = [f"- {key}: {value}" for key, value in facts.items()]
+    (RESULTS / f"{name}.md").write_text("\n".join([lines[0], "", *head, *lines[1:]]) + "\n")
+    print("\n".join(lines))

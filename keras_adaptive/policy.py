@@ -1,0 +1,488 @@
+"""Decides who leaves where: how sure an answer looks, and what that means.
+
+A policy reads logits and no network. `decide` is the same for all of them.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_adaptive.files import write_whole
+
+FORMAT = "keras_adaptive.ExitPolicy"
+VERSION = 1
+
+
+# ---- confidence: how sure an answer looks, (..., classes) -> (...)
+
+
+def _shifted(logits):
+    logits = np.asarray(logits, "float64")
+    return logits - logits.max(axis=-1, keepdims=True)
+
+
+def softmax(logits):
+    """Returns class probabilities, `exp(z) / sum(exp(z))`, over the last axis."""
+    exponentials = np.exp(_shifted(logits))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def _max_prob(logits):
+    return 1 / np.exp(_shifted(logits)).sum(axis=-1)
+
+
+def _margin(values):
+    top = np.partition(values, -2, axis=-1)
+    return top[..., -1] - top[..., -2]
+
+
+def _prob_margin(logits):
+    return _margin(softmax(logits))
+
+
+def _logit_margin(logits):
+    return _margin(np.asarray(logits, "float64"))
+
+
+def _entropy(logits):
+    shifted = _shifted(logits)
+    exponentials = np.exp(shifted)
+    total = exponentials.sum(axis=-1)
+    return (exponentials * shifted).sum(axis=-1) / total - np.log(total)
+
+
+CONFIDENCES = {
+    "max_prob": _max_prob,
+    "prob_margin": _prob_margin,
+    "logit_margin": _logit_margin,
+    "entropy": _entropy,
+}
+
+
+def confidence(logits, kind="max_prob", temperatures=None, pixel_floor=0.5):
+    """Returns how sure each answer looks; higher is surer.
+
+    With `p = softmax(logits / temperature)`: `"max_prob"` is `max p`;
+    `"prob_margin"` the largest minus the second largest `p`; `"logit_margin"` the
+    same of `logits / temperature`; `"entropy"` is `sum p log p`, the negative
+    entropy.
+
+    Of dense outputs, one answer a pixel, it is the mean over the pixels whose own
+    confidence is above `pixel_floor`; the others are taken for unlabelled. Where
+    there is no such pixel it is `-inf`: go on.
+
+    Args:
+        logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
+            classes)` for dense outputs.
+        kind: One of the four names.
+        temperatures: Array `(exits,)`. `None`: 1 each.
+        pixel_floor: Number, in units of the confidence. Only for dense outputs.
+
+    Returns:
+        Float array `(exits, samples)`.
+
+    Example:
+
+    >>> confidence([[[0.0, 0.0]], [[0.0, 2.0]]]).round(3).tolist()
+    [[0.5], [0.881]]
+
+    Reference:
+        For dense outputs, [Wisdom of Committees (Wang et al., 2022)](
+        https://arxiv.org/abs/2012.01988), section 7.2.
+    """
+    _check_kind(kind)
+    divisors = np.ones(len(logits)) if temperatures is None else temperatures
+    pairs = zip(logits, divisors, strict=True)
+    return np.stack([_one_exit(z, kind, t, pixel_floor) for z, t in pairs])
+
+
+def _one_exit(logits, kind, temperature, pixel_floor):
+    logits = np.asarray(logits)
+    sure = CONFIDENCES[kind](logits if temperature == 1 else logits / temperature)
+    if sure.ndim == 1:
+        return sure
+    counted = sure > pixel_floor
+    pixels = tuple(range(1, sure.ndim))
+    number = counted.sum(axis=pixels)
+    total = np.where(counted, sure, 0).sum(axis=pixels)
+    return np.where(number > 0, total / np.maximum(number, 1), -np.inf)
+
+
+# ---- policies
+
+
+class Policy:
+    """What every policy can do. Not to be used itself."""
+
+    def decide(self, logits, costs=None):
+        """Returns the exit each sample leaves at.
+
+        Args:
+            logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
+                classes)` for dense outputs.
+            costs: Array `(exits,)` or `(exits, samples)`; only for a policy with a
+                hard limit.
+
+        Returns:
+            Integer array `(samples,)`.
+        """
+        raise NotImplementedError
+
+
+class ExitPolicy(Policy):
+    """Leaves at the first exit that is confident enough.
+
+    A sample leaves at the first exit `k` with
+    `confidence(logits_k / temperatures_k) >= thresholds_k`. The last exit takes
+    whoever is left. A threshold of `+inf` closes an exit: it need not be computed.
+
+    A policy does not know the network; it must be used with the one, in the numeric
+    precision, whose logits it was made from.
+
+    Args:
+        thresholds: Sequence of one number an exit, in units of the confidence. The
+            last is always `-inf`, whatever is given.
+        confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
+        temperatures: Sequence of one positive number an exit, or `None`: 1 each.
+        pixel_floor: Number, see `confidence`; only for dense outputs.
+        worst_case: Number, the most that any sample may cost, or `None`. `decide` holds
+            it when it is given costs: a sample then leaves at the last exit it can
+            afford, sure or not.
+        details: Dictionary of facts about how the policy was made, kept with it.
+
+    Raises:
+        ValueError: If a threshold is NaN, a temperature not positive, the lengths
+            differ, or the confidence is unknown.
+
+    Example:
+
+    >>> policy = ExitPolicy([0.8, -np.inf])
+    >>> sure, unsure = [0.0, 9.0], [0.0, 1.0]
+    >>> policy.decide([[sure, unsure], [sure, unsure]]).tolist()
+    [0, 1]
+    """
+
+    def __init__(
+        self,
+        thresholds,
+        confidence="max_prob",
+        temperatures=None,
+        *,
+        pixel_floor=0.5,
+        worst_case=None,
+        details=None,
+    ):
+        _check_kind(confidence)
+        self.thresholds = _numbers(thresholds, "thresholds").copy()
+        self.thresholds[-1] = -np.inf
+        self.confidence = confidence
+        self.temperatures = _numbers(
+            np.ones(len(self.thresholds)) if temperatures is None else temperatures,
+            "temperatures",
+        )
+        if len(self.temperatures) != len(self.thresholds):
+            raise ValueError(
+                "`temperatures` must hold one number an exit, as `thresholds`. Received: "
+                f"{len(self.temperatures)} temperatures, {len(self.thresholds)} thresholds"
+            )
+        if not (np.isfinite(self.temperatures) & (self.temperatures > 0)).all():
+            raise ValueError(
+                "`temperatures` must be positive and finite. "
+                f"Received: temperatures={self.temperatures.tolist()}"
+            )
+        self.pixel_floor = float(pixel_floor)
+        self.worst_case = None if worst_case is None else float(worst_case)
+        self.details = dict(details or {})
+
+    def __repr__(self):
+        thresholds = ", ".join(f"{t:.4g}" for t in self.thresholds)
+        return f"ExitPolicy([{thresholds}], confidence={self.confidence!r})"
+
+    @property
+    def exact(self):
+        """Whether no other thresholds on the grid would have met the target better.
+
+        `None` if the policy does not say, for example when it was made by hand.
+        """
+        return self.details.get("exact")
+
+    @property
+    def used_exits(self):
+        """Indices of the exits somebody may leave at: those not closed by `+inf`."""
+        return [int(k) for k in np.flatnonzero(self.thresholds < np.inf)]
+
+    def confidences(self, logits):
+        """Returns the confidence of every answer, `(exits, samples)`."""
+        return confidence(logits, self.confidence, self.temperatures, self.pixel_floor)
+
+    def leaves(self, exit, logits):
+        """Returns which samples, having come to this exit, leave at it.
+
+        Args:
+            exit: Index of the exit.
+            logits: Array `(samples, classes)`, of this exit.
+
+        Returns:
+            Boolean array `(samples,)`.
+        """
+        sure = _one_exit(logits, self.confidence, self.temperatures[exit], self.pixel_floor)
+        return sure >= self.thresholds[exit]
+
+    def decide(self, logits, costs=None):
+        logits = check_logits(logits)
+        if len(logits) != len(self.thresholds):
+            raise ValueError(
+                "`logits` must hold as many exits as the policy has thresholds. "
+                f"Received: {len(logits)} exits, {len(self.thresholds)} thresholds"
+            )
+        exits = (self.confidences(logits) >= self.thresholds[:, None]).argmax(axis=0)
+        if costs is None:
+            return exits
+        costs = check_costs(costs, logits)
+        if self.worst_case is None:
+            return exits
+        return np.minimum(exits, last_affordable(costs, self.worst_case, logits.shape[1]))
+
+    def save(self, path):
+        """Writes the policy to a JSON file."""
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "confidence": self.confidence,
+            "thresholds": [to_json(t) for t in self.thresholds],
+            "temperatures": self.temperatures.tolist(),
+            "pixel_floor": to_json(self.pixel_floor),
+            "worst_case": self.worst_case,
+            "details": self.details,
+        }
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path):
+        """Reads a policy written by `save`.
+
+        Raises:
+            ValueError: If the file is not a policy, or of a version this library does
+                not know.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"A policy file must hold JSON. Received: path={path} ({error})"
+            ) from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f'A policy file must say "format": "{FORMAT}". Received: path={path}')
+        if content.get("version") != VERSION:
+            raise ValueError(
+                f"A policy file must be of version {VERSION}. "
+                f"Received: version={content.get('version')} in {path}"
+            )
+        try:
+            return cls(
+                [float(t) for t in content["thresholds"]],
+                content["confidence"],
+                content["temperatures"],
+                pixel_floor=float(content["pixel_floor"]),
+                worst_case=content["worst_case"],
+                details=content["details"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                "A policy file must hold thresholds, confidence, temperatures, pixel_floor, "
+                f"worst_case and details. Received: path={path} ({error!r})"
+            ) from error
+
+
+class PatiencePolicy(Policy):
+    """Leaves when several exits in a row have given the same answer.
+
+    A sample leaves at the first exit `k` where exits `k - patience + 1` to `k` name the
+    same class, and at the last exit at the latest. It needs no thresholds and no
+    calibration, but early exits are always computed.
+
+    Args:
+        patience: Integer, how many exits in a row must agree. At least 2.
+
+    Example:
+
+    >>> cat, dog = [1.0, 0.0], [0.0, 1.0]
+    >>> PatiencePolicy(2).decide([[cat, dog], [cat, cat], [dog, cat]]).tolist()
+    [1, 2]
+
+    Reference:
+        [BERT Loses Patience (Zhou et al., 2020)](https://arxiv.org/abs/2006.04152).
+    """
+
+    def __init__(self, patience):
+        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 2:
+            raise ValueError(
+                f"`patience` must be an integer of at least 2. Received: patience={patience}"
+            )
+        self.patience = patience
+
+    def decide(self, logits, costs=None):
+        answers = _answers(logits)
+        exits = np.full(answers.shape[1], len(answers) - 1)
+        for k in range(len(answers) - 1, self.patience - 2, -1):
+            window = answers[k - self.patience + 1 : k + 1]
+            agreeing = (window == window[0]).all(axis=0)
+            exits = np.where(agreeing, k, exits)
+        return exits
+
+
+class AgreementPolicy(Policy):
+    """Leaves when enough of the answers so far agree.
+
+    At exit `k`, from `members - 1` on, a sample leaves if a share of at least `share` of
+    the answers of exits 0 to `k` names the same class, and at the last exit at the
+    latest. It suits cascades of models that answer independently of one another.
+
+    Args:
+        members: Integer, how many answers there must be at least. At least 2.
+        share: Number above 0 and at most 1.
+
+    Example:
+
+    >>> cat, dog = [1.0, 0.0], [0.0, 1.0]
+    >>> AgreementPolicy(2).decide([[cat, dog], [cat, cat], [dog, cat]]).tolist()
+    [1, 2]
+    >>> AgreementPolicy(3, share=0.6).decide([[cat], [dog], [cat], [cat]]).tolist()
+    [2]
+
+    Reference:
+        [Agreement-Based Cascading (Kolawole et al., 2024)](
+        https://arxiv.org/abs/2407.02348).
+    """
+
+    def __init__(self, members, share=1.0):
+        if isinstance(members, bool) or not isinstance(members, int) or members < 2:
+            raise ValueError(
+                f"`members` must be an integer of at least 2. Received: members={members}"
+            )
+        if not 0 < share <= 1:
+            raise ValueError(f"`share` must be above 0 and at most 1. Received: share={share}")
+        self.members = members
+        self.share = float(share)
+
+    def decide(self, logits, costs=None):
+        answers = _answers(logits)
+        exits = np.full(answers.shape[1], len(answers) - 1)
+        for k in range(len(answers) - 1, self.members - 2, -1):
+            so_far = answers[: k + 1]
+            votes = (so_far[:, None] == so_far[None]).sum(axis=0).max(axis=0)
+            exits = np.where(votes >= self.share * (k + 1) - 1e-9, k, exits)
+        return exits
+
+
+def _answers(logits):
+    logits = check_logits(logits)
+    if logits.ndim != 3:
+        raise ValueError(
+            "`logits` must be of shape (exits, samples, classes) for answers to be compared. "
+            f"Received: shape {logits.shape}"
+        )
+    return logits.argmax(axis=-1)
+
+
+def last_affordable(costs, worst_case, samples):
+    """Returns the last exit that costs each sample at most `worst_case`.
+
+    Args:
+        costs: Array `(exits,)` or `(exits, samples)`, not falling.
+        worst_case: Number.
+        samples: Integer.
+
+    Raises:
+        ValueError: If some sample cannot afford even the first exit.
+    """
+    affordable = (np.asarray(costs) <= worst_case * (1 + 1e-9)).sum(axis=0) - 1
+    if np.min(affordable) < 0:
+        raise ValueError(
+            "`worst_case` must be at least what leaving at the first exit costs, "
+            f"{np.max(costs[0]):.10g}. Received: worst_case={worst_case}"
+        )
+    return np.broadcast_to(affordable, (samples,))
+
+
+def to_json(number):
+    """JSON has no infinity; the names below are read by every language's parser."""
+    if np.isinf(number):
+        return "Infinity" if number > 0 else "-Infinity"
+    return float(number)
+
+
+# ---- checks at the border
+
+
+def check_logits(logits):
+    logits = np.asarray(logits)
+    if logits.ndim not in (3, 5) or not logits.size or logits.shape[-1] < 2:
+        raise ValueError(
+            "`logits` must be of shape (exits, samples, classes) or (exits, cells, height, "
+            "width, classes), with at least one exit, one sample and two classes. "
+            f"Received: shape {logits.shape}"
+        )
+    if not np.issubdtype(logits.dtype, np.number) or not np.isfinite(logits).all():
+        raise ValueError(
+            "`logits` must be finite numbers. Received: "
+            f"dtype {logits.dtype} with NaN, infinite or other values"
+        )
+    return logits
+
+
+def check_costs(costs, logits):
+    if costs is None:
+        raise ValueError("`costs` must be given, one an exit. Received: costs=None")
+    costs = np.asarray(costs, "float64")
+    if costs.shape not in {logits.shape[:1], logits.shape[:2]}:
+        raise ValueError(
+            f"`costs` must be of shape {logits.shape[:1]} or {logits.shape[:2]}, as "
+            f"`logits`. Received: shape {costs.shape}"
+        )
+    if not np.isfinite(costs).all() or (costs < 0).any() or (np.diff(costs, axis=0) < 0).any():
+        raise ValueError(
+            "`costs` must be finite, not negative, and not fall from exit to exit: they "
+            f"are cumulative. Received: costs={costs.tolist() if costs.ndim == 1 else costs}"
+        )
+    return costs
+
+
+def check_labels(labels, logits):
+    """Returns integer labels; -1 marks a pixel of a dense output that has none."""
+    if labels is None:
+        raise ValueError("`labels` must be given. Received: labels=None")
+    labels = np.asarray(labels)
+    shape, classes = logits.shape[1:-1], logits.shape[-1]
+    if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"`labels` must be integers of shape {shape}, one a sample. "
+            f"Received: dtype {labels.dtype}, shape {labels.shape}"
+        )
+    least = 0 if labels.ndim == 1 else -1
+    if labels.min() < least or labels.max() >= classes or labels.max() < 0:
+        raise ValueError(
+            f"`labels` must be at least {least} and below the number of classes, {classes}. "
+            f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+    return labels
+
+
+def _check_kind(kind):
+    if kind not in CONFIDENCES:
+        raise ValueError(
+            f"`confidence` must be one of {tuple(CONFIDENCES)}. Received: confidence={kind}"
+        )
+
+
+def _numbers(values, name):
+    try:
+        numbers = np.asarray(values, "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be numbers. Received: {name}={values}") from error
+    if numbers.ndim != 1 or not numbers.size or np.isnan(numbers).any():
+        raise ValueError(
+            f"`{name}` must be one number an exit, none of them NaN. Received: {name}={values}"
+        )
+    return numbers

@@ -1,0 +1,193 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import keras_adaptive as ka
+from keras_adaptive import risk as risks
+from keras_adaptive.thresholds import first_exit
+
+DRAWS = 500
+DELTA = 0.1
+COSTS = np.array([1.0, 2.0, 4.0])
+
+
+@pytest.fixture(scope="module")
+def population():
+    """A large population whose true risks can be counted: three exits, some never sure."""
+    rng = np.random.default_rng(7)
+    samples, classes = 40_000, 4
+    labels = rng.integers(0, classes, samples)
+    hardness = rng.exponential(size=samples)
+    logits = rng.normal(size=(3, samples, classes))
+    gain = np.array([1.5, 2.5, 3.5])[:, None] - hardness
+    logits[:, np.arange(samples), labels] += gain
+    return logits.astype("float32"), labels
+
+
+def true_risk(risk, policy, logits, labels):
+    exits = policy.decide(logits)
+    answers = logits.argmax(-1)
+    chosen = answers[exits, np.arange(len(labels))]
+    return risk.losses(chosen == labels, answers[-1] == labels, chosen == answers[-1]).mean()
+
+
+def broken_promises(population, risk, samples, calibrate):
+    """How often, over draws of calibration data, the true risk is above the level."""
+    logits, labels = population
+    rng = np.random.default_rng(1)
+    broken = 0
+    for _ in range(DRAWS):
+        rows = rng.integers(0, len(labels), samples)
+        policy = calibrate(logits[:, rows], labels[rows], risk)
+        broken += true_risk(risk, policy, logits, labels) > risk.level
+    return broken
+
+
+def most_allowed(delta):
+    return stats.binom.ppf(0.999, DRAWS, delta)
+
+
+def valid(logits, labels, risk):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No policy passed")
+        return ka.calibrate(logits, labels, COSTS, risk=risk, temperature=False)
+
+
+def same_data(logits, labels, risk):
+    """The invalid procedure: chooses and tests on the same data."""
+    answers = logits.argmax(-1)
+    right, agrees = answers == labels, answers == answers[-1]
+    sure = ka.policy.confidence(logits)
+    costs = np.broadcast_to(COSTS[:, None], sure.shape)
+    kept = None
+    for thresholds in risks._path(risk, sure, right, agrees, costs):
+        exits = first_exit(sure, thresholds)
+        rows = np.arange(len(labels))
+        losses = risk.losses(right[exits, rows], right[-1], agrees[exits, rows])
+        if losses.mean() <= risk.level:
+            kept = thresholds
+    return ka.ExitPolicy(kept)
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "level"),
+    [
+        ("accuracy_drop", "binomial", 0.05),
+        ("accuracy_drop", "betting", 0.05),
+        ("disagreement", "binomial", 0.1),
+        ("error", "binomial", 0.3),
+    ],
+)
+def test_the_promise_is_broken_no_more_often_than_delta(population, metric, bound, level):
+    risk = ka.RiskControl(metric, level, DELTA, bound=bound, steps=30)
+    assert broken_promises(population, risk, 400, valid) <= most_allowed(DELTA)
+
+
+def test_that_this_simulation_catches_an_invalid_procedure(population):
+    risk = ka.RiskControl("accuracy_drop", 0.05, DELTA, steps=30)
+    assert broken_promises(population, risk, 400, same_data) > most_allowed(DELTA)
+
+
+def test_the_level_is_used_not_only_kept(population):
+    logits, labels = population
+    risk = ka.RiskControl("accuracy_drop", 0.05, 0.1)
+    policy = ka.calibrate(logits[:, :8000], labels[:8000], COSTS, risk=risk)
+    assert policy.details["mean_cost"] < COSTS[-1]
+    assert 0.03 < true_risk(risk, policy, logits, labels) <= 0.05
+    assert policy.details["guarantee"]["passed"]
+    assert policy.details["guarantee"]["tested_samples"] == 4000
+    assert policy.details["guarantee"]["p_value"] <= 0.1
+
+
+def test_betting_on_the_signed_drop_allows_more(population):
+    logits, labels = population[0][:, :8000], population[1][:8000]
+    cost = {
+        bound: ka.calibrate(
+            logits, labels, COSTS, risk=ka.RiskControl("accuracy_drop", 0.05, 0.1, bound=bound)
+        ).details["mean_cost"]
+        for bound in risks.BOUNDS
+    }
+    assert cost["betting"] < cost["binomial"]
+
+
+def test_disagreement_needs_no_labels(population):
+    logits = population[0][:, :2000]
+    policy = ka.calibrate(logits, None, COSTS, risk=ka.RiskControl("disagreement", 0.1))
+    assert policy.details["guarantee"]["passed"]
+    assert (policy.temperatures == 1).all()
+
+
+def test_a_guarantee_holds_with_a_worst_case(population):
+    logits, labels = population[0][:, :4000], population[1][:4000]
+    risk = ka.RiskControl("error", 0.5)
+    policy = ka.calibrate(logits, labels, COSTS, risk=risk, worst_case=2)
+    assert ka.evaluate(policy, logits, labels, COSTS).worst_cost <= 2
+
+
+def test_when_nothing_passes_the_safe_policy_is_returned_and_said(population):
+    logits, labels = population[0][:, :100], population[1][:100]
+    with pytest.warns(UserWarning, match="No policy passed .*at least 598 samples"):
+        policy = ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(level=0.01))
+    assert (policy.decide(logits) == 2).all()
+    assert not policy.details["guarantee"]["passed"]
+
+
+def test_the_guarantee_is_saved_with_the_policy(population, tmp_path):
+    logits, labels = population[0][:, :3000], population[1][:3000]
+    policy = ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(level=0.1))
+    policy.save(tmp_path / "policy.json")
+    assert ka.ExitPolicy.load(tmp_path / "policy.json").details == policy.details
+
+
+@pytest.mark.parametrize("mean", [0.3, 0.5, 0.7])
+def test_betting_p_values_are_valid(mean):
+    rng = np.random.default_rng(3)
+    draws = rng.random((1000, 300)) < mean  # the mean is exactly what is tested
+    p_values = np.array([risks.betting_p_value(row, mean, 0.1) for row in draws])
+    assert (p_values <= 0.1).sum() <= stats.binom.ppf(0.999, 1000, 0.1)
+    better = [risks.betting_p_value(row, mean, 0.1) for row in rng.random((100, 300)) < mean - 0.2]
+    assert np.median(better) < 0.01
+
+
+def test_binomial_p_value_is_exact():
+    risk = ka.RiskControl("error", level=0.2)
+    losses = np.array([1] * 3 + [0] * 27)
+    expected = sum(stats.binom.pmf(k, 30, 0.2) for k in range(4))
+    assert risk.p_value(losses) == pytest.approx(expected)
+
+
+def test_samples_needed_is_the_fewest_that_can_pass():
+    risk = ka.RiskControl(level=0.05, delta=0.1)
+    tested = risk.samples_needed // 2
+    assert risk.p_value(np.zeros(tested, int)) <= 0.1
+    assert risk.p_value(np.zeros(tested - 1, int)) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metric": "loss"}, "Received: metric=loss"),
+        ({"bound": "hope"}, "Received: bound=hope"),
+        ({"level": 0}, "Received: level=0"),
+        ({"delta": 1}, "Received: delta=1"),
+        ({"steps": 0}, "Received: steps=0"),
+        ({"metric": "error", "bound": "betting"}, "is for the metric"),
+    ],
+)
+def test_rejects_impossible_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ka.RiskControl(**arguments)
+
+
+def test_calibrate_rejects_what_does_not_go_with_a_risk(population):
+    logits, labels = population[0][:, :10], population[1][:10]
+    with pytest.raises(TypeError, match="`risk` must be a RiskControl"):
+        ka.calibrate(logits, labels, COSTS, risk=0.01)
+    with pytest.raises(ValueError, match="Received: risk and|budget and risk"):
+        ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(), budget=2)
+    with pytest.raises(ValueError, match='must be "optimal"'):
+        ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(), method="geometric")
+    with pytest.raises(ValueError, match="at least two samples"):
+        ka.calibrate(logits[:, :1], labels[:1], COSTS, risk=ka.RiskControl())
