@@ -37,8 +37,9 @@ def save_half(model, path):
         for name in names:
             values = np.asarray(file[name], "float16")
             del file[name]
-            small = {"compression": "gzip", "shuffle": True} if values.ndim else {}
-            file.create_dataset(name, data=values, **small)
+            # compressing small arrays would add more than it saves
+            packed = {"compression": "gzip", "shuffle": True} if values.size > 4096 else {}
+            file.create_dataset(name, data=values, **packed)
     _repack(path)
 
 

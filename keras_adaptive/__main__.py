@@ -148,25 +148,27 @@ def _train(options):
         ],
     )
     model.save(options.out / "model.keras")
-    _write_report(
-        options.out,
-        {
-            "run": {
-                "data": options.data + (" (local files)" if options.data_dir else ""),
-                "model": options.preset or model.name,
-                "splits": {name: splits.size(name) for name in ("train", "calibrate", "test")},
-                "training": f"{options.epochs} epochs, batch {options.batch_size}, learning rate "
-                f"{options.learning_rate:g} ({options.schedule}), seed {options.seed}",
-                "source": {
-                    "data": options.data,
-                    "data_dir": str(options.data_dir) if options.data_dir else None,
-                    "cache_dir": str(options.cache_dir) if options.cache_dir else None,
-                    "train_limit": options.train_limit,
-                },
+    _write_report(options.out, _describe(options, splits, model))
+
+
+def _describe(options, splits, model):
+    """Returns the report of a run as far as training goes."""
+    return {
+        "run": {
+            "data": options.data + (" (local files)" if options.data_dir else ""),
+            "model": options.preset or model.name,
+            "splits": {name: splits.size(name) for name in ("train", "calibrate", "test")},
+            "training": f"{options.epochs} epochs, batch {options.batch_size}, learning rate "
+            f"{options.learning_rate:g} ({options.schedule}), seed {options.seed}",
+            "source": {
+                "data": options.data,
+                "data_dir": str(options.data_dir) if options.data_dir else None,
+                "cache_dir": str(options.cache_dir) if options.cache_dir else None,
+                "train_limit": options.train_limit,
             },
-            "commands": [options.command],
         },
-    )
+        "commands": [options.command],
+    }
 
 
 def _evaluate(options):

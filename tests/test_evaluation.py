@@ -33,9 +33,18 @@ def test_costs_of_each_sample_are_paid_by_that_sample():
     assert report.worst_cost == 30
 
 
-def test_curve_goes_from_the_first_exit_to_the_full_network(calibration):
+def test_optimal_curve_rises_and_is_never_below_an_exit_alone(calibration):
     logits, labels, costs = calibration
-    curve = ka.accuracy_cost_curve(logits, labels, costs, points=12)
+    curve = ka.accuracy_cost_curve(logits, labels, costs, points=20, temperature=False)
+    assert (np.diff(curve.accuracies) >= 0).all()
+    for cost, accuracy in zip(costs, curve.exit_accuracies, strict=True):
+        alone = ka.calibrate(logits, labels, costs, budget=cost, temperature=False)
+        assert alone.details["accuracy"] >= accuracy
+
+
+def test_geometric_curve_goes_from_the_first_exit_to_the_full_network(calibration):
+    logits, labels, costs = calibration
+    curve = ka.accuracy_cost_curve(logits, labels, costs, points=12, method="geometric")
     assert len(curve.policies) == len(curve.costs) == len(curve.accuracies) == 12
     assert (np.diff(curve.costs) >= 0).all()
     assert curve.costs[0] == pytest.approx(costs[0])
