@@ -15,7 +15,7 @@ examples:
   python -m keras_adaptive export run
   python -m keras_adaptive run run/model.tflite picture.png --deadline-ms 5
 """
-DIGITS_NETWORK = {"blocks": 4, "channels": 4, "growth_rate": 2, "head_channels": 16}
+DIGITS_NETWORK = {"blocks": 4, "channels": 2, "growth_rate": 4, "head_channels": 3}
 METHODS = ("optimal", "geometric", "percentile")
 DEADLINE_IMAGES = 500
 
