@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "risk": {"thresholds"},
     "calibration": {"policy", "thresholds", "temperature", "risk", "version"},
     "evaluation": {"calibration", "policy"},
-    "training": {"layers", "graph", "costs", "calibration"},
+    "training": {"layers", "graph", "costs", "calibration", "files"},
     "models": {"layers", "graph", "costs", "training", "models"},
     "inference": {"graph", "training", "policy"},
     "plotting": {"matplotlib", "temperature"},

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_adaptive import costs, graph
 from keras_adaptive.calibration import calibrate
+from keras_adaptive.training.distillation import Distillation
 
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
 
@@ -49,6 +50,9 @@ class AdaptiveModel(graph.ListModel):
     [640.0, 3008.0]
     >>> [len(stage.layers) for stage in model.stages()]
     [3, 3]
+
+    Reference:
+        [BranchyNet (Teerapittayanon et al., 2016)](https://arxiv.org/abs/1709.01686).
     """
 
     def __init__(self, inputs, outputs, name=None, **kwargs):
@@ -58,6 +62,8 @@ class AdaptiveModel(graph.ListModel):
                 f"Received: outputs={outputs}"
             )
         super().__init__(inputs, list(outputs), name=name, **kwargs)
+        self.exit_weights = None
+        self.distillation = None
 
     @property
     def exits(self):
@@ -70,6 +76,7 @@ class AdaptiveModel(graph.ListModel):
         loss="sparse_categorical_crossentropy",
         metrics=("accuracy",),
         exit_weights=None,
+        distillation=None,
         **kwargs,
     ):
         """Configures training. One loss and one list of metrics serve every exit.
@@ -85,6 +92,7 @@ class AdaptiveModel(graph.ListModel):
             metrics: List of metrics.
             exit_weights: Sequence of one number an exit, the weights of the sum.
                 `None`: 1 each.
+            distillation: A `training.Distillation`, or `None`.
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
@@ -103,10 +111,20 @@ class AdaptiveModel(graph.ListModel):
                     f"`exit_weights` must be {self.exits} numbers of at least 0, one an "
                     f"exit. Received: exit_weights={exit_weights}"
                 )
+        if distillation is not None and not isinstance(distillation, Distillation):
+            raise TypeError(
+                f"`distillation` must be a Distillation. Received: distillation={distillation!r}"
+            )
+        self.distillation = distillation
+        self.exit_weights = exit_weights
+        weights = [1.0] * self.exits if exit_weights is None else list(exit_weights)
+        if distillation is not None:
+            kept = 1 - distillation.weight
+            weights = [*(kept * w for w in weights[:-1]), weights[-1]]
         super().compile(
             optimizer=default_optimizer() if optimizer is None else optimizer,
             loss=[_loss_on_logits(loss)] * self.exits,
-            loss_weights=exit_weights,
+            loss_weights=weights,
             metrics=[[_fresh(m) for m in metrics or ()] for _ in range(self.exits)],
             **kwargs,
         )
@@ -115,17 +133,31 @@ class AdaptiveModel(graph.ListModel):
         config = super().get_compile_config()
         if not config:
             return config
-        config["exit_weights"] = config.pop("loss_weights")
-        return {**config, "loss": config["loss"][0], "metrics": config["metrics"][0]}
+        del config["loss_weights"]
+        kept = self.distillation
+        if kept is not None and kept.teacher != "last":
+            kept = None  # the teacher is a network of its own
+        return {
+            **config,
+            "loss": config["loss"][0],
+            "metrics": config["metrics"][0],
+            "exit_weights": self.exit_weights and list(self.exit_weights),
+            "distillation": keras.saving.serialize_keras_object(kept),
+        }
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return super().compute_loss(
+        loss = super().compute_loss(
             x, self._each(y), y_pred, self._each(sample_weight), training=training
         )
+        if self.distillation is not None:
+            teacher = self.distillation.teacher_logits(x, y_pred)
+            weights = [1.0] * self.exits if self.exit_weights is None else self.exit_weights
+            loss = loss + self.distillation.loss(teacher, y_pred, weights)
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, self._each(y), y_pred, self._each(sample_weight))
@@ -133,20 +165,23 @@ class AdaptiveModel(graph.ListModel):
     def _each(self, value):
         return None if value is None else [value] * self.exits
 
-    def get_metrics_result(self):
+    def exit_metrics(self):
+        """Returns the metrics of every exit as they stand: name to a list of values."""
         results = super().get_metrics_result()
         if self.exits == 1:
-            exits = [{k: v for k, v in results.items() if k != "loss"}]
-        else:
-            exits = [
-                {k[len(name) + 1 :]: v for k, v in results.items() if k.startswith(f"{name}_")}
-                for name in self.output_names
-            ]
-        summary = {"loss": results["loss"]}
-        for metric in exits[-1]:
-            if metric == "loss" or not all(metric in one for one in exits):
-                continue
-            values = [one[metric] for one in exits]
+            return {name: [value] for name, value in results.items() if name != "loss"}
+        first, prefix = self.output_names[0], len(self.output_names[0]) + 1
+        names = [key[prefix:] for key in results if key.startswith(f"{first}_")]
+        keys = {name: [f"{exit}_{name}" for exit in self.output_names] for name in names}
+        return {
+            name: [results[key] for key in each]
+            for name, each in keys.items()
+            if name != "loss" and all(key in results for key in each)
+        }
+
+    def get_metrics_result(self):
+        summary = {"loss": super().get_metrics_result()["loss"]}
+        for metric, values in self.exit_metrics().items():
             summary[f"first_{metric}"] = values[0]
             summary[f"mean_{metric}"] = sum(values) / len(values)
             summary[f"last_{metric}"] = values[-1]

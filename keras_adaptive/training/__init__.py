@@ -1,0 +1,25 @@
+"""The model every builder returns, and how it is trained."""
+
+from keras_adaptive.training.adaptive_model import AdaptiveModel as AdaptiveModel
+from keras_adaptive.training.adaptive_model import default_optimizer as default_optimizer
+from keras_adaptive.training.distillation import Distillation as Distillation
+from keras_adaptive.training.exit_weights import exit_weights as exit_weights
+from keras_adaptive.training.gradient_equilibrium import (
+    gradient_equilibrium as gradient_equilibrium,
+)
+from keras_adaptive.training.history import ExitHistory as ExitHistory
+from keras_adaptive.training.recipes import RECIPES as RECIPES
+from keras_adaptive.training.recipes import Recipe as Recipe
+from keras_adaptive.training.regimes import fit as fit
+
+__all__ = [
+    "RECIPES",
+    "AdaptiveModel",
+    "Distillation",
+    "ExitHistory",
+    "Recipe",
+    "default_optimizer",
+    "exit_weights",
+    "fit",
+    "gradient_equilibrium",
+]

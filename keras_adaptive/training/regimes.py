@@ -1,0 +1,262 @@
+"""In which order the parts of a network learn."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from keras_adaptive import graph
+from keras_adaptive.files import write_whole
+from keras_adaptive.layers import EarlyExit, GradientScale
+from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.distillation import Distillation
+from keras_adaptive.training.gradient_equilibrium import gradient_equilibrium
+from keras_adaptive.training.recipes import RECIPES
+
+REGIMES = ("joint", "disjoint", "mixed", "imta")
+
+
+class Phase(NamedTuple):
+    """A part of a training with everything set for it.
+
+    Attributes:
+        name: String.
+        model: The `AdaptiveModel` that is fitted; it may share layers with the one given.
+        layers: The layers that learn; all others are frozen, batch statistics included.
+        compile: Arguments of `AdaptiveModel.compile`, beside the optimizer.
+    """
+
+    name: str
+    model: AdaptiveModel
+    layers: list
+    compile: dict
+
+
+def fit(
+    model,
+    train,
+    validation=None,
+    *,
+    regime="joint",
+    epochs=None,
+    recipe="cifar",
+    first_share=0.5,
+    exit_weights=None,
+    distillation=None,
+    callbacks=(),
+    backup_dir=None,
+    seed=None,
+    verbose="auto",
+):
+    """Trains a network by a regime, phase by phase.
+
+    - `"joint"`: everything at once.
+    - `"disjoint"`: the network by its last exit; then, that being frozen, the earlier exits.
+    - `"mixed"`: the network by its last exit; then everything at once.
+    - `"imta"`: everything with balanced gradients (by `gradient_equilibrium`, unless the
+      network was built so); then, that being frozen, new heads that each read the one
+      before (`collaboration="dense"`), with the first network's last exit as teacher.
+
+    Every phase has an optimizer of its own and goes through the recipe's whole schedule.
+    What is frozen keeps its weights and its batch statistics to the bit; after training
+    everything is trainable again, as it was.
+
+    Args:
+        model: An `AdaptiveModel`. For `"imta"` its heads must be `EarlyExit`s.
+        train: Tuple `(x, y)`, or a `tf.data.Dataset` of batches.
+        validation: The same, or `None`.
+        regime: One of the names above.
+        epochs: Integer, of all phases together. `None`: the recipe's.
+        recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`.
+        first_share: Number between 0 and 1, the share of the epochs for the first of two
+            phases.
+        exit_weights: As in `AdaptiveModel.compile`, where all exits learn together.
+        distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
+            and weight in the second phase, with its own teacher.
+        callbacks: List of Keras callbacks, used in every phase.
+        backup_dir: Folder. A training that was killed goes on from its last whole epoch
+            when it is called again in the same way. `None`: no backup.
+        seed: Integer, set anew at the beginning of every phase, so that a resumed training
+            starts its later phases as an unbroken one does. `None`: not set.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        The trained `AdaptiveModel`: `model` itself, except for `"imta"`, which returns a
+        new one.
+
+    Raises:
+        ValueError: If an argument is impossible.
+
+    References:
+        Mixed: [How to Train Your Multi-Exit Model? (Kubaty et al., 2025)](
+        https://arxiv.org/abs/2407.14320);
+        imta: [Improved Techniques for Training Adaptive Deep Networks
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294).
+    """
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    if regime not in REGIMES:
+        raise ValueError(f"`regime` must be one of {REGIMES}. Received: regime={regime}")
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(
+                f"`recipe` must be one of {tuple(RECIPES)} or a Recipe. Received: recipe={recipe}"
+            )
+        recipe = RECIPES[recipe]
+    epochs = recipe.epochs if epochs is None else epochs
+    phases = 1 if regime == "joint" else 2
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
+        raise ValueError(
+            f"`epochs` must be an integer of at least {phases}, one a phase. "
+            f"Received: epochs={epochs}"
+        )
+    if not 0 < first_share < 1:
+        raise ValueError(
+            f"`first_share` must be between 0 and 1. Received: first_share={first_share}"
+        )
+    together = {"exit_weights": exit_weights, "distillation": distillation}
+    lengths = [epochs]
+    if phases == 2:
+        first = min(max(round(first_share * epochs), 1), epochs - 1)
+        lengths = [first, epochs - first]
+    for number, phase in enumerate(_phases(model, regime, together, seed)):
+        backup = None if backup_dir is None else Path(backup_dir) / f"phase_{number}"
+        _run(phase, lengths[number], recipe, train, validation, callbacks, backup, verbose)
+    result = phase.model
+    if phases == 2:  # what may learn has changed, which Keras wants to be told
+        result.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **together)
+    return result
+
+
+def _phases(model, regime, together, seed):
+    """Yields the phases; a later one is made when the one before it has ended."""
+
+    def set_seed(phase):
+        if seed is not None:
+            keras.utils.set_random_seed(seed + phase)
+
+    everything = model.layers
+    set_seed(0)
+    if regime == "joint":
+        yield Phase("joint", model, everything, together)
+        return
+    if regime == "imta":
+        balanced = any(isinstance(layer, GradientScale) for layer in everything)
+        first = model if balanced else gradient_equilibrium(model)
+        yield Phase("balanced", first, everything, together)
+        set_seed(1)
+        yield _new_heads(model, together["distillation"] or Distillation())
+        return
+    heads = _early_heads(model)
+    backbone = [layer for layer in everything if layer not in heads]
+    by_last_exit = {"exit_weights": [0.0] * (model.exits - 1) + [1.0]}
+    yield Phase("backbone", model, backbone, by_last_exit)
+    set_seed(1)
+    if regime == "mixed":
+        yield Phase("joint", model, everything, together)
+    else:
+        yield Phase("exits", model, heads, together)
+
+
+def _early_heads(model):
+    """Returns the layers that only earlier exits need."""
+    last = graph.nodes_between(model.inputs, model.outputs[-1:])
+    needed = {id(node.operation) for node in last}
+    inputs = keras.layers.InputLayer
+    return [x for x in model.layers if id(x) not in needed and not isinstance(x, inputs)]
+
+
+def _new_heads(model, distillation):
+    """IMTA's second phase: new heads that read the one before, on a frozen network."""
+    new = with_collaboration(model)
+    taught = Distillation(model, distillation.temperature, distillation.weight)
+    heads = [logits._keras_history.operation for logits in new.outputs]
+    layers = [layer for head in heads for layer in (head.logits, *getattr(head, "embedding", []))]
+    return Phase("new heads", new, layers, {"distillation": taught})
+
+
+def with_collaboration(model, collaboration="dense", stop_gradient=True):
+    """Returns the network with new classifiers that each read the one before.
+
+    The network and the convolutions of the heads are shared with `model`; the last dense
+    layer of each head is new.
+
+    Args:
+        model: An `AdaptiveModel` whose heads are `EarlyExit`s.
+        collaboration, stop_gradient: As in `EarlyExit`.
+
+    Returns:
+        An `AdaptiveModel`, not compiled.
+    """
+    outputs = []
+    for logits in model.outputs:
+        head = logits._keras_history.operation
+        if not isinstance(head, EarlyExit):
+            raise ValueError(
+                "Every head of `model` must be an EarlyExit. Received: a head of type "
+                f"{type(head).__name__}"
+            )
+        features = head._inbound_nodes[logits._keras_history.node_index].input_tensors[0]
+        config = head.get_config()
+        config["collaboration"] = collaboration if outputs else None
+        config["stop_gradient"] = stop_gradient
+        new = EarlyExit.from_config(config)
+        outputs.append(new(features, *outputs[-1:]))
+        for old, copy in zip(head.units, new.units, strict=True):
+            copy.set_weights(old.get_weights())
+    return AdaptiveModel(model.inputs, outputs, name=model.name)
+
+
+def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
+    """Fits one phase, or loads it if it is done; leaves everything as trainable as it was."""
+    model = phase.model
+    callbacks = list(callbacks)
+    if backup is not None:
+        backup.mkdir(parents=True, exist_ok=True)
+        if (backup / "done.json").exists():
+            model.load_weights(backup / "done.weights.h5")
+            return
+        callbacks.append(keras.callbacks.BackupAndRestore(backup / "running"))
+    learning = {id(leaf) for layer in phase.layers for leaf in _leaves(layer)}
+    frozen = [leaf for leaf in _leaves(model) if id(leaf) not in learning and leaf.trainable]
+    for leaf in frozen:
+        leaf.trainable = False
+    # what BackupAndRestore set here in an earlier phase would skip epochs of this one
+    model._initial_epoch = None
+    model.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **phase.compile)
+    data = {"x": train}
+    if isinstance(train, tuple):
+        data = {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
+    model.fit(
+        **data,
+        shuffle=isinstance(train, tuple),
+        validation_data=validation,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+    for leaf in frozen:
+        leaf.trainable = True
+    if backup is not None:
+        model.save_weights(backup / "done.weights.h5")
+        done = {"phase": phase.name, "epochs": epochs}
+        write_whole(backup / "done.json", json.dumps(done) + "\n")
+
+
+def _leaves(layer):
+    """Returns the layers inside that hold no others, or the layer itself."""
+    return [x for x in layer._flatten_layers() if len(list(x._flatten_layers())) == 1]
+
+
+def _steps(train, batch_size):
+    """Returns the number of batches an epoch."""
+    if isinstance(train, tuple):
+        return -(-len(train[0]) // batch_size)
+    steps = int(train.cardinality())
+    if steps < 0:
+        raise ValueError(
+            "`train` must be of known size, for the schedule. Use "
+            "`tf.data.experimental.assert_cardinality`. Received: a dataset of unknown size"
+        )
+    return steps

@@ -1,0 +1,198 @@
+import keras
+import numpy as np
+import pytest
+from conftest import TINY
+
+import keras_adaptive as ka
+from keras_adaptive.training import regimes
+from keras_adaptive.training.recipes import Recipe
+
+RECIPE = Recipe(learning_rate=0.02, batch_size=16, schedule="cosine")
+
+
+@pytest.fixture
+def data(rng):
+    labels = rng.integers(0, 10, 48)
+    return rng.normal(size=(48, 8, 8, 1)).astype("float32") + labels[:, None, None, None], labels
+
+
+def dense_net(exits=3):
+    """A small network with batch statistics, quick to compile."""
+    x = image = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(x)
+    outputs = []
+    for k in range(exits):
+        x = keras.layers.Dense(12, name=f"dense_{k}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm_{k}")(x)
+        x = keras.layers.ReLU()(x)
+        outputs.append(ka.layers.EarlyExit(10, name=f"exit_{k}")(x))
+    return ka.AdaptiveModel(image, outputs)
+
+
+def snapshot(model, names):
+    return {v.path: np.array(v) for v in model.variables if any(name in v.path for name in names)}
+
+
+class Watch(keras.callbacks.Callback):
+    """Keeps all weights at the beginning and the end of every phase."""
+
+    def __init__(self):
+        super().__init__()
+        self.phases = []
+
+    def on_train_begin(self, logs=None):
+        self.phases.append([snapshot(self.model, [""])])
+
+    def on_train_end(self, logs=None):
+        self.phases[-1].append(snapshot(self.model, [""]))
+
+    def changed(self, phase):
+        before, after = self.phases[phase]
+        return {path for path in before if not np.array_equal(before[path], after[path])}
+
+
+def fit(model, data, regime, **how):
+    watch = Watch()
+    result = ka.training.fit(
+        model, data, regime=regime, epochs=4, recipe=RECIPE, callbacks=[watch], verbose=0, **how
+    )
+    return result, watch
+
+
+def test_joint_trains_everything_in_one_phase(data):
+    model, watch = fit(dense_net(), data, "joint")
+    assert len(watch.phases) == 1
+    assert watch.changed(0) == {v.path for v in model.variables}
+
+
+def test_disjoint_freezes_the_backbone_while_the_exits_learn(data):
+    _, watch = fit(dense_net(), data, "disjoint")
+    first, second = watch.changed(0), watch.changed(1)
+    early = {p for p in watch.phases[0][0] if p.startswith(("exit_0", "exit_1"))}
+    assert first == set(watch.phases[0][0]) - early
+    assert second == early  # weights and batch statistics of all else to the bit
+
+
+def test_mixed_trains_everything_after_the_backbone(data):
+    model, watch = fit(dense_net(), data, "mixed")
+    assert not any(p.startswith(("exit_0", "exit_1")) for p in watch.changed(0))
+    assert watch.changed(1) == {v.path for v in model.variables}
+
+
+def test_imta_freezes_the_network_and_teaches_new_heads(data):
+    old = dense_net()
+    new, watch = fit(old, data, "imta")
+    assert new is not old
+    assert [h.collaboration for h in map(new.get_layer, new.output_names)] == [
+        None,
+        "dense",
+        "dense",
+    ]
+    changed = watch.changed(1)
+    assert changed
+    assert all("/logits/" in p or "/previous_" in p for p in changed)
+    before, after = watch.phases[0][1], {v.path: np.array(v) for v in old.variables}
+    for path, value in before.items():
+        np.testing.assert_array_equal(value, after[path], err_msg=path)
+    a, b = (one.predict(data[0], verbose=0)[1] for one in (new, old))
+    assert not np.array_equal(a, b)
+
+
+def test_msdnet_goes_through_imta(data):
+    model = ka.build_msdnet(**TINY, blocks=2, head_channels=4)
+    new, watch = fit(model, data, "imta")
+    assert all("/logits/" in p or "/previous_" in p for p in watch.changed(1))
+    assert new.exits == 2
+
+
+@pytest.mark.parametrize("regime", ["joint", "disjoint", "mixed", "imta"])
+def test_everything_is_trainable_afterwards_and_what_was_frozen_stays_so(data, regime):
+    model = dense_net()
+    model.get_layer("dense_0").trainable = False
+    kept = np.array(model.get_layer("dense_0").kernel)
+    result, _ = fit(model, data, regime)
+    assert not result.get_layer("dense_0").trainable
+    assert result.get_layer("dense_1").trainable
+    assert result.get_layer("exit_0").trainable
+    np.testing.assert_array_equal(result.get_layer("dense_0").kernel, kept)
+    result.fit(*data, epochs=1, verbose=0)
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the process, so to speak, when so many epochs have ended."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+@pytest.mark.parametrize("regime", ["joint", "mixed", "imta"])
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_training_ends_where_an_unbroken_one_does(data, regime, after, tmp_path):
+    x = data[0]
+
+    def run(folder, callbacks=()):
+        keras.utils.set_random_seed(1)
+        how = {"regime": regime, "epochs": 4, "recipe": RECIPE, "verbose": 0, "seed": 1}
+        model, batch = dense_net(), ordered(data)
+        return ka.training.fit(model, batch, callbacks=callbacks, backup_dir=folder, **how)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", [Kill(after)])
+    again = run(tmp_path / "killed")
+    for a, b in zip(whole.predict(x, verbose=0), again.predict(x, verbose=0), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def ordered(data):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(data).batch(16)
+
+
+def test_new_heads_have_the_reference_number_of_parameters(goldens):
+    golden = goldens["imta_phase2"]["cifar10_b6"]
+    model = ka.build_msdnet(preset="cifar_budgeted_6")
+    phase = regimes._new_heads(model, ka.training.Distillation())
+    learning = sum(
+        int(np.prod(v.shape)) for layer in phase.layers for v in layer.trainable_variables
+    )
+    assert learning == golden["phase2_trainable"]
+    assert phase.model.exits == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"regime": "slow"}, ValueError, "Received: regime=slow"),
+        ({"recipe": "mnist"}, ValueError, "Received: recipe=mnist"),
+        ({"epochs": 0}, ValueError, "`epochs` must be an integer of at least 1"),
+        ({"epochs": 1, "regime": "mixed"}, ValueError, "at least 2, one a phase"),
+        ({"first_share": 1}, ValueError, "Received: first_share=1"),
+        ({"model": "net"}, TypeError, "`model` must be an AdaptiveModel"),
+    ],
+)
+def test_rejects_impossible_arguments(data, arguments, error, message):
+    arguments = {"model": dense_net(), "train": data, **arguments}
+    with pytest.raises(error, match=message):
+        ka.training.fit(**arguments)
+
+
+def test_rejects_what_the_regime_cannot_use(data):
+    x = keras.Input((4,))
+    model = ka.AdaptiveModel(x, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
+    with pytest.raises(ValueError, match="Every head of `model` must be an EarlyExit"):
+        regimes.with_collaboration(model)
+    endless = ordered(data).repeat()
+    with pytest.raises(ValueError, match="`train` must be of known size"):
+        ka.training.fit(dense_net(), endless, epochs=1)
