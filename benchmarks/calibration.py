@@ -80,28 +80,26 @@ def risks(logits, labels, costs):
     """Cost at equal promised risk: one shared threshold against one an exit."""
     answers = logits.argmax(-1)
     right, agrees = answers == labels, answers == answers[-1]
+    sure = ka.policy.confidence(logits)
     result = []
     for metric, bound, level in RISKS:
         values = {"one shared": [], "one an exit": []}
         for seed, (first, second) in enumerate(halves(len(labels), REPEATS)):
             risk = ka.RiskControl(metric, level, 0.05, bound=bound, seed=seed)
+            losses = risk.losses(right, right[-1:], agrees)
             several = ka.calibrate(
                 logits[:, first], labels[first], costs, risk=risk, temperature=False
             )
-            sure = ka.policy.confidence(logits)
             cut = np.random.default_rng(seed).permutation(first)
             chosen_on, tested_on = cut[: len(cut) // 2], cut[len(cut) // 2 :]
-            path = shared_path(sure[:, chosen_on])
-            thresholds, _ = fixed_sequence_test(
-                risk, path, *(a[:, tested_on] for a in (sure, right, agrees))
+            shared, _ = fixed_sequence_test(
+                risk, shared_path(sure[:, chosen_on]), sure[:, tested_on], losses[:, tested_on]
             )
-            for name, policy in (
-                ("one shared", ka.ExitPolicy(thresholds)),
-                ("one an exit", several),
-            ):
+            policies = {"one shared": ka.ExitPolicy(shared), "one an exit": several}
+            for name, policy in policies.items():
                 exits = policy.decide(logits[:, second])
-                losses = risk.losses(right[exits, second], right[-1, second], agrees[exits, second])
-                values[name].append((costs[exits].mean() / costs[-1], losses.mean()))
+                share = costs[exits].mean() / costs[-1]
+                values[name].append((share, losses[exits, second].mean()))
         for name, rows in values.items():
             share, loss = np.array(rows).T
             result.append(
@@ -184,7 +182,7 @@ def main():
         "",
         *table(results["times"], {key: key for key in results["times"][0]}),
     ]
-    common.write("calibration", results, lines)
+    common.write("calibration", results, lines, "make bench-calibration")
 
 
 if __name__ == "__main__":

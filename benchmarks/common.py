@@ -1,8 +1,6 @@
 """What the benchmarks share: the trained network, its data, and how results are written."""
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 import h5py
@@ -58,9 +56,9 @@ def _repack(path):
     fresh.replace(path)
 
 
-def write(name, results, lines):
+def write(name, results, lines, command):
     """Writes results/<name>.json and .md, with machine, date and command."""
-    facts = {**report.machine(), "command": shlex.join(["python", *sys.argv])}
+    facts = {**report.machine(), "command": command}
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": facts, **results}, indent=2, allow_nan=False)
     (RESULTS / f"{name}.json").write_text(text + "\n")

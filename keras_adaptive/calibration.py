@@ -17,6 +17,7 @@ from keras_adaptive.policy import (
     check_costs,
     check_labels,
     check_logits,
+    finite,
     last_affordable,
 )
 from keras_adaptive.policy import confidence as confidence_of
@@ -158,7 +159,12 @@ def _percentile_front(problem):
     thresholds = len(problem.confidences) - 1
     percentiles = search.PERCENTILES
     if thresholds > search.EXACT_THRESHOLDS:
-        percentiles = max(2, int(search.CELLS ** (1 / thresholds)))
+        percentiles = int(search.CELLS ** (1 / thresholds))
+    if percentiles < 2:
+        raise ValueError(
+            'With `method="percentile"` there must be fewer exits: their combinations are too '
+            f"many. Received: {thresholds + 1} exits"
+        )
     return search.full_front(problem, percentiles, closed=False)
 
 
@@ -170,7 +176,8 @@ def _solve(problem, targets, method):
     if method == "optimal":
         found, exact = search.front(problem)
         fronts.append(found)
-    if not exact:  # an exact search has tried all of them
+    few = 2 ** (len(problem.confidences) - 1) <= search.CELLS
+    if method == "percentile" or (few and not exact):  # an exact search has tried them all
         fronts.append(_percentile_front(problem))
     solved = []
     for target in targets:
@@ -180,7 +187,9 @@ def _solve(problem, targets, method):
             if right is not None:
                 candidates.append(found.thresholds(right))
         if method == "optimal":
-            candidates.append(_best_geometric(problem, target))
+            published = _best_geometric(problem, target)
+            if published is not None:
+                candidates.append(_between(problem, published))
         best = _best(problem, target, candidates)
         if best is not None and method == "optimal" and not exact:
             best = search.improve(problem, best, target.pick)
@@ -188,14 +197,23 @@ def _solve(problem, targets, method):
     return solved
 
 
+def _between(problem, thresholds):
+    """Moves thresholds that are confidences midway to the next lower one: same decisions."""
+    moved = np.array(thresholds)
+    for k in np.flatnonzero(np.isfinite(thresholds)):
+        lower = problem.confidences[k][problem.confidences[k] < thresholds[k]]
+        moved[k] = search.midpoint(lower.max(), thresholds[k]) if len(lower) else -np.inf
+    return moved
+
+
 def _best(problem, target, candidates):
     ranked = [
-        (rank, i)
+        (rank, -i)
         for i, thresholds in enumerate(candidates)
         if thresholds is not None
         and (rank := target.rank(*problem.outcome(thresholds))) is not None
     ]
-    return candidates[max(ranked)[1]] if ranked else None
+    return candidates[-max(ranked)[1]] if ranked else None
 
 
 # ---- calibrate
@@ -332,7 +350,7 @@ def _calibrate(logits, labels, costs, kind, values, *, method, **how):
     policies = []
     for value, (thresholds, exact) in zip(values, _solve(problem, targets, method), strict=True):
         if thresholds is None:
-            _raise_unreachable(kind, value, problem, total, how["worst_case"])
+            _raise_unreachable(kind, value, problem, total, how["worst_case"], method)
         if limits is not None:
             thresholds = _stop_at(thresholds, limits.max())
         right, cost = problem.outcome(thresholds)
@@ -343,7 +361,7 @@ def _calibrate(logits, labels, costs, kind, values, *, method, **how):
             "mean_cost": cost / samples,
             "accuracy": None if labels is None else right / total,
         }
-        policies.append(_policy(thresholds, temperatures, how, details, samples))
+        policies.append(_policy(thresholds, temperatures, how, details, samples, costs.ndim == 2))
     return policies
 
 
@@ -371,25 +389,26 @@ def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
         order = np.random.default_rng(risk.seed).permutation(logits.shape[1])
         half = order[: len(order) // 2]
         temperatures = _temperatures(logits[:, half], labels[half], True, method)
-    answers = logits.argmax(axis=-1)
     problem, _, limits = _problem(logits, labels, costs, temperatures, how)
-    reach = np.arange(len(logits))[:, None]
-    if limits is not None:  # an exit that is out of reach gives the answer of the last in reach
-        reach = np.minimum(reach, limits[None])
-    answered = answers[reach, np.arange(logits.shape[1])]
-    thresholds, guarantee = controlled_thresholds(
-        risk,
-        problem.confidences,
-        None if labels is None else answered == labels,
-        answered == answered[-1],
-        problem.costs,
-    )
+    answers = logits.argmax(axis=-1)
+    reached = answers
+    if limits is not None:  # an exit out of reach gives the answer of the last one in reach
+        reach = np.minimum(np.arange(len(logits))[:, None], limits[None])
+        reached = np.take_along_axis(answers, reach, axis=0)
+    truth = answers[-1] if labels is None else labels
+    losses = risk.losses(reached == truth, answers[-1:] == truth, reached == answers[-1])
+    thresholds, guarantee = controlled_thresholds(risk, problem.confidences, losses, problem.costs)
     if not guarantee["passed"]:
+        enough = guarantee["tested_samples"] >= (risk.samples_needed + 1) // 2
         warnings.warn(
             f"No policy passed the test of {risk.metric} at level {risk.level} with "
             f"{guarantee['tested_samples']} tested samples; the safe policy, always the last "
-            f"exit, is returned. Calibrate with more data (at least {risk.samples_needed} "
-            "samples) or allow more risk.",
+            "exit in reach, is returned, and nothing is promised. "
+            + (
+                "Allow more risk."
+                if enough
+                else f"Calibrate with at least {risk.samples_needed} samples, or allow more risk."
+            ),
             stacklevel=3,
         )
     if limits is not None:
@@ -400,7 +419,7 @@ def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
         "guarantee": guarantee,
         "mean_cost": cost / logits.shape[1],
     }
-    return _policy(thresholds, temperatures, how, details, logits.shape[1])
+    return _policy(thresholds, temperatures, how, details, logits.shape[1], costs.ndim == 2)
 
 
 def _problem(logits, labels, costs, temperatures, how):
@@ -417,6 +436,7 @@ def _problem(logits, labels, costs, temperatures, how):
         total = int((labels >= 0).sum())
     limits = None
     if how["worst_case"] is not None:
+        finite(how["worst_case"], "worst_case")
         limits = last_affordable(costs, how["worst_case"], samples)
         reach = np.minimum(np.arange(exits)[:, None], limits[None])
         right = np.take_along_axis(right, reach, axis=0)
@@ -425,6 +445,7 @@ def _problem(logits, labels, costs, temperatures, how):
 
 
 def _target(kind, value, problem, total, samples):
+    value = finite(value, kind)
     if kind == "budget":
         least = float(problem.costs[0].mean())
         if not value >= least * (1 - ROUNDING):
@@ -438,12 +459,23 @@ def _target(kind, value, problem, total, samples):
     return Target(kind, value * total * (1 - ROUNDING))
 
 
-def _raise_unreachable(kind, value, problem, total, worst_case):
-    found, _ = search.front(problem)
+def _most_right(problem, method):
+    """The most right answers that any policy of a method gives."""
+    if method == "optimal":
+        return search.front(problem)[0].right[-1]
+    if method == "percentile":
+        return _percentile_front(problem).right[-1]
+    orders = _surest_first(problem.confidences)
+    policies = [_geometric(problem.confidences, orders, p) for p in (*PUBLISHED_P, *MORE_P)]
+    return max(problem.outcome(thresholds)[0] for thresholds in policies)
+
+
+def _raise_unreachable(kind, value, problem, total, worst_case, method):
+    most = _most_right(problem, method)
     within = "" if worst_case is None else f" with worst_case={worst_case}"
     raise ValueError(
-        f"`{kind}` must be reachable: at most {found.right[-1] / total:.6g} is on this "
-        f"data{within}. Received: {kind}={value}"
+        f"`{kind}` must be reachable: at most {most / total:.6g} is on this "
+        f"data with method={method!r}{within}. Received: {kind}={value}"
     )
 
 
@@ -469,17 +501,23 @@ def _stop_at(thresholds, exit):
     return stopped
 
 
-def _policy(thresholds, temperatures, how, details, samples):
-    versions = {
-        "keras_adaptive": __version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
+def _policy(thresholds, temperatures, how, details, samples, per_sample):
+    details = {
+        **details,
+        "worst_case": how["worst_case"],
+        "samples": int(samples),
+        "versions": {
+            "keras_adaptive": __version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
     }
     return ExitPolicy(
         thresholds,
         how["confidence"],
         temperatures,
         pixel_floor=how["pixel_floor"],
-        worst_case=how["worst_case"],
-        details={**details, "samples": int(samples), "versions": versions},
+        # where a sample's costs are known beforehand, the thresholds alone hold it
+        worst_case=how["worst_case"] if per_sample else None,
+        details=details,
     )

@@ -15,7 +15,7 @@ import numpy as np
 from keras_adaptive import graph
 
 UNITS = ("macs", "reference_flops", "params")
-BLOCK = re.compile(r"block_(\d+)_")
+BLOCK = re.compile(r"block_(\d+)_layer_\d+_scale_\d+")
 
 FREE = (
     keras.layers.InputLayer,
@@ -174,7 +174,7 @@ def _stages_with_whole_blocks(stages):
     """Moves nodes to where a program without lazy evaluation computes them.
 
     Such a program computes every scale of a block before the block's exit. Layers
-    called `block_<i>_...` belong to block `i`, whoever needs them.
+    called `block_<i>_layer_<j>_scale_<k>...` belong to block `i`, whoever needs them.
     """
     eager = [[] for _ in stages]
     for i, stage in enumerate(stages):

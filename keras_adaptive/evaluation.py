@@ -127,6 +127,10 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
     """
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise ValueError(f"`points` must be an integer of at least 2. Received: points={points}")
+    if test is not None and len(test) != 3:
+        raise ValueError(
+            f"`test` must be a tuple (logits, labels, costs). Received: {len(test)} parts"
+        )
     logits = check_logits(logits)
     costs = check_costs(costs, logits)
     per_exit = costs.reshape(len(costs), -1).mean(axis=1)

@@ -16,7 +16,7 @@ from keras_adaptive.training import AdaptiveModel
 
 FORMAT = "keras_adaptive.tflite"
 VERSION = 1
-TOLERANCE = 1e-4  # of logits, relative to the largest; rounding gives about 1e-6
+TOLERANCE = 1e-5  # of logits, relative to the largest; rounding gives about 1e-6
 OLDEST_RUNTIME = (2, 14)  # the last release of tflite-runtime
 TRIALS = 3
 
@@ -62,7 +62,7 @@ def export_tflite(model, path, policy, *, class_names=None, preprocessing=None):
     >>> info["exits"]
     [0, 1]
     """
-    _check(model, policy, class_names, preprocessing)
+    preprocessing = _check(model, policy, class_names, preprocessing)
     exits = policy.used_exits
     stages = graph.lean_models(model.inputs, [model.outputs[k] for k in exits])
     info = {
@@ -85,10 +85,12 @@ def export_tflite(model, path, policy, *, class_names=None, preprocessing=None):
 
 
 def _check(model, policy, class_names, preprocessing):
+    """Raises an error for what does not fit; returns `preprocessing` in plain numbers."""
     if not isinstance(model, AdaptiveModel):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
     if not isinstance(policy, ExitPolicy):
         raise TypeError(f"`policy` must be an ExitPolicy. Received: policy={policy!r}")
+    policy.check_thresholds_suffice()
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "The Keras backend must be tensorflow to export. Save the model and load it with "
@@ -111,15 +113,20 @@ def _check(model, policy, class_names, preprocessing):
             f"Received: {len(class_names)} names"
         )
     channels = model.inputs[0].shape[-1]
-    if preprocessing is not None and not (
-        isinstance(preprocessing, dict)
-        and set(preprocessing) == {"mean", "std"}
-        and all(len(values) == channels for values in preprocessing.values())
-    ):
+    if preprocessing is None:
+        return None
+    try:
+        plain = {key: [float(v) for v in values] for key, values in preprocessing.items()}
+        fits = set(plain) == {"mean", "std"} and min(plain["std"]) > 0
+        fits = fits and all(len(values) == channels for values in plain.values())
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
         raise ValueError(
             f"`preprocessing` must be a dictionary of `mean` and `std`, {channels} numbers "
-            f"each. Received: preprocessing={preprocessing}"
+            f"each, with positive `std`. Received: preprocessing={preprocessing}"
         )
+    return plain
 
 
 def _convert(stages, info):

@@ -58,6 +58,7 @@ class AdaptivePredictor:
                 "`policy` must have one threshold an exit of the model. Received: "
                 f"{len(policy.thresholds)} thresholds, {model.exits} exits"
             )
+        policy.check_thresholds_suffice()
         self.model = model
         self.policy = policy
         self._exits = policy.used_exits
@@ -94,6 +95,11 @@ class AdaptivePredictor:
         answers = None
         for i, (stage, takes, gives) in enumerate(self._stages):
             logits, *features = stage.predict_on_batch([tensors[name] for name in takes])
+            if not np.isfinite(logits).all():
+                raise ValueError(
+                    "The logits must be finite. Received: NaN or infinity at exit "
+                    f"{self._exits[i]}; look at `x` and at the weights"
+                )
             if answers is None:
                 answers = np.empty((len(x), logits.shape[-1]), "float32")
             leaves = self.policy.leaves(self._exits[i], logits)

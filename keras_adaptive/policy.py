@@ -191,8 +191,8 @@ class ExitPolicy(Policy):
                 "`temperatures` must be positive and finite. "
                 f"Received: temperatures={self.temperatures.tolist()}"
             )
-        self.pixel_floor = float(pixel_floor)
-        self.worst_case = None if worst_case is None else float(worst_case)
+        self.pixel_floor = finite(pixel_floor, "pixel_floor")
+        self.worst_case = None if worst_case is None else finite(worst_case, "worst_case")
         self.details = dict(details or {})
 
     def __repr__(self):
@@ -209,12 +209,26 @@ class ExitPolicy(Policy):
 
     @property
     def used_exits(self):
-        """Indices of the exits somebody may leave at: those not closed by `+inf`."""
-        return [int(k) for k in np.flatnonzero(self.thresholds < np.inf)]
+        """Indices of the exits somebody may leave at.
+
+        Those closed by `+inf` are not among them, nor those behind an exit where everybody
+        leaves (`-inf`).
+        """
+        last = int((self.thresholds == -np.inf).argmax())
+        return [k for k in range(last + 1) if self.thresholds[k] < np.inf]
 
     def confidences(self, logits):
         """Returns the confidence of every answer, `(exits, samples)`."""
         return confidence(logits, self.confidence, self.temperatures, self.pixel_floor)
+
+    def check_thresholds_suffice(self):
+        """Raises a ValueError if the policy cannot be followed without each sample's costs."""
+        if self.worst_case is not None:
+            raise ValueError(
+                "`policy` must have no `worst_case` where the costs of a sample are not known "
+                "beforehand. With costs of shape (exits,), `calibrate` puts it into the "
+                f"thresholds. Received: worst_case={self.worst_case}"
+            )
 
     def leaves(self, exit, logits):
         """Returns which samples, having come to this exit, leave at it.
@@ -406,6 +420,13 @@ def last_affordable(costs, worst_case, samples):
     return np.broadcast_to(affordable, (samples,))
 
 
+def finite(value, name):
+    """Returns a number as a float; raises a ValueError if it is none, or not finite."""
+    if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}")
+    return float(value)
+
+
 def to_json(number):
     """JSON has no infinity; the names below are read by every language's parser."""
     if np.isinf(number):
@@ -418,24 +439,28 @@ def to_json(number):
 
 def check_logits(logits):
     logits = np.asarray(logits)
+    if logits.dtype.name == "bfloat16":
+        logits = logits.astype("float32")
     if logits.ndim not in (3, 5) or not logits.size or logits.shape[-1] < 2:
         raise ValueError(
             "`logits` must be of shape (exits, samples, classes) or (exits, cells, height, "
             "width, classes), with at least one exit, one sample and two classes. "
             f"Received: shape {logits.shape}"
         )
-    if not np.issubdtype(logits.dtype, np.number) or not np.isfinite(logits).all():
-        raise ValueError(
-            "`logits` must be finite numbers. Received: "
-            f"dtype {logits.dtype} with NaN, infinite or other values"
-        )
+    if not np.issubdtype(logits.dtype, np.number):
+        raise ValueError(f"`logits` must be numbers. Received: dtype {logits.dtype}")
+    if not np.isfinite(logits).all():
+        raise ValueError("`logits` must be finite. Received: NaN or infinite values")
     return logits
 
 
 def check_costs(costs, logits):
     if costs is None:
         raise ValueError("`costs` must be given, one an exit. Received: costs=None")
-    costs = np.asarray(costs, "float64")
+    try:
+        costs = np.asarray(costs, "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`costs` must be numbers. Received: costs={costs}") from error
     if costs.shape not in {logits.shape[:1], logits.shape[:2]}:
         raise ValueError(
             f"`costs` must be of shape {logits.shape[:1]} or {logits.shape[:2]}, as "
@@ -470,7 +495,7 @@ def check_labels(labels, logits):
 
 
 def _check_kind(kind):
-    if kind not in CONFIDENCES:
+    if kind not in tuple(CONFIDENCES):
         raise ValueError(
             f"`confidence` must be one of {tuple(CONFIDENCES)}. Received: confidence={kind}"
         )

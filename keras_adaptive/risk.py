@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from keras_adaptive.policy import finite
 from keras_adaptive.thresholds import Problem, first_exit, front
 
 METRICS = ("accuracy_drop", "disagreement", "error")
@@ -30,8 +31,8 @@ class RiskControl:
 
     How many samples: with no failure at all among `n` tested samples the binomial test
     passes from `n >= log(delta) / log(1 - level)`: 299 for 1 % at delta 0.05, and
-    calibration needs twice that, since half of it is tested. To use most of the level
-    takes several times more.
+    calibration needs twice that, since half of it is tested (`samples_needed`). To use most
+    of the level takes several times more.
 
     Args:
         metric: The risk. `"accuracy_drop"`: share of samples that the last exit answers
@@ -50,7 +51,7 @@ class RiskControl:
     Example:
 
     >>> RiskControl("disagreement", level=0.05).samples_needed
-    118
+    117
 
     References:
         [Learn then Test (Angelopoulos et al., 2021)](https://arxiv.org/abs/2110.01052);
@@ -74,14 +75,16 @@ class RiskControl:
                     f"`{name}` must be one of {choices}. Received: {name}={getattr(self, name)}"
                 )
         for name in ("level", "delta"):
-            if not 0 < getattr(self, name) < 1:
+            value = finite(getattr(self, name), name)
+            if not 0 < value < 1:
+                raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value}")
+            object.__setattr__(self, name, value)
+        for name, least in (("steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(
-                    f"`{name}` must be between 0 and 1. Received: {name}={getattr(self, name)}"
+                    f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
                 )
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(
-                f"`steps` must be an integer of at least 1. Received: steps={self.steps}"
-            )
         if self.bound == "betting" and self.metric != "accuracy_drop":
             raise ValueError(
                 '`bound="betting"` is for the metric "accuracy_drop". '
@@ -90,8 +93,15 @@ class RiskControl:
 
     @property
     def samples_needed(self):
-        """The fewest calibration samples with which anything can pass (binomial test)."""
-        return 2 * int(np.ceil(np.log(self.delta) / np.log(1 - self.level)))
+        """The fewest calibration samples with which anything can pass: without a failure."""
+        low, high = 0, 1
+        while self.p_value(np.zeros(high, int)) > self.delta:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            passes = self.p_value(np.zeros(middle, int)) <= self.delta
+            low, high = (low, middle) if passes else (middle, high)
+        return 2 * high - 1  # the larger half is tested
 
     def losses(self, chosen_right, last_right, agrees):
         """Returns each sample's loss, whose mean is the risk.
@@ -100,6 +110,9 @@ class RiskControl:
             chosen_right, last_right: Boolean arrays, whether the chosen and the last exit
                 answer rightly.
             agrees: Boolean array, whether both give the same answer.
+
+        Returns:
+            Integers: 0 or 1; with the betting bound -1, 0 or 1.
         """
         if self.metric == "disagreement":
             return (~agrees).astype(int)
@@ -137,69 +150,70 @@ def betting_p_value(values, mean, delta):
     return float(min(1.0, np.exp(-wealth.max())))
 
 
-def controlled_thresholds(risk, confidences, right, agrees, costs):
+def controlled_thresholds(risk, confidences, losses, costs):
     """Finds the cheapest thresholds that keep the promise.
 
     Args:
         risk: A `RiskControl`.
         confidences: `(exits, samples)`.
-        right: Boolean `(exits, samples)`, or `None` for `"disagreement"`.
-        agrees: Boolean `(exits, samples)`, whether an exit answers as the last does.
+        losses: `(exits, samples)`, what `risk.losses` gives if a sample leaves there.
         costs: `(exits, samples)`.
 
     Returns:
-        Tuple of thresholds `(exits,)` and a dictionary that says what is promised.
+        Tuple of thresholds `(exits,)` and a dictionary that says what is promised. Where
+        nothing passed, the thresholds are the safe ones: always the last exit.
     """
-    right = agrees if right is None else right
     order = np.random.default_rng(risk.seed).permutation(confidences.shape[1])
     first, second = order[: len(order) // 2], order[len(order) // 2 :]
-    path = _path(risk, *(a[:, first] for a in (confidences, right, agrees, costs)))
-    return fixed_sequence_test(risk, path, *(a[:, second] for a in (confidences, right, agrees)))
+    path = _path(risk, *(a[:, first] for a in (confidences, losses, costs)))
+    return fixed_sequence_test(risk, path, confidences[:, second], losses[:, second])
 
 
-def fixed_sequence_test(risk, path, confidences, right, agrees):
+def fixed_sequence_test(risk, path, confidences, losses):
     """Tests policies one after the other until one fails; keeps the last that passed.
 
     Args:
         risk: A `RiskControl`.
         path: List of thresholds `(exits,)`, the safe ones first, chosen without a look at
             this data.
-        confidences, right, agrees: As in `controlled_thresholds`.
+        confidences, losses: As in `controlled_thresholds`.
 
     Returns:
-        As `controlled_thresholds`; the first of the path if none passed.
+        As `controlled_thresholds`.
     """
-    samples = np.arange(confidences.shape[1])
-    kept, found = path[0], None
+    kept, found = _always_last(len(confidences)), None
     for thresholds in path:
-        exits = first_exit(confidences, thresholds)
-        losses = risk.losses(right[exits, samples], right[-1], agrees[exits, samples])
-        p_value = risk.p_value(losses)
+        exits = first_exit(confidences, thresholds)[None]
+        suffered = np.take_along_axis(losses, exits, axis=0)[0]
+        p_value = risk.p_value(suffered)
         if p_value > risk.delta:
             break
-        kept, found = thresholds, {"risk": float(losses.mean()), "p_value": p_value}
+        kept, found = thresholds, {"risk": float(suffered.mean()), "p_value": p_value}
     return kept, {
         "metric": risk.metric,
         "level": risk.level,
         "delta": risk.delta,
         "bound": risk.bound,
-        "tested_samples": len(samples),
+        "tested_samples": int(losses.shape[1]),
         "policies_on_the_path": len(path),
         "passed": found is not None,
         **(found or {"risk": None, "p_value": None}),
     }
 
 
-def _path(risk, confidences, right, agrees, costs):
+def _path(risk, confidences, losses, costs):
     """Returns thresholds from safe to risky: the cheapest for each amount of risk."""
-    losses = np.stack(
-        [risk.losses(right[k], right[-1], agrees[k]) for k in range(len(confidences))]
-    )
-    problem = Problem(confidences, 1 - losses, costs)
-    found, _ = front(problem)
+    # a gain of one sample does not make the loss of another any safer
+    found, _ = front(Problem(confidences, 1 - np.maximum(losses, 0), costs))
     points = found.right[::-1]  # the fewest losses first
-    if len(points) > risk.steps - 1:
-        places = np.linspace(0, len(points) - 1, max(risk.steps - 1, 1))
+    # the last exit errs too: there the best policy on the path, not the last exit, is safe
+    safe = [] if risk.metric == "error" else [_always_last(len(confidences))]
+    room = risk.steps - len(safe)
+    if len(points) > room:
+        places = np.linspace(0, len(points) - 1, room)
         points = points[np.unique(np.round(places).astype(int))]
-    safe = np.append(np.full(len(confidences) - 1, np.inf), -np.inf)
-    return [safe, *(found.thresholds(point) for point in points)]
+    return [*safe, *(found.thresholds(point) for point in points)]
+
+
+def _always_last(exits):
+    return np.append(np.full(exits - 1, np.inf), -np.inf)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive.policy import check_labels, check_logits, confidence
+from keras_adaptive.policy import ExitPolicy, check_labels, check_logits, confidence
 
 STEPS = 30
 BINS = 15
@@ -50,8 +50,8 @@ def fit_temperatures(logits, labels):
     >>> logits = rng.normal(size=(1, 20000, 5))
     >>> gumbel = rng.gumbel(size=(20000, 5))
     >>> labels = (logits[0] + gumbel).argmax(axis=-1)   # right as often as they say
-    >>> [round(float(t), 1) for t in fit_temperatures(3 * logits, labels)]
-    [3.0]
+    >>> [round(float(t)) for t in fit_temperatures(3 * logits, labels)]
+    [3]
 
     Reference:
         [On Calibration of Modern Neural Networks (Guo et al., 2017)](
@@ -113,6 +113,8 @@ def reliability(logits, labels, temperatures=None, bins=BINS):
         raise ValueError(
             f"`logits` must be of shape (exits, samples, classes). Received: shape {logits.shape}"
         )
+    if temperatures is not None:
+        temperatures = ExitPolicy(np.zeros(len(logits)), "max_prob", temperatures).temperatures
     edges = np.linspace(0, 1, bins + 1)
     shares, sure, right = (np.zeros((len(logits), bins)) for _ in range(3))
     for k, values in enumerate(confidence(logits, "max_prob", temperatures)):

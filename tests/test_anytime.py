@@ -68,6 +68,20 @@ def test_a_generous_deadline_changes_nothing(device, test_images):
         assert with_deadline.stopped_by != "deadline"
 
 
+def test_deadlines_that_have_passed_teach_nothing(exported, test_images):
+    device = AnytimeModel(exported)
+    device._expected_ms[1] = 100.0
+    for _ in range(50):
+        device.classify(test_images[0][0], deadline_ms=0, thresholds=[np.inf] * 3)
+    assert device._expected_ms[1] == 100.0
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, "2", True, 1.5])
+def test_rejects_impossible_threads(exported, num_threads):
+    with pytest.raises(ValueError, match="`num_threads` must be a positive integer"):
+        AnytimeModel(exported, num_threads=num_threads)
+
+
 def test_does_not_begin_a_stage_it_cannot_finish(exported, test_images):
     device = AnytimeModel(exported)
     device._expected_ms[1] = 1e6

@@ -220,6 +220,36 @@ def test_a_worst_case_is_kept(rng, method):
         ka.calibrate(logits, labels, costs, budget=2.5, worst_case=0.5, method=method)
 
 
+def test_a_worst_case_closes_what_lies_behind_it(rng, trained, tmp_path):
+    logits, labels, costs = noisy(rng, 3, 300, classes=10)
+    costs = trained.exit_costs()
+    policy = ka.calibrate(logits, labels, costs, budget=costs[1], worst_case=costs[1])
+    assert policy.used_exits[-1] <= 1
+    assert policy.worst_case is None
+    assert policy.details["worst_case"] == costs[1]
+    info = ka.export_tflite(trained, tmp_path / "model.tflite", policy)
+    assert info["exits"] == policy.used_exits
+    hand_made = ka.ExitPolicy([2, 2, 0], worst_case=costs[1])
+    for use in (
+        lambda: ka.AdaptivePredictor(trained, hand_made),
+        lambda: ka.export_tflite(trained, tmp_path / "other.tflite", hand_made),
+    ):
+        with pytest.raises(ValueError, match="`policy` must have no `worst_case`"):
+            use()
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(max_exits=3), share=st.floats(0, 1))
+def test_optimal_thresholds_are_no_sample_confidences(problem, share):
+    logits, labels, costs = problem
+    budget = costs[0] + share * (costs[-1] - costs[0])
+    policy = ka.calibrate(logits, labels, costs, budget=budget, temperature=False)
+    for threshold, sure in zip(policy.thresholds, policy.confidences(logits), strict=True):
+        if threshold in sure and np.isfinite(threshold):  # no number lies between
+            lower = sure[sure < threshold].max()
+            assert not lower < lower + (threshold - lower) / 2 < threshold
+
+
 def test_a_worst_case_is_kept_when_costs_differ_by_sample(rng):
     logits, labels, _ = noisy(rng, 4, 300)
     costs = np.cumsum(rng.uniform(0.5, 1.5, size=(4, 300)), axis=0)
@@ -341,13 +371,18 @@ COSTS = [1.0, 2.0]
         ({"costs": [np.nan, 1.0]}, "`costs` must be finite"),
         ({"budget": 0.5}, "first exit costs, 1. Received: budget=0.5"),
         ({"budget": 0}, "Received: budget=0"),
-        ({"budget": np.nan}, "Received: budget=nan"),
+        ({"budget": np.nan}, "`budget` must be a finite number"),
         ({"budget": None}, "Exactly one of .* Received: none"),
         ({"accuracy": 0.5}, "Exactly one of .* Received: budget and accuracy"),
         ({"budget": None, "accuracy": 2}, "`accuracy` must be from 0 to 1"),
-        ({"budget": None, "accuracy": np.nan}, "`accuracy` must be from 0 to 1"),
+        ({"budget": None, "accuracy": np.nan}, "`accuracy` must be a finite number"),
         ({"labels": None}, "`labels` must be given"),
         ({"labels": None, "budget": None, "accuracy": 0.5}, "`labels` must be given"),
+        ({"budget": INF}, "`budget` must be a finite number"),
+        ({"budget": "2"}, "`budget` must be a finite number"),
+        ({"worst_case": INF}, "`worst_case` must be a finite number"),
+        ({"costs": ["a", "b"]}, "`costs` must be numbers"),
+        ({"confidence": ["max_prob"]}, "`confidence` must be one of"),
         ({"temperature": 2.0}, "Received: temperature=2.0"),
         ({"labels": None, "method": "geometric", "temperature": True}, "to fit temperatures"),
         ({"method": "best"}, "Received: method=best"),
@@ -363,5 +398,13 @@ def test_rejects_impossible_arguments(change, message):
 def test_says_which_accuracy_is_reachable():
     logits = np.zeros((2, 4, 2))
     labels = np.array([0, 0, 0, 1])
-    with pytest.raises(ValueError, match="at most 0.75 is on this data. Received: accuracy=0.8"):
-        ka.calibrate(logits, labels, [1.0, 2.0], accuracy=0.8)
+    for method in METHODS:
+        with pytest.raises(ValueError, match="at most 0.75 is on this .* Received: accuracy=0.8"):
+            ka.calibrate(logits, labels, [1.0, 2.0], accuracy=0.8, method=method)
+
+
+def test_percentiles_of_too_many_exits_are_refused_and_optimal_does_without():
+    logits = np.random.default_rng(0).normal(size=(24, 30, 3))
+    labels, costs = np.zeros(30, int), np.arange(1.0, 25)
+    with pytest.raises(ValueError, match="Received: 24 exits"):
+        ka.calibrate(logits, labels, costs, budget=5, method="percentile")

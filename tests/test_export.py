@@ -42,6 +42,22 @@ def test_info_says_what_a_device_needs(exported, interpreter, trained, policy, d
     assert info["preprocessing"] == {"mean": digits.mean, "std": digits.std}
 
 
+def test_logits_of_every_exit_equal_keras(interpreter, trained, test_images):
+    interpreter.allocate_tensors()
+    for image in test_images[0][:20]:
+        tensors = {"input_0": image[None]}
+        for k, expected in enumerate(trained(image[None])):
+            runner = interpreter.get_signature_runner(f"stage_{k}")
+            tensors.update(runner(**{n: tensors[n] for n in runner.get_input_details()}))
+            np.testing.assert_allclose(tensors["logits"], expected, atol=1e-5)
+
+
+def test_preprocessing_may_be_arrays(small, tmp_path):
+    preprocessing = {"mean": np.array([0.5]), "std": np.array([0.25])}
+    info = ka.export_tflite(small, tmp_path / "m.tflite", POLICY, preprocessing=preprocessing)
+    assert info["preprocessing"] == {"mean": [0.5], "std": [0.25]}
+
+
 def test_weights_are_stored_once(exported, trained):
     kernels = sum(4 * int(np.prod(v.shape)) for v in trained.variables if len(v.shape) > 1)
     assert kernels < exported.stat().st_size < kernels + 150_000
@@ -126,6 +142,8 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"policy": ka.ExitPolicy([0.5, 0.5, 0])}, ValueError, "3 thresholds, 2 exits"),
         ({"class_names": ["a"]}, ValueError, "`class_names` must be 10 names"),
         ({"preprocessing": {"mean": [0.5]}}, ValueError, "`preprocessing` must be"),
+        ({"preprocessing": {"mean": 0.5, "std": 1.0}}, ValueError, "`preprocessing` must be"),
+        ({"preprocessing": {"mean": [0], "std": [0]}}, ValueError, "with positive `std`"),
         ({"preprocessing": {"mean": [0, 0], "std": [1, 1]}}, ValueError, "1 numbers each"),
         ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
     ],

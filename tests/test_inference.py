@@ -74,6 +74,12 @@ def test_rejects_images_of_another_shape(predictor, x):
         predictor.predict(x)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rejects_images_that_give_no_answer(predictor, value):
+    with pytest.raises(ValueError, match="The logits must be finite. Received: NaN or infinity"):
+        predictor.predict(np.full((1, 8, 8, 1), value))
+
+
 def test_rejects_no_images_and_impossible_batches(predictor):
     with pytest.raises(ValueError, match="at least one sample"):
         predictor.predict(np.zeros((0, 8, 8, 1)))

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "policy": {"files"},
     "thresholds": set(),
     "temperature": {"policy"},
-    "risk": {"thresholds"},
+    "risk": {"policy", "thresholds"},
     "calibration": {"policy", "thresholds", "temperature", "risk", "version"},
     "evaluation": {"calibration", "policy"},
     "training": {"layers", "graph", "costs", "calibration", "files"},

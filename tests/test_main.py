@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -53,11 +54,18 @@ def test_report_holds_exits_budgets_and_device(run):
         assert part in text
 
 
-def test_evaluate_changes_the_policy_to_another_budget(run):
-    main(["evaluate", str(run), "--budget", "0.9"])
-    policy = ka.ExitPolicy.load(run / "policy.json")
-    full = json.loads((run / "report.json").read_text())["exits"][-1]["macs"]
-    assert policy.details["budget"] == pytest.approx(0.9 * full)
+def test_evaluate_changes_the_policy_and_drops_the_file_that_holds_another(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    main(["evaluate", str(copy), "--budget", "0.9", "--method", "geometric"])
+    policy = ka.ExitPolicy.load(copy / "policy.json")
+    report = json.loads((copy / "report.json").read_text())
+    assert policy.details["budget"] == pytest.approx(0.9 * report["exits"][-1]["macs"])
+    assert policy.details["method"] == "geometric"
+    assert "device" not in report
+    assert not (copy / "model.tflite").exists()
+    main(["export", str(copy)])
+    assert "device" in json.loads((copy / "report.json").read_text())
 
 
 def test_run_names_what_it_sees(run, tmp_path, capsys, digits):

@@ -120,6 +120,18 @@ def test_policy_rejects_impossible_arguments(arguments, message):
         ka.ExitPolicy(*arguments)
 
 
+def test_exits_behind_one_where_everybody_leaves_are_not_used():
+    assert ka.ExitPolicy([0.5, -INF, 0.3, 0]).used_exits == [0, 1]
+
+
+def test_half_precision_logits_are_taken(rng):
+    import ml_dtypes
+
+    logits = rng.normal(size=(2, 5, 3)).astype(ml_dtypes.bfloat16)
+    policy = ka.ExitPolicy([0.5, 0])
+    assert policy.decide(logits).tolist() == policy.decide(logits.astype("float32")).tolist()
+
+
 def test_decide_rejects_another_number_of_exits():
     with pytest.raises(ValueError, match="2 exits, 3 thresholds"):
         ka.ExitPolicy([0.5, 0.5, 0]).decide(LOGITS)

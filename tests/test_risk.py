@@ -62,11 +62,10 @@ def same_data(logits, labels, risk):
     sure = ka.policy.confidence(logits)
     costs = np.broadcast_to(COSTS[:, None], sure.shape)
     kept = None
-    for thresholds in risks._path(risk, sure, right, agrees, costs):
+    losses = risk.losses(right, right[-1:], agrees)
+    for thresholds in risks._path(risk, sure, losses, costs):
         exits = first_exit(sure, thresholds)
-        rows = np.arange(len(labels))
-        losses = risk.losses(right[exits, rows], right[-1], agrees[exits, rows])
-        if losses.mean() <= risk.level:
+        if losses[exits, np.arange(len(labels))].mean() <= risk.level:
             kept = thresholds
     return ka.ExitPolicy(kept)
 
@@ -121,14 +120,20 @@ def test_disagreement_needs_no_labels(population):
 
 def test_a_guarantee_holds_with_a_worst_case(population):
     logits, labels = population[0][:, :4000], population[1][:4000]
-    risk = ka.RiskControl("error", 0.5)
-    policy = ka.calibrate(logits, labels, COSTS, risk=risk, worst_case=2)
-    assert ka.evaluate(policy, logits, labels, COSTS).worst_cost <= 2
+    for level, passes in ((0.4, True), (0.01, False)):
+        risk = ka.RiskControl("disagreement", level)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No policy passed")
+            policy = ka.calibrate(logits, labels, COSTS, risk=risk, worst_case=2)
+        assert ka.evaluate(policy, logits, labels, COSTS).worst_cost <= 2
+        # the promise is about the last exit of the network, in reach or not
+        assert policy.details["guarantee"]["passed"] is passes
+        assert not passes or true_risk(risk, policy, *population) <= level
 
 
 def test_when_nothing_passes_the_safe_policy_is_returned_and_said(population):
     logits, labels = population[0][:, :100], population[1][:100]
-    with pytest.warns(UserWarning, match="No policy passed .*at least 598 samples"):
+    with pytest.warns(UserWarning, match="No policy passed .*at least 597 samples"):
         policy = ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(level=0.01))
     assert (policy.decide(logits) == 2).all()
     assert not policy.details["guarantee"]["passed"]
@@ -158,11 +163,38 @@ def test_binomial_p_value_is_exact():
     assert risk.p_value(losses) == pytest.approx(expected)
 
 
-def test_samples_needed_is_the_fewest_that_can_pass():
-    risk = ka.RiskControl(level=0.05, delta=0.1)
-    tested = risk.samples_needed // 2
+@pytest.mark.parametrize("bound", risks.BOUNDS)
+def test_samples_needed_is_the_fewest_that_can_pass(bound):
+    risk = ka.RiskControl(level=0.05, delta=0.1, bound=bound)
+    tested = risk.samples_needed - risk.samples_needed // 2
     assert risk.p_value(np.zeros(tested, int)) <= 0.1
     assert risk.p_value(np.zeros(tested - 1, int)) > 0.1
+
+
+def test_an_error_that_only_an_earlier_exit_keeps_can_be_promised(rng):
+    labels = rng.integers(0, 4, 2000)
+    good = 5 * np.eye(4)[labels] * rng.uniform(0.5, 1, (2000, 1))
+    bad = np.where(rng.random((2000, 1)) < 0.3, -good, good)
+    logits = np.stack([bad, good, bad])
+    risk = ka.RiskControl("error", 0.1)
+    policy = ka.calibrate(logits, labels, COSTS, risk=risk, temperature=False)
+    assert policy.details["guarantee"]["passed"]
+    assert ka.evaluate(policy, logits, labels, COSTS).accuracy > 0.9
+
+
+def test_more_data_is_not_asked_for_where_it_would_not_help(rng):
+    labels = rng.integers(0, 4, 1000)
+    logits = rng.normal(size=(3, 1000, 4))
+    with pytest.warns(UserWarning, match=r"promised. Allow more risk\.$"):
+        ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl("error", 0.1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_path_has_at_most_so_many_steps(population, steps):
+    logits, labels = population[0][:, :500], population[1][:500]
+    risk = ka.RiskControl("disagreement", 0.3, steps=steps)
+    policy = ka.calibrate(logits, labels, COSTS, risk=risk)
+    assert policy.details["guarantee"]["policies_on_the_path"] <= steps
 
 
 @pytest.mark.parametrize(
@@ -173,6 +205,9 @@ def test_samples_needed_is_the_fewest_that_can_pass():
         ({"level": 0}, "Received: level=0"),
         ({"delta": 1}, "Received: delta=1"),
         ({"steps": 0}, "Received: steps=0"),
+        ({"steps": True}, "Received: steps=True"),
+        ({"seed": -1}, "Received: seed=-1"),
+        ({"level": "a"}, "`level` must be a finite number"),
         ({"metric": "error", "bound": "betting"}, "is for the metric"),
     ],
 )

@@ -64,5 +64,9 @@ def test_a_fitted_temperature_lowers_the_error(rng):
 def test_rejects_impossible_bins_and_dense_logits():
     with pytest.raises(ValueError, match="Received: bins=0"):
         reliability(np.zeros((1, 2, 2)), np.zeros(2, int), bins=0)
+    with pytest.raises(ValueError, match="`temperatures` must be positive"):
+        reliability(np.zeros((1, 2, 2)), np.zeros(2, int), temperatures=[0.0])
+    with pytest.raises(ValueError, match="`temperatures` must hold one number an exit"):
+        reliability(np.zeros((1, 2, 2)), np.zeros(2, int), temperatures=[1.0, 1.0])
     with pytest.raises(ValueError, match="must be of shape"):
         reliability(np.zeros((1, 2, 2, 2, 2)), np.zeros((2, 2, 2), int))

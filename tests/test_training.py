@@ -38,6 +38,31 @@ def test_loss_is_the_weighted_sum_over_the_exits(data, weights):
     assert found["last_accuracy"] == pytest.approx(accuracy[1])
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ],
+)
+def test_every_way_to_name_the_loss_takes_logits(data, loss):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd", loss=loss)
+    expected = sum(cross_entropy(z, y).mean() for z in model.predict(x, verbose=0))
+    assert model.evaluate(x, y, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_other_losses_are_taken_as_they_are(data):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd", loss="mse")
+    one_hot = np.eye(3)[y]
+    expected = sum(((z - one_hot) ** 2).mean() for z in model.predict(x, verbose=0))
+    assert model.evaluate(x, one_hot, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_sample_weights_count_at_every_exit(data):
     x, y = data
     model = two_exits()
@@ -103,6 +128,9 @@ def test_calibrate_returns_a_policy_within_the_budget(data):
     [
         ({"exit_weights": [1]}, "`exit_weights` must be 2 numbers"),
         ({"exit_weights": [1, -1]}, "`exit_weights` must be 2 numbers"),
+        ({"loss": ["sparse_categorical_crossentropy"] * 2}, "`loss` must be one loss"),
+        ({"loss": keras.losses.sparse_categorical_crossentropy}, "`loss` must take logits"),
+        ({"metrics": "accuracy"}, "`metrics` must be a list"),
         ({"loss_weights": [1, 1]}, "must be given as `exit_weights`"),
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "`loss` must take logits"),
     ],

@@ -92,6 +92,11 @@ class AnytimeModel:
     """
 
     def __init__(self, path, num_threads=None):
+        whole = isinstance(num_threads, int) and not isinstance(num_threads, bool)
+        if num_threads is not None and (not whole or num_threads < 1):
+            raise ValueError(
+                f"`num_threads` must be a positive integer or None. Received: {num_threads=}"
+            )
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"`path` must be a file. Received: path={path}")
@@ -195,22 +200,26 @@ class AnytimeModel:
                 elapsed >= deadline_ms or elapsed + self._expected_ms[i + 1] > deadline_ms
             ):
                 stopped_by = "deadline"
-                self._expected_ms[i + 1] *= 0.99  # a slow spell must not last for ever
+                if elapsed < deadline_ms:  # a slow spell must not last for ever
+                    forgotten = 0.99 * self._expected_ms[i + 1]
+                    self._expected_ms[i + 1] = max(forgotten, self._fastest_ms[i + 1])
             yield self._answer(logits, exit, stopped_by, elapsed)
             if stopped_by:
                 return
 
     def _learn(self, stage, took_ms):
         """Follows the time a stage takes: up quickly, down slowly."""
+        self._fastest_ms[stage] = min(self._fastest_ms[stage], took_ms)
         change = took_ms - self._expected_ms[stage]
         self._expected_ms[stage] += change * (0.5 if change > 0 else 0.05)
 
     def _warm_up(self):
         """Runs every stage a few times: the first run is slow, and times are learned."""
-        for _ in range(3):
-            self._expected_ms = [0.0] * len(self.exits)
+        for _ in range(5):
+            self._fastest_ms = [float("inf")] * len(self.exits)
             for _ in self.stream(np.zeros(self.input_shape, "float32")):
                 pass
+            self._expected_ms = list(self._fastest_ms)
 
     def _confidence(self, logits):
         return CONFIDENCES[self.info["confidence"]](logits)

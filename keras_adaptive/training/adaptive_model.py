@@ -104,6 +104,8 @@ class AdaptiveModel(graph.ListModel):
                 "Weights of exits must be given as `exit_weights`. "
                 f"Received: loss_weights={kwargs['loss_weights']}"
             )
+        if metrics is not None and not isinstance(metrics, (list, tuple)):
+            raise ValueError(f"`metrics` must be a list. Received: metrics={metrics!r}")
         if exit_weights is not None:
             exit_weights = [float(w) for w in exit_weights]
             if len(exit_weights) != self.exits or min(exit_weights) < 0:
@@ -266,19 +268,23 @@ class AdaptiveModel(graph.ListModel):
 
 def _loss_on_logits(loss):
     """Returns the loss with `from_logits=True` where a name was given."""
-    names = {
-        "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-    }
-    if loss in names:
-        return names[loss](from_logits=True)
-    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    if config.get("from_logits") is False:
+    if isinstance(loss, (list, tuple, dict)):
+        raise ValueError(f"`loss` must be one loss, which serves every exit. Received: loss={loss}")
+    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    takes_logits = not isinstance(found, keras.losses.Loss) and (
+        "from_logits" in getattr(getattr(found, "__code__", None), "co_varnames", ())
+    )
+    if takes_logits and isinstance(loss, str):  # a function: its class can be told
+        found = getattr(keras.losses, found.__name__.title().replace("_", ""))()
+    config = found.get_config() if isinstance(found, keras.losses.Loss) else {}
+    if config.get("from_logits") is False and isinstance(loss, str):
+        return type(found).from_config({**config, "from_logits": True})
+    if config.get("from_logits") is False or (takes_logits and not isinstance(loss, str)):
         raise ValueError(
-            "`loss` must take logits: exits do not apply a softmax. Use `from_logits=True`. "
-            f"Received: loss={loss} with from_logits=False"
+            "`loss` must take logits: exits do not apply a softmax. Give its name, or the "
+            f"class with `from_logits=True`. Received: loss={loss}"
         )
-    return loss
+    return found
 
 
 def _fresh(metric):
