@@ -1,6 +1,7 @@
 """The way of the data is one way: who may import whom, and what stays unloaded."""
 
 import ast
+import configparser
 import functools
 import subprocess
 import sys
@@ -165,3 +166,12 @@ def test_what_is_loaded_late_is_there(name):
 def test_every_module_has_its_tests():
     for module in set(MAY_IMPORT) - {"version", "layers", "models"}:
         assert (ROOT / "tests" / f"test_{module}.py").exists(), module
+
+
+def test_every_package_is_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = setup["options"]["packages"].split()
+    folders = {path.parent for path in (ROOT / "keras_adaptive").rglob("__init__.py")}
+    ours = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(listed) == ours | {"anytime_tflite"}
