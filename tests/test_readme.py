@@ -42,6 +42,15 @@ def test_numbers_come_from_the_report():
     assert f"{device['same_exit']:,} of {device['images']:,} images" in text
 
 
+def test_promises_come_from_the_benchmark():
+    rows = json.loads((RESULTS / "calibration.json").read_text())["risks"]
+    text = " ".join(README.split())
+    betting = [row for row in rows if row["promise"] == "accuracy_drop <= 1% (betting)"]
+    shares = {row["thresholds"]: f"{100 * row['cost_share']:.2f} %" for row in betting}
+    assert f"spend {shares['one an exit']} of its multiply-accumulates" in text
+    assert f"have it, {shares['one shared']}." in text
+
+
 @pytest.mark.parametrize(
     "place", re.findall(r"\]\(([^)h][^)]*)\)|`(keras_adaptive/[^`]*)`", README)
 )
