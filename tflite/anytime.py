@@ -208,10 +208,11 @@ class AnytimeModel:
                 return
 
     def _learn(self, stage, took_ms):
-        """Follows the time a stage takes: up quickly, down slowly."""
+        """Follows the time a stage takes: up quickly, down slowly, unmoved by one hiccup."""
         self._fastest_ms[stage] = min(self._fastest_ms[stage], took_ms)
         change = took_ms - self._expected_ms[stage]
-        self._expected_ms[stage] += change * (0.5 if change > 0 else 0.05)
+        most = 0.25 * self._expected_ms[stage]
+        self._expected_ms[stage] += min(0.5 * change, most) if change > 0 else 0.05 * change
 
     def _warm_up(self):
         """Runs every stage a few times: the first run is slow, and times are learned."""
