@@ -461,7 +461,7 @@ def _target(kind, value, problem, total, samples):
         return Target(kind, value * samples * (1 + ROUNDING))
     if not 0 <= value <= 1:
         raise ValueError(f"`accuracy` must be from 0 to 1. Received: accuracy={value}")
-    return Target(kind, value * total * (1 - ROUNDING))
+    return Target(kind, (value - ROUNDING) * total)
 
 
 def _most_right(problem, method):
@@ -507,9 +507,10 @@ def _stop_at(thresholds, exit):
 
 
 def _policy(thresholds, temperatures, how, details, samples, per_sample):
+    worst_case = None if how["worst_case"] is None else float(how["worst_case"])
     details = {
         **details,
-        "worst_case": how["worst_case"],
+        "worst_case": worst_case,
         "samples": int(samples),
         "versions": {
             "keras_adaptive": __version__,
@@ -523,6 +524,6 @@ def _policy(thresholds, temperatures, how, details, samples, per_sample):
         temperatures,
         pixel_floor=how["pixel_floor"],
         # where a sample's costs are known beforehand, the thresholds alone hold it
-        worst_case=how["worst_case"] if per_sample else None,
+        worst_case=worst_case if per_sample else None,
         details=details,
     )

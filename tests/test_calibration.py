@@ -299,7 +299,8 @@ def test_temperatures_are_fitted_unless_told_otherwise(rng):
 
 def test_policy_says_how_it_was_made(rng, tmp_path):
     logits, labels, costs = noisy(rng, 3, 200)
-    ka.calibrate(logits, labels, costs, accuracy=0.5, worst_case=3).save(tmp_path / "p.json")
+    how = {"accuracy": np.float32(0.5), "worst_case": np.int64(3)}
+    ka.calibrate(logits, labels, costs, **how).save(tmp_path / "p.json")
     details = ka.ExitPolicy.load(tmp_path / "p.json").details
     assert details["method"] == "optimal"
     assert details["accuracy"] >= 0.5
@@ -393,6 +394,12 @@ def test_rejects_impossible_arguments(change, message):
     arguments = {"logits": LOGITS, "labels": LABELS, "costs": COSTS, "budget": 1.5, **change}
     with pytest.raises(ValueError, match=message):
         ka.calibrate(**arguments)
+
+
+def test_an_accuracy_of_next_to_nothing_asks_for_nothing():
+    logits = np.zeros((2, 3, 2))
+    policy = ka.calibrate(logits, np.ones(3, int), [1.0, 2.0], accuracy=1e-100)
+    assert policy.details["mean_cost"] == 1
 
 
 def test_says_which_accuracy_is_reachable():
