@@ -15,6 +15,7 @@ from benchmarks import common
 from keras_adaptive.calibration import METHODS, calibrate_budgets
 from keras_adaptive.report import table
 from keras_adaptive.risk import fixed_sequence_test
+from keras_adaptive.thresholds import always_last
 
 REPEATS = 10
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
@@ -72,8 +73,7 @@ def shared_path(confidences):
     """Policies with one threshold for all exits, from safe to risky (as RC-EENN has)."""
     values = np.quantile(confidences[:-1], np.linspace(1, 0, 99), method="higher")
     exits = len(confidences)
-    safe = np.append(np.full(exits - 1, np.inf), -np.inf)
-    return [safe, *(np.append(np.full(exits - 1, t), -np.inf) for t in values)]
+    return [always_last(exits), *(np.append(np.full(exits - 1, t), -np.inf) for t in values)]
 
 
 def risks(logits, labels, costs):
@@ -90,8 +90,7 @@ def risks(logits, labels, costs):
             several = ka.calibrate(
                 logits[:, first], labels[first], costs, risk=risk, temperature=False
             )
-            cut = np.random.default_rng(seed).permutation(first)
-            chosen_on, tested_on = cut[: len(cut) // 2], cut[len(cut) // 2 :]
+            chosen_on, tested_on = (first[rows] for rows in risk.halves(len(first)))
             shared, _ = fixed_sequence_test(
                 risk, shared_path(sure[:, chosen_on]), sure[:, tested_on], losses[:, tested_on]
             )

@@ -119,6 +119,7 @@ def _train(options):
     import keras
 
     from keras_adaptive.models import build_msdnet
+    from keras_adaptive.training import Recipe
 
     splits = _load_data(vars(options))
     keras.utils.set_random_seed(options.seed)
@@ -127,9 +128,8 @@ def _train(options):
         arguments = DIGITS_NETWORK
     model = build_msdnet(splits.input_shape, len(splits.class_names), **arguments)
     steps = -(-splits.size("train") // options.batch_size) * options.epochs
-    optimizer = {**model.optimizer.get_config()}
-    optimizer["learning_rate"] = _schedule(options.schedule, options.learning_rate, steps)
-    model.compile(keras.optimizers.SGD.from_config(optimizer))
+    recipe = Recipe(learning_rate=options.learning_rate, schedule=options.schedule)
+    model.compile(recipe.optimizer(steps))
     options.out.mkdir(parents=True, exist_ok=True)
     for name in ("policy.json", "curve.png", "model.tflite"):  # of an earlier network
         (options.out / name).unlink(missing_ok=True)
@@ -301,16 +301,6 @@ def _write_report(folder, report, options=None):
     if options and options.command not in report["commands"]:
         report["commands"].append(options.command)
     reports.write(folder, report)
-
-
-def _schedule(name, rate, steps):
-    import keras
-
-    if name == "steps":
-        return keras.optimizers.schedules.PiecewiseConstantDecay(
-            [steps // 2, 3 * steps // 4], [rate, rate / 10, rate / 100]
-        )
-    return keras.optimizers.schedules.CosineDecay(rate, steps)
 
 
 def _draw(curve, path):

@@ -138,9 +138,8 @@ def _best_geometric(problem, target):
                 best = rank, thresholds
         return cost
 
-    exits = len(confidences)
     cost_of(np.append(confidences[:-1].min(axis=1), -np.inf))  # everybody at the first
-    cost_of(np.append(np.full(exits - 1, np.inf), -np.inf))  # everybody at the last
+    cost_of(search.always_last(len(confidences)))
     logs = np.sort(np.log(np.concatenate([PUBLISHED_P, MORE_P])))
     costs = np.array([cost_of(_geometric(confidences, orders, np.exp(x))) for x in logs])
     if target.kind == "budget":
@@ -391,8 +390,7 @@ def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
     temperatures = np.ones(len(logits))
     if how["temperature"] or (how["temperature"] is None and labels is not None):
         # on the half that the policies are chosen on, not on the one they are tested on
-        order = np.random.default_rng(risk.seed).permutation(logits.shape[1])
-        half = order[: len(order) // 2]
+        half, _ = risk.halves(logits.shape[1])
         temperatures = _temperatures(logits[:, half], labels[half], True, method)
     problem, _, limits = _problem(logits, labels, costs, temperatures, how)
     answers = logits.argmax(axis=-1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_adaptive.files import write_whole
+from keras_adaptive.thresholds import first_exit
 
 FORMAT = "keras_adaptive.ExitPolicy"
 VERSION = 1
@@ -250,7 +251,7 @@ class ExitPolicy(Policy):
                 "`logits` must hold as many exits as the policy has thresholds. "
                 f"Received: {len(logits)} exits, {len(self.thresholds)} thresholds"
             )
-        exits = (self.confidences(logits) >= self.thresholds[:, None]).argmax(axis=0)
+        exits = first_exit(self.confidences(logits), self.thresholds)
         if costs is None:
             return exits
         costs = check_costs(costs, logits)

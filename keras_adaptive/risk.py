@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from keras_adaptive.policy import finite
-from keras_adaptive.thresholds import Problem, first_exit, front
+from keras_adaptive.thresholds import Problem, always_last, first_exit, front
 
 METRICS = ("accuracy_drop", "disagreement", "error")
 BOUNDS = ("binomial", "betting")
@@ -103,6 +103,11 @@ class RiskControl:
             low, high = (low, middle) if passes else (middle, high)
         return 2 * high - 1  # the larger half is tested
 
+    def halves(self, samples):
+        """Returns the rows policies are chosen on, and the rows they are tested on."""
+        order = np.random.default_rng(self.seed).permutation(samples)
+        return order[: samples // 2], order[samples // 2 :]
+
     def losses(self, chosen_right, last_right, agrees):
         """Returns each sample's loss, whose mean is the risk.
 
@@ -163,8 +168,7 @@ def controlled_thresholds(risk, confidences, losses, costs):
         Tuple of thresholds `(exits,)` and a dictionary that says what is promised. Where
         nothing passed, the thresholds are the safe ones: always the last exit.
     """
-    order = np.random.default_rng(risk.seed).permutation(confidences.shape[1])
-    first, second = order[: len(order) // 2], order[len(order) // 2 :]
+    first, second = risk.halves(confidences.shape[1])
     path = _path(risk, *(a[:, first] for a in (confidences, losses, costs)))
     return fixed_sequence_test(risk, path, confidences[:, second], losses[:, second])
 
@@ -181,7 +185,7 @@ def fixed_sequence_test(risk, path, confidences, losses):
     Returns:
         As `controlled_thresholds`.
     """
-    kept, found = _always_last(len(confidences)), None
+    kept, found = always_last(len(confidences)), None
     for thresholds in path:
         exits = first_exit(confidences, thresholds)[None]
         suffered = np.take_along_axis(losses, exits, axis=0)[0]
@@ -207,13 +211,9 @@ def _path(risk, confidences, losses, costs):
     found, _ = front(Problem(confidences, 1 - np.maximum(losses, 0), costs))
     points = found.right[::-1]  # the fewest losses first
     # the last exit errs too: there the best policy on the path, not the last exit, is safe
-    safe = [] if risk.metric == "error" else [_always_last(len(confidences))]
+    safe = [] if risk.metric == "error" else [always_last(len(confidences))]
     room = risk.steps - len(safe)
     if len(points) > room:
         places = np.linspace(0, len(points) - 1, room)
         points = points[np.unique(np.round(places).astype(int))]
     return [*safe, *(found.thresholds(point) for point in points)]
-
-
-def _always_last(exits):
-    return np.append(np.full(exits - 1, np.inf), -np.inf)

@@ -53,6 +53,11 @@ def first_exit(confidences, thresholds):
     return (np.asarray(confidences) >= np.asarray(thresholds)[:, None]).argmax(axis=0)
 
 
+def always_last(exits):
+    """Returns the thresholds with which everybody goes to the last exit."""
+    return np.append(np.full(exits - 1, np.inf), -np.inf)
+
+
 def grid(confidences, percentiles=PERCENTILES, closed=True):
     """Returns candidate thresholds for one exit, ascending.
 
@@ -157,7 +162,7 @@ def front(problem, percentiles=PERCENTILES, closed=True):
     grids = [grid(c, percentiles, closed) for c in problem.confidences[:-1]]
     bins = _bins(problem.confidences, grids)
     found = Front(int(problem.right.max(axis=0).sum()))
-    others = np.append(np.full(exits - 1, np.inf), -np.inf)
+    others = always_last(exits)
     fallback = np.full(problem.right.shape[1], exits - 1)
     for block in itertools.combinations(range(exits - 1), EXACT_THRESHOLDS - 1):
         _offer_block(found, problem, grids, bins, block, others, fallback)
@@ -176,7 +181,7 @@ def full_front(problem, percentiles, closed=True):
     bins = _bins(problem.confidences, grids)
     found = Front(int(problem.right.max(axis=0).sum()))
     exits = len(problem.confidences)
-    others = np.append(np.full(exits - 1, np.inf), -np.inf)
+    others = always_last(exits)
     fallback = np.full(problem.right.shape[1], exits - 1)
     _offer_block(found, problem, grids, bins, tuple(range(exits - 1)), others, fallback)
     return found

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "layers": {"layers"},
     "graph": set(),
     "costs": {"layers", "graph"},
-    "policy": {"files"},
+    "policy": {"files", "thresholds"},
     "thresholds": set(),
     "temperature": {"policy"},
     "risk": {"policy", "thresholds"},

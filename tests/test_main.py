@@ -1,7 +1,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 import keras_adaptive as ka
@@ -143,11 +142,3 @@ def test_rejects_an_impossible_budget_and_a_picture_that_is_none(run, tmp_path, 
     with pytest.raises(SystemExit):
         main(["run", str(run / "model.tflite"), str(tmp_path / "no.png")])
     assert "A picture must be an image file" in capsys.readouterr().err
-
-
-def test_schedules_end_low():
-    from keras_adaptive.__main__ import _schedule
-
-    steps = _schedule("steps", 0.1, 100)
-    assert [float(steps(n)) for n in (0, 49, 60, 90)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
-    assert np.isclose(float(_schedule("cosine", 0.1, 100)(100)), 0)

@@ -27,6 +27,12 @@ def test_short_schedules_end_near_zero():
     assert cycle[-1] < 0.001
 
 
+def test_schedules_end_low():
+    steps = Recipe(learning_rate=0.1, schedule="steps").learning_rates(100)
+    assert [float(steps(n)) for n in (0, 49, 60, 90)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert np.isclose(float(Recipe(schedule="cosine").learning_rates(100)(100)), 0)
+
+
 def test_weight_decay_is_the_papers_inside_the_momentum():
     """One weight without gradient shrinks as L2 inside the momentum makes it shrink."""
     import keras
