@@ -105,7 +105,9 @@ def difference(rows, others):
     of the images is that of the mean over seeds; that of the seeds is what two trainings
     differ by; the larger one counts.
     """
-    gaps = np.stack([answers(a) - answers(b).astype(float) for a, b in zip(rows, others)])
+    gaps = np.stack(
+        [answers(a) - answers(b).astype(float) for a, b in zip(rows, others, strict=True)]
+    )
     mean = 100 * gaps.mean(axis=(0, 2))
     images = 100 * gaps.mean(axis=0).std(axis=1, ddof=1) / np.sqrt(gaps.shape[2])
     if len(rows) < 2:
