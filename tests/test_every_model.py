@@ -8,6 +8,7 @@ from conftest import TINY
 import keras_adaptive as ka
 from keras_adaptive import graph
 
+IMAGE = {"input_shape": TINY["input_shape"], "classes": TINY["classes"]}
 MODELS = {
     # name: (builder, arguments)
     "msdnet": (ka.build_msdnet, {**TINY, "blocks": 3}),
@@ -26,6 +27,26 @@ MODELS = {
     "msdnet-imagenet-stem": (
         ka.build_msdnet,
         {**TINY, "input_shape": (32, 24, 3), "blocks": 2, "stem": "imagenet", "base": 2},
+    ),
+    "resnet-post": (
+        ka.build_resnet,
+        {**IMAGE, "depth": 14, "width": 0.25, "exits": (0.5,), "head_channels": 4},
+    ),
+    "resnet-pre": (
+        ka.build_resnet,
+        {**IMAGE, "depth": 16, "style": "pre", "width": 0.25, "exits": 3, "head_channels": 4},
+    ),
+    "resnet-bottleneck": (
+        ka.build_resnet,
+        {**IMAGE, "stem": "imagenet", "depth": 50, "width": 1 / 16, "head_channels": 4},
+    ),
+    "densenet": (
+        ka.build_densenet,
+        {**IMAGE, "depth": 16, "growth_rate": 2, "exits": 3, "head_channels": 4},
+    ),
+    "densenet-plain": (
+        ka.build_densenet,
+        {**IMAGE, "depth": 10, "growth_rate": 2, "bottleneck": False, "exits": (1, 4)},
     ),
 }
 

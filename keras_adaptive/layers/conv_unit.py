@@ -9,10 +9,6 @@ HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_norm
 def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
     """Returns the layers of one convolution unit, in the order they are applied.
 
-    The input is padded by `(kernel_size - 1) // 2` on every side, also when the
-    stride is 2. (`padding="same"` pads an even image with stride 2 on one side
-    only, which moves the picture by half a pixel.)
-
     The layers are plain Keras layers, not one composite, so that converters and
     other libraries recognise them.
 
@@ -25,25 +21,52 @@ def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=No
         name: String, the prefix of the layers' names.
         dtype: The dtype policy of the layers.
     """
-    layers = []
-    if strides > 1 and kernel_size > 1:
-        layers.append(keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad", dtype=dtype))
-    layers += [
-        keras.layers.Conv2D(
+    return [
+        *conv(
             filters,
             kernel_size,
             strides=strides,
-            padding="valid" if layers else "same",
             use_bias=use_bias,
-            kernel_initializer=keras.initializers.VarianceScaling(**HE_FAN_OUT),
-            name=f"{name}_conv",
+            name=name,
             dtype=dtype,
         ),
+        *norm_relu(name, dtype),
+    ]
+
+
+def norm_relu(name, dtype=None):
+    """Returns batch normalisation and ReLU, which a pre-activation unit begins with."""
+    return [
         keras.layers.BatchNormalization(
             momentum=0.9, epsilon=1e-5, name=f"{name}_norm", dtype=dtype
         ),
         keras.layers.ReLU(name=f"{name}_relu", dtype=dtype),
     ]
+
+
+def conv(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
+    """Returns the layers of a convolution alone.
+
+    The input is padded by `(kernel_size - 1) // 2` on every side, also when the
+    stride is 2. (`padding="same"` pads an even image with stride 2 on one side
+    only, which moves the picture by half a pixel.)
+    """
+    padded = strides > 1 and kernel_size > 1
+    layers = [
+        keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="valid" if padded else "same",
+            use_bias=use_bias,
+            kernel_initializer=keras.initializers.VarianceScaling(**HE_FAN_OUT),
+            name=f"{name}_conv",
+            dtype=dtype,
+        )
+    ]
+    if padded:
+        pad = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad", dtype=dtype)
+        layers.insert(0, pad)
     return layers
 
 

@@ -7,6 +7,7 @@ import keras
 from keras_adaptive.layers import EarlyExit, GradientScale
 from keras_adaptive.layers.conv_unit import apply, conv_unit
 from keras_adaptive.models.presets import (
+    IMAGENET_FROM,
     check_choice,
     check_image,
     check_integers,
@@ -31,7 +32,6 @@ PRESETS = {
     **{f"cifar_budgeted_{exits}": {**CIFAR, "blocks": exits} for exits in (4, 5, 6, 7, 8)},
     **{f"imagenet_step{n}": {**IMAGENET, "base": n, "step": n} for n in (4, 6, 7)},
 }
-IMAGENET_FROM = 128  # pixels: the smallest side for which `stem=None` means "imagenet"
 
 
 @with_presets(PRESETS)

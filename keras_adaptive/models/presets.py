@@ -3,6 +3,8 @@
 import functools
 import inspect
 
+IMAGENET_FROM = 128  # pixels: the smallest side for which `stem=None` means "imagenet"
+
 
 def with_presets(presets):
     """Gives a builder the argument `preset`.

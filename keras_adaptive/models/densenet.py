@@ -1,0 +1,188 @@
+"""DenseNets with early exits and gates."""
+
+import math
+
+import keras
+
+from keras_adaptive.layers import EarlyExit
+from keras_adaptive.layers.conv_unit import apply, conv, conv_unit, norm_relu
+from keras_adaptive.models.exit_positions import exit_positions
+from keras_adaptive.models.presets import (
+    IMAGENET_FROM,
+    check_choice,
+    check_image,
+    check_integers,
+    with_presets,
+)
+from keras_adaptive.training import AdaptiveModel
+
+IMAGENET_DEPTHS = {
+    121: (6, 12, 24, 16),
+    169: (6, 12, 32, 32),
+    201: (6, 12, 48, 32),
+}
+IMAGENET = {
+    "input_shape": (224, 224, 3),
+    "classes": 1000,
+    "stem": "imagenet",
+    "growth_rate": 32,
+}
+PRESETS = {
+    # MSDNet's baseline: exits after the 6th and 12th of the 16 layers of every block. The
+    # growth rate is not published; 6 comes nearest to its 3e8 operations (two a MAC).
+    "densenet_mc": {
+        "depth": 52,
+        "growth_rate": 6,
+        "bottleneck": False,
+        "reduction": 1.0,
+        "exits": (6, 12, 22, 28, 38, 44),
+    },
+    **{f"imagenet_{depth}": {**IMAGENET, "depth": depth} for depth in IMAGENET_DEPTHS},
+}
+BOTTLENECK = 4  # times the growth rate
+
+
+@with_presets(PRESETS)
+def build_densenet(
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
+    preset=None,
+    weights=None,
+    depth=100,
+    growth_rate=12,
+    reduction=0.5,
+    bottleneck=True,
+    stem=None,
+    exits=None,
+    head_channels=None,
+    gates=None,
+):
+    """Builds a densely connected network, compiled with the recipe of `build_msdnet`.
+
+    Layer `l` of a block reads all features before it: `x_l = concat(x_{l-1}, layer(x_{l-1}))`
+    with `layer` normalisation, ReLU, 3x3 convolution to `growth_rate` channels; with
+    `bottleneck`, a normalisation, ReLU and 1x1 convolution to four times as many come first.
+    Between blocks a 1x1 convolution keeps a share `reduction` of the channels and an average
+    halves the size.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        classes: Integer, the number of classes.
+        preset: Name of a published configuration; it fills the arguments left out.
+            `densenet_mc` (52 layers, seven exits), `imagenet_121`, `_169`, `_201`.
+        weights: Path of a `.weights.h5` file to load, or `None`: random.
+        depth: Integer. For small images `6 n + 4` with bottlenecks, `3 n + 4` without, of
+            three blocks of `n` layers. With the ImageNet stem 121, 169 or 201.
+        growth_rate: Integer, channels a layer adds.
+        reduction: Number from 0 (excluded) to 1.
+        bottleneck: Boolean.
+        stem: `"cifar"`: a 3x3 convolution; `"imagenet"`: 7x7 with stride 2, then pooling.
+            `None`: by the image's size, ImageNet from 128 pixels.
+        exits: Where early exits stand: `None`: only the last exit; an integer: so many exits
+            in all, after equal shares of the layers; a sequence of integers: after so many
+            dense layers; a sequence of numbers between 0 and 1: after these shares of every
+            block.
+        head_channels: Integer, channels of the two convolutions of an early exit. `None`: 64;
+            256 with the ImageNet stem.
+        gates: `None`. Gates are not in yet.
+
+    Returns:
+        An `AdaptiveModel`.
+
+    Raises:
+        ValueError: If an argument is impossible.
+
+    Example:
+
+    >>> build_densenet(depth=40).exit_costs().tolist()  # 72,364,032 + 1,320
+    [72365352.0]
+
+    References:
+        [Densely Connected Convolutional Networks (Huang et al., 2017)](
+        https://arxiv.org/abs/1608.06993);
+        [Multi-Scale Dense Networks (Huang et al., 2018)](https://arxiv.org/abs/1703.09844),
+        section 5: DenseNet with several classifiers.
+    """
+    check_image(input_shape, classes)
+    check_integers(1, growth_rate=growth_rate, depth=depth)
+    check_choice((True, False), bottleneck=bottleneck)
+    check_choice((None, "cifar", "imagenet"), stem=stem)
+    if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
+        raise ValueError(
+            f"`reduction` must be above 0 and at most 1. Received: reduction={reduction}"
+        )
+    if gates is not None:
+        raise ValueError(f"`gates` must be None: gates are not in yet. Received: gates={gates}")
+    if stem is None:
+        stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
+    if head_channels is None:
+        head_channels = 256 if stem == "imagenet" else 64
+    check_integers(1, head_channels=head_channels)
+    blocks = _blocks(depth, bottleneck, stem)
+    early = exit_positions(exits, blocks)
+
+    inputs = keras.Input(tuple(input_shape), name="image")
+    x = _stem(inputs, growth_rate, bottleneck, stem)
+    outputs, done = [], 0
+    for block, layers in enumerate(blocks):
+        if block > 0:
+            x = _transition(x, reduction, f"block_{block}_transition")
+        for i in range(layers):
+            name = f"block_{block}_layer_{i}"
+            new = apply(_dense_layer(growth_rate, bottleneck, name), x)
+            x = keras.layers.Concatenate(name=name)([x, new])
+            done += 1
+            if done in early or done == sum(blocks):
+                name = f"exit_{len(outputs)}"
+                features = apply(norm_relu(f"{name}_features"), x)
+                convolutions = (head_channels,) * 2 if done in early else ()
+                outputs.append(EarlyExit(classes, convolutions, name=name)(features))
+
+    model = AdaptiveModel(inputs, outputs, name="densenet")
+    if weights is not None:
+        model.load_weights(weights)
+    model.compile()
+    return model
+
+
+def _blocks(depth, bottleneck, stem):
+    """Returns the number of layers of every block."""
+    if stem == "imagenet":
+        if depth not in IMAGENET_DEPTHS or not bottleneck:
+            raise ValueError(
+                f"`depth` must be one of {tuple(IMAGENET_DEPTHS)}, with bottlenecks, with the "
+                f"ImageNet stem. Received: depth={depth}, bottleneck={bottleneck}"
+            )
+        return IMAGENET_DEPTHS[depth]
+    step = 6 if bottleneck else 3
+    layers, rest = divmod(depth - 4, step)
+    if rest or layers < 1:
+        raise ValueError(
+            f"`depth` must be {step} n + 4 for small images with bottleneck={bottleneck}. "
+            f"Received: depth={depth}"
+        )
+    return (layers,) * 3
+
+
+def _stem(x, growth_rate, bottleneck, stem):
+    if stem == "imagenet":
+        x = apply(conv_unit(2 * growth_rate, 7, strides=2, name="stem"), x)
+        # after a ReLU, padding with zeros is padding with minus infinity
+        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+    return apply(conv(2 * growth_rate if bottleneck else 16, 3, name="stem"), x)
+
+
+def _dense_layer(growth_rate, bottleneck, name):
+    layers = []
+    if bottleneck:
+        layers += norm_relu(f"{name}_bottleneck")
+        layers += conv(BOTTLENECK * growth_rate, 1, name=f"{name}_bottleneck")
+    return [*layers, *norm_relu(f"{name}_new"), *conv(growth_rate, 3, name=f"{name}_new")]
+
+
+def _transition(x, reduction, name):
+    kept = math.floor(reduction * x.shape[-1])
+    x = apply([*norm_relu(name), *conv(kept, 1, name=name)], x)
+    return keras.layers.AveragePooling2D(2, name=name)(x)

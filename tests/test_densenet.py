@@ -1,0 +1,52 @@
+import pytest
+from test_resnet import backbones
+
+import keras_adaptive as ka
+
+
+def test_equals_the_reference_implementations_to_the_unit(goldens):
+    for name, row in backbones(goldens, "densenet").items():
+        model = ka.build_densenet(**row["arguments"])
+        assert model.exit_costs()[-1] == row["macs"], name
+        assert model.exit_costs("params")[-1] == row["params"], name
+
+
+def test_imagenet_networks_have_their_published_size():
+    # torchvision's parameters, and multiply-accumulates at 224 pixels
+    model = ka.build_densenet(preset="imagenet_121")
+    assert model.exit_costs("params")[-1] == 7_978_856
+    assert model.exit_costs()[-1] == pytest.approx(2.834e9, rel=1e-2)
+
+
+def test_densenet_with_several_classifiers_is_that_of_msdnets_paper():
+    model = ka.build_densenet(preset="densenet_mc")
+    assert model.exits == 7
+    assert 2 * model.exit_costs()[-1] == pytest.approx(3e8, rel=0.15)
+
+
+def test_a_layer_adds_its_channels_and_a_transition_keeps_a_share():
+    model = ka.build_densenet((8, 8, 1), depth=16, growth_rate=2, reduction=0.5)
+    shapes = [model.get_layer(f"block_0_layer_{i}").output.shape[-1] for i in range(2)]
+    assert shapes == [6, 8]
+    assert tuple(model.get_layer("block_1_transition").output.shape[1:]) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth": 41},
+        {"depth": 4},
+        {"depth": 42, "bottleneck": False},
+        {"growth_rate": 0},
+        {"reduction": 0},
+        {"reduction": 1.5},
+        {"bottleneck": "no"},
+        {"stem": "imagenet", "depth": 100},
+        {"exits": 0},
+        {"gates": "layer"},
+        {"input_shape": (32, 32)},
+    ],
+)
+def test_refuses_impossible_arguments(wrong):
+    with pytest.raises(ValueError, match="Received: "):
+        ka.build_densenet(**wrong)
