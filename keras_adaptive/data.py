@@ -17,6 +17,7 @@ import tensorflow as tf
 
 SPLITS = ("train", "calibrate", "test")
 PAD = 4  # pixels, for augmentation; of a 32-pixel image, and in proportion
+AUGMENTATIONS = (None, "pad_crop_flip", "resized_crop_flip")
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,50 @@ class Splits:
         mean, std = np.float32(self.mean), np.float32(self.std)
         return (tf.cast(images, tf.float32) / 255.0 - mean) / std
 
-    def batches(self, split, batch_size=64, *, training=False, seed=0):
+    def batches(
+        self, split, batch_size=64, *, training=False, augmentation="pad_crop_flip", seed=0
+    ):
         """Returns standardised batches for `fit`, `evaluate` or `predict`.
 
         Args:
             split: `"train"`, `"calibrate"` or `"test"`.
             batch_size: Integer.
-            training: Boolean: shuffled anew each epoch, and augmented: padded by an
-                eighth of the size, cropped at random, and mirrored where `flips`.
+            training: Boolean: shuffled anew each epoch, and augmented.
+            augmentation: `"pad_crop_flip"`: padded by an eighth of the size, cropped at
+                random, and mirrored where `flips`; `"resized_crop_flip"`: a random part
+                of 8 to 100 % of the area, resized, and mirrored likewise; `None`: as the
+                images are.
             seed: Integer, of shuffling.
         """
+        if augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"`augmentation` must be one of {AUGMENTATIONS}. "
+                f"Received: augmentation={augmentation}"
+            )
         dataset = _split(self, split)
         if training:
             dataset = dataset.cache().shuffle(min(self.size(split), 50_000), seed=seed)
-            dataset = dataset.map(self._augment, num_parallel_calls=tf.data.AUTOTUNE)
+            if augmentation is not None:
+                change = getattr(self, f"_{augmentation}")
+                dataset = dataset.map(change, num_parallel_calls=tf.data.AUTOTUNE)
         dataset = dataset.batch(batch_size)
         dataset = dataset.map(lambda x, y: (self.standardise(x), y), num_parallel_calls=2)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
-    def _augment(self, image, label):
+    def _resized_crop_flip(self, image, label):
+        height, width, _ = self.input_shape
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((1, 0, 4)),
+            area_range=(0.08, 1.0),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.image.resize(tf.slice(image, begin, size), (height, width))
+        image = tf.cast(tf.round(image), tf.uint8)
+        return (tf.image.random_flip_left_right(image) if self.flips else image), label
+
+    def _pad_crop_flip(self, image, label):
         height, width, channels = self.input_shape
         pad = [round(PAD * n / 32) for n in (height, width)]
         image = tf.pad(image, [[pad[0]] * 2, [pad[1]] * 2, [0, 0]])

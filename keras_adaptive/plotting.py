@@ -1,5 +1,7 @@
 """Pictures. Each function draws on matplotlib axes and returns them."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -39,6 +41,49 @@ def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
         ax.legend(fontsize="x-small", loc="upper left")
     axes[0].set_ylabel("share right")
     return axes
+
+
+def exit_history(history, metric="accuracy", *, ax=None):
+    """Draws a metric of every exit over the epochs.
+
+    Args:
+        history: What `fit` returned with an `ExitHistory` among its callbacks, or the
+            dictionary in it, or the path of the file `keras.callbacks.CSVLogger` wrote.
+        metric: String. Training is drawn dotted, validation, if there is one, solid.
+        ax: Matplotlib axes to draw on. `None`: new ones.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the history has no such metric of an exit.
+    """
+    if isinstance(history, (str, Path)):
+        table = np.genfromtxt(history, delimiter=",", names=True)
+        history = {name: np.atleast_1d(table[name]) for name in table.dtype.names}
+    history = getattr(history, "history", history)
+    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    exits = 0
+    while f"exit_{exits}_{metric}" in history:
+        exits += 1
+    if not exits:
+        raise ValueError(
+            f"`history` must hold exit_0_{metric}: train with the callback ExitHistory. "
+            f"Received: {sorted(history)}"
+        )
+    for k in range(exits):
+        colour = plt.get_cmap("viridis")(k / max(exits, 2))
+        for prefix, style in (("", ":"), ("val_", "-")):
+            values = history.get(f"{prefix}exit_{k}_{metric}")
+            if values is not None:
+                label = f"{prefix.replace('val_', 'validation, ')}exit {k}"
+                epochs = np.arange(1, len(values) + 1)
+                ax.plot(epochs, values, style, marker=".", color=colour, label=label)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(metric)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="x-small")
+    return ax
 
 
 def accuracy_cost_curve(curve, *, ax=None, unit="MACs", label="leaving early"):

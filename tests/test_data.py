@@ -105,3 +105,21 @@ def test_rejects_what_is_no_data(tmp_path):
 def test_rejects_unknown_split(digits):
     with pytest.raises(ValueError, match="Received: split=validation"):
         digits.size("validation")
+
+
+def test_augmentations_keep_size_and_kind(digits):
+    for augmentation in data.AUGMENTATIONS:
+        batches = digits.batches("train", 8, training=True, augmentation=augmentation)
+        images, labels = next(iter(batches))
+        assert images.shape == (8, 8, 8, 1)
+        assert labels.shape == (8,)
+        assert np.isfinite(images).all()
+    with pytest.raises(ValueError, match="`augmentation` must be one of.*Received: .*spin"):
+        digits.batches("train", training=True, augmentation="spin")
+
+
+def test_without_augmentation_training_images_are_as_they_are(digits):
+    x, _ = digits.arrays("train")
+    plain = digits.batches("train", 64, training=True, augmentation=None)
+    known = {image.tobytes() for image in x}
+    assert all(image.tobytes() in known for image in next(iter(plain))[0].numpy())

@@ -38,3 +38,21 @@ def test_reliability_shows_every_exit_before_and_after(calibration):
         assert first.get_label() == f"as trained, ECE {100 * error:.1f} %"
         assert second.get_label().startswith("with temperature")
     matplotlib.pyplot.close(axes[0].figure)
+
+
+def test_exit_history_draws_every_exit_from_fit_or_from_its_file(tmp_path):
+    logs = {f"{p}exit_{k}_accuracy": [0.1, 0.2 + 0.1 * k] for p in ("", "val_") for k in range(3)}
+    ax = ka.plotting.exit_history({"loss": [2.0, 1.0], **logs})
+    lines = {line.get_label(): line.get_ydata().tolist() for line in ax.get_lines()}
+    assert lines["validation, exit 2"] == [0.1, 0.4]
+    assert len(lines) == 6
+    path = tmp_path / "history.csv"
+    rows = zip(*logs.values(), strict=True)
+    path.write_text("\n".join([",".join(logs), *(",".join(map(str, row)) for row in rows)]))
+    again = ka.plotting.exit_history(path).get_lines()
+    assert {line.get_label(): line.get_ydata().tolist() for line in again} == lines
+
+
+def test_exit_history_needs_the_exits():
+    with pytest.raises(ValueError, match="ExitHistory.*Received: .'loss'"):
+        ka.plotting.exit_history({"loss": [1.0]})

@@ -196,3 +196,42 @@ def test_rejects_what_the_regime_cannot_use(data):
     endless = ordered(data).repeat()
     with pytest.raises(ValueError, match="`train` must be of known size"):
         ka.training.fit(dense_net(), endless, epochs=1)
+
+
+def test_data_in_splits_is_batched_and_augmented_as_the_recipe_says(digits, monkeypatch):
+    asked = {}
+    batches = type(digits).batches
+
+    def spy(self, *args, **how):
+        asked.update(how, args=args)
+        return batches(self, *args, **how)
+
+    monkeypatch.setattr(type(digits), "batches", spy)
+    recipe = Recipe(batch_size=256, schedule="cosine", augmentation=None)
+    model = ka.training.fit(dense_net(), digits, recipe=recipe, epochs=1, seed=3, verbose=0)
+    assert asked == {"args": ("train", 256), "training": True, "augmentation": None, "seed": 3}
+    assert int(model.optimizer.iterations) == -(-digits.size("train") // 256)
+
+
+@pytest.mark.parametrize("regime", ["joint", "mixed"])
+def test_mixed_precision_is_there_while_learning_and_gone_afterwards(data, regime):
+    seen = []
+
+    class See(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            layers = [self.model.get_layer(name) for name in ("dense_1", "norm_0")]
+            head = self.model.get_layer("exit_0").logits
+            seen.append([layer.compute_dtype for layer in (*layers, head)])
+
+    model = dense_net()
+    model.compile()
+    recipe = Recipe(learning_rate=0.02, batch_size=16, schedule="cosine", mixed_precision=True)
+    before = model.evaluate(*data, verbose=0, return_dict=True)["loss"]
+    fitted = ka.training.fit(
+        model, data, regime=regime, epochs=6, recipe=recipe, callbacks=[See()], verbose=0
+    )
+    assert seen[0] == ["bfloat16", "bfloat16", "float32"]
+    assert all(row == seen[0] for row in seen)
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+    assert {v.dtype for v in model.variables} == {"float32"}
+    assert fitted.evaluate(*data, verbose=0, return_dict=True)["loss"] < before

@@ -10,7 +10,7 @@ WARM_UP = 0.3  # of the steps of a one-cycle schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long to train with which learning rate.
+    """How a network is trained: how long, with which learning rate, on which images.
 
     Args:
         learning_rate: Number, the highest.
@@ -24,6 +24,10 @@ class Recipe:
         weight_decay: Number, the L2 coefficient of the paper, added to the gradient before
             the momentum. Keras takes its own off after it, so it is passed on divided by
             `1 - momentum`, which comes to the same.
+        augmentation: What is done to the training images where the data is a `data.Splits`;
+            see `data.Splits.batches`.
+        mixed_precision: Boolean, whether layers compute in bfloat16 while they learn. Weights
+            and logits stay float32, and the trained network computes in float32 as before.
 
     Example:
 
@@ -39,6 +43,8 @@ class Recipe:
     drops: tuple = (0.5, 0.75)
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    augmentation: str | None = "pad_crop_flip"
+    mixed_precision: bool = False
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
@@ -74,5 +80,7 @@ class Recipe:
 
 RECIPES = {
     "cifar": Recipe(),
-    "imagenet": Recipe(epochs=90, batch_size=256, drops=(1 / 3, 2 / 3)),
+    "imagenet": Recipe(
+        epochs=90, batch_size=256, drops=(1 / 3, 2 / 3), augmentation="resized_crop_flip"
+    ),
 }

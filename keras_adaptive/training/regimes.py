@@ -64,7 +64,8 @@ def fit(
 
     Args:
         model: An `AdaptiveModel`. For `"imta"` its heads must be `EarlyExit`s.
-        train: Tuple `(x, y)`, or a `tf.data.Dataset` of batches.
+        train: Tuple `(x, y)`; or a `tf.data.Dataset` of batches; or a `data.Splits`, whose
+            train split is batched, shuffled and augmented as the recipe says.
         validation: The same, or `None`.
         regime: One of the names above.
         epochs: Integer, of all phases together. `None`: the recipe's.
@@ -104,6 +105,14 @@ def fit(
                 f"`recipe` must be one of {tuple(RECIPES)} or a Recipe. Received: recipe={recipe}"
             )
         recipe = RECIPES[recipe]
+    if hasattr(train, "batches"):
+        train = train.batches(
+            "train",
+            recipe.batch_size,
+            training=True,
+            augmentation=recipe.augmentation,
+            seed=seed or 0,
+        )
     epochs = recipe.epochs if epochs is None else epochs
     phases = 1 if regime == "joint" else 2
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
@@ -222,6 +231,9 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     frozen = [leaf for leaf in _leaves(model) if id(leaf) not in learning and leaf.trainable]
     for leaf in frozen:
         leaf.trainable = False
+    precisions = [(leaf, leaf.dtype_policy) for leaf in _leaves(model)]
+    if recipe.mixed_precision:
+        _compute_in_bfloat16(model)
     # what BackupAndRestore set here in an earlier phase would skip epochs of this one
     model._initial_epoch = None
     model.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **phase.compile)
@@ -238,10 +250,21 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     )
     for leaf in frozen:
         leaf.trainable = True
+    for leaf, policy in precisions:
+        leaf.dtype_policy = policy
     if backup is not None:
         model.save_weights(backup / "done.weights.h5")
         done = {"phase": phase.name, "epochs": epochs}
         write_whole(backup / "done.json", json.dumps(done) + "\n")
+
+
+def _compute_in_bfloat16(model):
+    """Lets every layer compute in bfloat16 but those that give logits."""
+    heads = [logits._keras_history.operation for logits in model.outputs]
+    exact = {id(getattr(head, "logits", head)) for head in heads}
+    for leaf in _leaves(model):
+        if id(leaf) not in exact:
+            leaf.dtype_policy = "mixed_bfloat16"
 
 
 def _leaves(layer):
