@@ -1,4 +1,4 @@
-"""What leaving at each exit costs: multiply-accumulates, reference FLOPs, parameters.
+"""What leaving at each exit costs: multiply-accumulates, energy, parameters.
 
 A network's cost is the sum over the operations that are executed. Composite
 layers are opened by calling them symbolically, so a layer needs no code of its
@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from keras_adaptive import graph
+from keras_adaptive.energy import EnergyModel
 
-UNITS = ("macs", "reference_flops", "params")
+UNITS = ("macs", "reference_flops", "params", "energy")  # or an EnergyModel
 BLOCK = re.compile(r"block_(\d+)_layer_\d+_scale_\d+")
 
 FREE = (
@@ -56,6 +57,8 @@ TRANSPOSED = (
     keras.layers.Conv3DTranspose,
 )
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+WEIGHTED = (*KERNELS, *TRANSPOSED, *SEPARABLE, keras.layers.Dense)
+LEAVES = (*WEIGHTED, keras.layers.LSTMCell)
 POOLS = (
     keras.layers.MaxPooling1D,
     keras.layers.MaxPooling2D,
@@ -97,11 +100,15 @@ def node_cost(node, unit):
 
     Args:
         node: A node of a functional graph.
-        unit: `"macs"` or `"reference_flops"`.
+        unit: `"macs"`, `"reference_flops"`, `"energy"` or an `EnergyModel`.
 
     Raises:
         ValueError: If the operation cannot be counted, named.
     """
+    if unit == "energy":
+        unit = EnergyModel()
+    if isinstance(unit, EnergyModel):
+        return _node_energy(node, unit)
     layer = node.operation
     inputs, outputs = node.input_tensors, node.outputs
     everything = unit == "reference_flops"
@@ -114,6 +121,8 @@ def node_cost(node, unit):
         return _positions(layer, outputs[0]) * kernels
     if isinstance(layer, KERNELS):
         return _positions(layer, outputs[0]) * math.prod(layer.kernel.shape)
+    if isinstance(layer, keras.layers.LSTMCell):
+        return math.prod(layer.kernel.shape) + math.prod(layer.recurrent_kernel.shape)
     if isinstance(layer, keras.layers.Dense):
         rows = _size(outputs[0]) // layer.units
         bias = layer.units if everything and layer.use_bias else 0
@@ -140,6 +149,23 @@ def node_cost(node, unit):
             f"Received: operation {layer.name!r} of type {type(layer).__name__}"
         )
     return 0  # element by element, or moving data
+
+
+def _node_energy(node, model):
+    """The energy of one call: that of its layers with weights, wherever they are inside."""
+    layer = node.operation
+    if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
+        inner = graph.nodes_between(layer.inputs, layer.outputs)
+        return sum(node_cost(each, model) for each in inner)
+    composite = isinstance(layer, keras.layers.Layer) and not isinstance(layer, LEAVES)
+    if composite and list(layer._flatten_layers(include_self=False)):
+        return _opened_cost(node, model)
+    macs = node_cost(node, "macs")
+    if not macs:
+        return 0.0
+    numbers = sum(_size(tensor) for tensor in (*node.input_tensors, *node.outputs))
+    weights = sum(math.prod(weight.shape) for weight in layer.weights)
+    return model.energy(macs, numbers + weights)
 
 
 def _opened_cost(node, unit):
@@ -194,18 +220,19 @@ def exit_costs(inputs, exits, unit="macs", lazy=True):
             `"reference_flops"`: as the public MSDNet implementation counts: MACs,
             plus one a ReLU element, plus the pooling window a pooled element,
             plus the biases of dense layers. `"params"`: parameters, without
-            batch statistics.
+            batch statistics. `"energy"`, or an `EnergyModel`: see there.
         lazy: Boolean. True: only what this exit or an earlier one needs.
             False: blocks are computed whole, every scale, needed yet or not.
 
     Returns:
-        Float array `(exits,)`, for one sample.
+        Float array `(exits,)`, for one sample; of a network with gates, with all of them
+        open: the most that a sample can cost.
 
     Raises:
         ValueError: If the unit is unknown or an operation cannot be counted.
     """
-    if unit not in UNITS:
-        raise ValueError(f"`unit` must be one of {UNITS}. Received: unit={unit}")
+    if not isinstance(unit, EnergyModel) and unit not in UNITS:
+        raise ValueError(f"`unit` must be one of {UNITS}, or an EnergyModel. Received: unit={unit}")
     stages = graph.split(inputs, exits)
     groups = [s.nodes for s in stages] if lazy else _stages_with_whole_blocks(stages)
     if unit == "params":

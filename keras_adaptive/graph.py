@@ -92,11 +92,12 @@ def split(inputs, exits):
     return stages[::-1]
 
 
-def _rebuild(nodes, takes, gives, name):
+def _rebuild(nodes, takes, gives, name, skipping=None):
     """Returns a model of some nodes: `takes` to `gives`, with the same layers.
 
     Keras can cut a model at inner tensors itself, but not where one of them is also
-    an output, or is an output twice.
+    an output, or is an output twice. With `skipping`, gated blocks are replaced by what
+    leaves their work out in that way.
     """
     tensors = {
         id(t): keras.Input(batch_shape=t.shape, dtype=t.dtype, name=f"{name}_input_{i}")
@@ -105,30 +106,49 @@ def _rebuild(nodes, takes, gives, name):
     inputs = list(tensors.values())
     for node in nodes:
         args, kwargs = node.arguments.fill_in(tensors)
-        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        operation = node.operation
+        if skipping is not None and hasattr(operation, "skipping"):
+            operation = operation.skipping(skipping)
+        outputs = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
     return ListModel(inputs, [tensors[id(t)] for t in gives], name=name)
 
 
-def stage_models(inputs, exits):
+def model_of(inputs, outputs):
+    """Returns the model of any inner tensors, with the same layers."""
+    return _rebuild(nodes_between(inputs, outputs), list(inputs), outputs, "inner")
+
+
+def stage_models(inputs, exits, skipping=None):
     """Returns one model a stage, so made that they can be chained.
 
     The first takes the network's inputs; each gives `[logits, *features]`; each
     later one takes the list of features of the one before. A tensor that is read
     two stages later passes through the stage between unchanged.
+
+    Args:
+        inputs: List of the network's symbolic inputs.
+        exits: List of symbolic logits, from the first exit to the last.
+        skipping: How gated blocks are left out where their gate is closed: `"gather"`,
+            `"cond"` (for batches of one), or `None`: computed and not used.
     """
     stages = split(inputs, exits)
     models, carried = [], list(inputs)
     for i, stage in enumerate(stages):
         wanted = {id(tensor) for later in stages[i + 1 :] for tensor in later.takes}
         onward = [tensor for tensor in carried + stage.gives if id(tensor) in wanted]
-        models.append(_rebuild(stage.nodes, carried, [stage.logits, *onward], f"stage_{i}"))
+        models.append(
+            _rebuild(stage.nodes, carried, [stage.logits, *onward], f"stage_{i}", skipping)
+        )
         carried = onward
     return models
 
 
-def lean_models(inputs, exits):
+def lean_models(inputs, exits, skipping=None):
     """Returns one model a stage, each reading and giving only what it must.
+
+    Args:
+        inputs, exits, skipping: As in `stage_models`.
 
     Returns:
         List of `(model, takes, gives)`. The model maps the tensors called `takes`
@@ -142,7 +162,13 @@ def lean_models(inputs, exits):
             names[id(tensor)] = f"features_{len(names) - len(inputs)}"
         models.append(
             (
-                _rebuild(stage.nodes, stage.takes, [stage.logits, *stage.gives], f"stage_{i}"),
+                _rebuild(
+                    stage.nodes,
+                    stage.takes,
+                    [stage.logits, *stage.gives],
+                    f"stage_{i}",
+                    skipping,
+                ),
                 [names[id(tensor)] for tensor in stage.takes],
                 [names[id(tensor)] for tensor in stage.gives],
             )

@@ -43,7 +43,7 @@ def test_a_layer_adds_its_channels_and_a_transition_keeps_a_share():
         {"bottleneck": "no"},
         {"stem": "imagenet", "depth": 100},
         {"exits": 0},
-        {"gates": "layer"},
+        {"gates": "layers"},
         {"input_shape": (32, 32)},
     ],
 )

@@ -27,6 +27,16 @@ LAYERS = {
         {"classes": 10, "collaboration": "dense", "stop_gradient": False},
         [(2, 8, 8, 16), (2, 10)],
     ),
+    "SkipGate": (layers.SkipGate, {"units": 4}, [(2, 8, 8, 3)]),
+    "SkipGate-projected": (layers.SkipGate, {"units": 4}, [(2, 4)]),
+    "SkipGate-feedforward": (layers.SkipGate, {"kind": "feedforward"}, [(2, 8, 8, 3)]),
+    "SkipGate-deep": (layers.SkipGate, {"kind": "feedforward_deep"}, [(2, 8, 8, 3)]),
+    "ChannelGate": (layers.ChannelGate, {"channels": 5}, [(2, 8, 8, 3)]),
+    "ChannelGate-light": (
+        layers.ChannelGate,
+        {"channels": 5, "bottleneck": 4},
+        [(2, 8, 8, 3)],
+    ),
     "GradientScale": (layers.GradientScale, {"scale": 0.5}, [(2, 8, 8, 3)]),
 }
 

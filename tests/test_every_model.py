@@ -44,6 +44,14 @@ MODELS = {
         ka.build_densenet,
         {**IMAGE, "depth": 16, "growth_rate": 2, "exits": 3, "head_channels": 4},
     ),
+    "resnet-gates": (
+        ka.build_resnet,
+        {**IMAGE, "depth": 14, "width": 0.25, "exits": 2, "head_channels": 4, "gates": "both"},
+    ),
+    "densenet-gates": (
+        ka.build_densenet,
+        {**IMAGE, "depth": 16, "growth_rate": 2, "exits": 2, "gates": "layer"},
+    ),
     "densenet-plain": (
         ka.build_densenet,
         {**IMAGE, "depth": 10, "growth_rate": 2, "bottleneck": False, "exits": (1, 4)},

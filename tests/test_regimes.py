@@ -235,3 +235,62 @@ def test_mixed_precision_is_there_while_learning_and_gone_afterwards(data, regim
     assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
     assert {v.dtype for v in model.variables} == {"float32"}
     assert fitted.evaluate(*data, verbose=0, return_dict=True)["loss"] < before
+
+
+def gated_net(exits=2):
+    keras.utils.set_random_seed(0)
+    return ka.build_resnet(
+        (8, 8, 1), 10, depth=8, width=0.25, exits=exits, gates="both", head_channels=4
+    )
+
+
+def test_gated_goes_from_the_network_to_the_gates_to_both_to_the_exits(data):
+    states = []
+
+    class See(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            gates = [x for x in self.model._flatten_layers() if hasattr(x, "forced")]
+            states.append({gate.forced for gate in gates})
+
+    model, watch = gated_net(), Watch()
+    loss = ka.training.GateLoss(weight=0.1)
+    ka.training.fit(
+        model,
+        data,
+        regime="gated",
+        epochs=4,
+        recipe=RECIPE,
+        gate_loss=loss,
+        callbacks=[watch, See()],
+        verbose=0,
+    )
+    base, warm_up, gates, exits = (watch.changed(i) for i in range(4))
+    of_gates = {path for path in watch.phases[0][0] if "gate/" in path or "projection" in path}
+    early_head = {path for path in watch.phases[0][0] if "exit_0" in path}
+    assert of_gates
+    assert early_head
+    assert base.isdisjoint(of_gates | early_head)
+    assert warm_up <= of_gates
+    assert warm_up
+    assert gates.isdisjoint(early_head)
+    assert gates & of_gates
+    assert exits & early_head
+    assert states == [{True}, {None}, {None}, {None}]
+    assert all(gate.forced is None for gate in model._flatten_layers() if hasattr(gate, "forced"))
+    assert all(layer.trainable for layer in model._flatten_layers())
+
+
+@pytest.mark.parametrize(("epochs", "phases"), [(4, 4), (3, 3), (10, 4), (2, 2), (9, 1)])
+def test_epochs_are_shared_out_whole(epochs, phases):
+    for share in (0.01, 0.5, 0.99):
+        lengths = regimes._lengths(epochs, phases, share)
+        assert len(lengths) == phases
+        assert sum(lengths) == epochs
+        assert min(lengths) >= 1
+
+
+def test_gated_needs_gates_and_gate_loss_needs_gated(data):
+    with pytest.raises(ValueError, match="`model` must have gates.*Received: no gates"):
+        ka.training.fit(dense_net(), data, regime="gated", epochs=4)
+    with pytest.raises(ValueError, match="`gate_loss` is of the regime.*Received: regime=joint"):
+        ka.training.fit(dense_net(), data, epochs=4, gate_loss=ka.training.GateLoss())

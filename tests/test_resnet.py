@@ -87,7 +87,7 @@ def test_a_block_is_its_formula(rng, style):
         {"stem": "imagenet", "depth": 18, "style": "pre"},
         {"exits": 100},
         {"head_channels": 0},
-        {"gates": "layer"},
+        {"gates": "layers"},
         {"classes": 1},
         {"preset": "resnet_99"},
     ],

@@ -1,6 +1,9 @@
 """The layers an adaptive network is made of."""
 
+from keras_adaptive.layers.channel_gate import ChannelGate as ChannelGate
 from keras_adaptive.layers.early_exit import EarlyExit as EarlyExit
+from keras_adaptive.layers.gated_block import GatedBlock as GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale as GradientScale
+from keras_adaptive.layers.skip_gate import SkipGate as SkipGate
 
-__all__ = ["EarlyExit", "GradientScale"]
+__all__ = ["ChannelGate", "EarlyExit", "GatedBlock", "GradientScale", "SkipGate"]

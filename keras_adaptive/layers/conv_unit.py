@@ -70,8 +70,23 @@ def conv(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
     return layers
 
 
-def apply(layers, x):
-    """Applies layers one after the other."""
+def apply(layers, x, kept=None, training=None):
+    """Applies layers one after the other.
+
+    Args:
+        layers: List of layers.
+        x: The first one's input.
+        kept: `None`, or booleans `(batch,)`: the images that normalisations go by.
+        training: As in `keras.layers.Layer`.
+    """
     for layer in layers:
-        x = layer(x)
+        if isinstance(layer, keras.layers.BatchNormalization) and kept is not None:
+            everywhere = keras.ops.shape(x)[:-1]
+            mask = keras.ops.reshape(kept, (-1,) + (1,) * (len(x.shape) - 2))
+            x = layer(x, training=training, mask=keras.ops.broadcast_to(mask, everywhere))
+            x = keras.ops.reshape(x, keras.ops.shape(x))  # Keras would hand the mask on
+        elif training is not None and isinstance(layer, keras.layers.BatchNormalization):
+            x = layer(x, training=training)
+        else:
+            x = layer(x)
     return x

@@ -7,6 +7,7 @@ import keras
 from keras_adaptive.layers import EarlyExit
 from keras_adaptive.layers.conv_unit import apply, conv, conv_unit, norm_relu
 from keras_adaptive.models.exit_positions import exit_positions
+from keras_adaptive.models.gating import Gating
 from keras_adaptive.models.presets import (
     IMAGENET_FROM,
     check_choice,
@@ -64,7 +65,7 @@ def build_densenet(
     with `layer` normalisation, ReLU, 3x3 convolution to `growth_rate` channels; with
     `bottleneck`, a normalisation, ReLU and 1x1 convolution to four times as many come first.
     Between blocks a 1x1 convolution keeps a share `reduction` of the channels and an average
-    halves the size.
+    halves the size. With gates, a skipped layer gives what the layer before it gave.
 
     Args:
         input_shape: `(height, width, channels)`.
@@ -85,7 +86,9 @@ def build_densenet(
             block.
         head_channels: Integer, channels of the two convolutions of an early exit. `None`: 64;
             256 with the ImageNet stem.
-        gates: `None`. Gates are not in yet.
+        gates: What is skipped where an image does not need it: `None`: nothing; `"layer"`:
+            whole layers, as one recurrent `SkipGate` decides; `"channel"`: channels, as a
+            `ChannelGate` a layer decides; `"both"`. A block's first layer has no gate.
 
     Returns:
         An `AdaptiveModel`.
@@ -99,6 +102,7 @@ def build_densenet(
     [72365352.0]
 
     References:
+        [Dual Dynamic Inference (Wang et al., 2019)](https://arxiv.org/abs/1907.04523);
         [Densely Connected Convolutional Networks (Huang et al., 2017)](
         https://arxiv.org/abs/1608.06993);
         [Multi-Scale Dense Networks (Huang et al., 2018)](https://arxiv.org/abs/1703.09844),
@@ -112,8 +116,6 @@ def build_densenet(
         raise ValueError(
             f"`reduction` must be above 0 and at most 1. Received: reduction={reduction}"
         )
-    if gates is not None:
-        raise ValueError(f"`gates` must be None: gates are not in yet. Received: gates={gates}")
     if stem is None:
         stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
     if head_channels is None:
@@ -122,15 +124,21 @@ def build_densenet(
     blocks = _blocks(depth, bottleneck, stem)
     early = exit_positions(exits, blocks)
 
+    gating = Gating(gates)
     inputs = keras.Input(tuple(input_shape), name="image")
     x = _stem(inputs, growth_rate, bottleneck, stem)
     outputs, done = [], 0
     for block, layers in enumerate(blocks):
         if block > 0:
             x = _transition(x, reduction, f"block_{block}_transition")
+        new = None
         for i in range(layers):
             name = f"block_{block}_layer_{i}"
-            new = apply(_dense_layer(growth_rate, bottleneck, name), x)
+            layer = _dense_layer(growth_rate, bottleneck, name)
+            if gating.any and i > 0:  # a skipped layer repeats the one before
+                new = gating.block(x, new, layer, "replace", name, 2 * growth_rate)
+            else:
+                new = apply(layer, x)
             x = keras.layers.Concatenate(name=name)([x, new])
             done += 1
             if done in early or done == sum(blocks):

@@ -5,6 +5,7 @@ import keras
 from keras_adaptive.layers import EarlyExit
 from keras_adaptive.layers.conv_unit import apply, conv, conv_unit, norm_relu
 from keras_adaptive.models.exit_positions import exit_positions
+from keras_adaptive.models.gating import Gating
 from keras_adaptive.models.presets import (
     IMAGENET_FROM,
     check_choice,
@@ -57,6 +58,9 @@ def build_resnet(
     begins, a 1x1 convolution with stride 2 comes first, and is followed by blocks of equal
     width.
 
+    With gates, a skipped block hands on its shortcut (where a stage begins that is the
+    convolution with stride 2, which is always computed).
+
     Networks for small images have three stages of `(depth - 2) // 6` blocks with 16, 32 and
     64 channels. Networks with the ImageNet stem have four stages from 64 channels on, of
     the published depths; from depth 50 on a block is a bottleneck.
@@ -81,7 +85,9 @@ def build_resnet(
         head_channels: Integer, channels of the two convolutions of an early exit. `None`:
             as many as the last stage of small images has: `64 * width`; 256 with the
             ImageNet stem.
-        gates: `None`. Gates are not in yet.
+        gates: What is skipped where an image does not need it: `None`: nothing; `"layer"`:
+            whole blocks, as one recurrent `SkipGate` decides; `"channel"`: channels, as a
+            `ChannelGate` a block decides; `"both"`. The first block has no gate.
 
     Returns:
         An `AdaptiveModel`.
@@ -99,6 +105,7 @@ def build_resnet(
 
     References:
         [SkipNet (Wang et al., 2018)](https://arxiv.org/abs/1711.09485);
+        [Dual Dynamic Inference (Wang et al., 2019)](https://arxiv.org/abs/1907.04523);
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368);
         [Multi-Scale Dense Networks (Huang et al., 2018)](https://arxiv.org/abs/1703.09844),
@@ -110,8 +117,6 @@ def build_resnet(
     check_choice((None, "cifar", "imagenet"), stem=stem)
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not width > 0:
         raise ValueError(f"`width` must be a positive number. Received: width={width}")
-    if gates is not None:
-        raise ValueError(f"`gates` must be None: gates are not in yet. Received: gates={gates}")
     if head_channels is not None:
         check_integers(1, head_channels=head_channels)
     if stem is None:
@@ -123,6 +128,7 @@ def build_resnet(
         head_channels = 256 if stem == "imagenet" else channels[-1]
     early = exit_positions(exits, stages)
 
+    gating = Gating(gates)
     inputs = keras.Input(tuple(input_shape), name="image")
     x = _stem(inputs, channels[0], stem, style)
     outputs = []
@@ -130,8 +136,12 @@ def build_resnet(
     for done, (stage, block) in enumerate(places, start=1):
         strides = 2 if stage > 0 and block == 0 else 1
         name = f"stage_{stage}_block_{block}"
-        make = _pre_block if style == "pre" else _post_block
-        x = make(x, channels[stage], strides, bottleneck, name)
+        if style == "pre":
+            parts = _pre_block(x, channels[stage], strides, name)
+        else:
+            parts = _post_block(x, channels[stage], strides, bottleneck, name)
+        gated = gating.any and done > 1  # the first block is always computed
+        x = gating.block(*parts, name) if gated else _plain_block(*parts, name)
         if done in early or done == len(places):
             name = f"exit_{len(outputs)}"
             features = apply(norm_relu(f"{name}_features"), x) if style == "pre" else x
@@ -173,6 +183,9 @@ def _stem(x, channels, stem, style):
     return apply(make(channels, 3, name="stem"), x)
 
 
+# A block's parts: input of the branch, shortcut, branch, how they are merged.
+
+
 def _post_block(x, channels, strides, bottleneck, name):
     if bottleneck:
         branch = [
@@ -190,11 +203,10 @@ def _post_block(x, channels, strides, bottleneck, name):
     if strides > 1 or x.shape[-1] != channels:
         unit = conv_unit(channels, 1, strides=strides, name=f"{name}_shortcut")[:-1]
         shortcut = apply(unit, x)
-    x = keras.layers.Add(name=f"{name}_add")([shortcut, apply(branch, x)])
-    return keras.layers.ReLU(name=name)(x)
+    return x, shortcut, branch, "add_relu"
 
 
-def _pre_block(x, channels, strides, bottleneck, name):
+def _pre_block(x, channels, strides, name):
     if strides > 1:
         x = apply(conv(channels, 1, strides=strides, name=f"{name}_projection"), x)
     branch = [
@@ -203,4 +215,9 @@ def _pre_block(x, channels, strides, bottleneck, name):
         *norm_relu(f"{name}_1"),
         *conv(channels, 3, name=f"{name}_1"),
     ]
-    return keras.layers.Add(name=name)([x, apply(branch, x)])
+    return x, x, branch, "add"
+
+
+def _plain_block(x, shortcut, branch, merge, name):
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, apply(branch, x)])
+    return keras.layers.ReLU(name=name)(x) if merge == "add_relu" else x

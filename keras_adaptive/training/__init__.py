@@ -4,6 +4,7 @@ from keras_adaptive.training.adaptive_model import AdaptiveModel as AdaptiveMode
 from keras_adaptive.training.adaptive_model import default_optimizer as default_optimizer
 from keras_adaptive.training.distillation import Distillation as Distillation
 from keras_adaptive.training.exit_weights import exit_weights as exit_weights
+from keras_adaptive.training.gate_loss import GateLoss as GateLoss
 from keras_adaptive.training.gradient_equilibrium import (
     gradient_equilibrium as gradient_equilibrium,
 )

@@ -5,7 +5,10 @@ import numpy as np
 
 from keras_adaptive import costs, graph
 from keras_adaptive.calibration import calibrate
+from keras_adaptive.gated_costs import gated_costs
+from keras_adaptive.layers import GatedBlock
 from keras_adaptive.training.distillation import Distillation
+from keras_adaptive.training.gate_loss import GateLoss
 
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
 
@@ -64,6 +67,7 @@ class AdaptiveModel(graph.ListModel):
         super().__init__(inputs, list(outputs), name=name, **kwargs)
         self.exit_weights = None
         self.distillation = None
+        self.gate_loss = None
 
     @property
     def exits(self):
@@ -77,6 +81,7 @@ class AdaptiveModel(graph.ListModel):
         metrics=("accuracy",),
         exit_weights=None,
         distillation=None,
+        gate_loss=None,
         **kwargs,
     ):
         """Configures training. One loss and one list of metrics serve every exit.
@@ -93,6 +98,7 @@ class AdaptiveModel(graph.ListModel):
             exit_weights: Sequence of one number an exit, the weights of the sum.
                 `None`: 1 each.
             distillation: A `training.Distillation`, or `None`.
+            gate_loss: A `training.GateLoss` for a network with gates, or `None`.
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
@@ -117,6 +123,14 @@ class AdaptiveModel(graph.ListModel):
             raise TypeError(
                 f"`distillation` must be a Distillation. Received: distillation={distillation!r}"
             )
+        if gate_loss is not None and not isinstance(gate_loss, GateLoss):
+            raise TypeError(f"`gate_loss` must be a GateLoss. Received: gate_loss={gate_loss!r}")
+        for layer in self.layers:
+            if isinstance(layer, GatedBlock):
+                layer.gate_loss = None
+        if gate_loss is not None:
+            gate_loss.attach(graph.nodes_between(self.inputs, self.outputs))
+        self.gate_loss = gate_loss
         self.distillation = distillation
         self.exit_weights = exit_weights
         weights = [1.0] * self.exits if exit_weights is None else list(exit_weights)
@@ -145,6 +159,7 @@ class AdaptiveModel(graph.ListModel):
             "metrics": config["metrics"][0],
             "exit_weights": self.exit_weights and list(self.exit_weights),
             "distillation": keras.saving.serialize_keras_object(kept),
+            "gate_loss": keras.saving.serialize_keras_object(self.gate_loss),
         }
 
     def compile_from_config(self, config):
@@ -197,13 +212,15 @@ class AdaptiveModel(graph.ListModel):
         """Returns the cost of leaving at each exit, earlier heads included.
 
         Args:
-            unit: `"macs"`, `"reference_flops"` or `"params"`; see `costs.exit_costs`.
+            unit: `"macs"`, `"reference_flops"`, `"params"`, `"energy"` or an `EnergyModel`;
+                see `costs.exit_costs`.
             lazy: Boolean, whether only what an exit needs is computed before it.
             exits: Indices of the exits in use, ascending. `None`: all. The heads of
                 others cost nothing.
 
         Returns:
-            Float array `(exits,)`, for one sample.
+            Float array `(exits,)`, for one sample; of a network with gates, the most that
+            one can cost.
         """
         return costs.exit_costs(self.inputs, self._used(exits), unit, lazy)
 
@@ -230,21 +247,32 @@ class AdaptiveModel(graph.ListModel):
             )
         return [self.outputs[i] for i in exits]
 
-    def predict_with_costs(self, x, unit="macs", **kwargs):
+    def predict_with_costs(self, x, unit="macs", expected=False, **kwargs):
         """Computes every exit for every sample, and what each would have cost.
+
+        Without gates every sample costs the same. With gates, what they leave out costs
+        nothing, and they themselves are counted.
 
         Args:
             x: Input, as for `predict`.
             unit: Unit of cost, as in `exit_costs`.
+            expected: Boolean, of a network with gates. False: the cost of what the gates
+                decided. True: the expected cost, by their probabilities.
             **kwargs: Passed to `predict`, for example `batch_size`.
 
         Returns:
             Tuple of two arrays: logits `(exits, samples, classes)` and costs
             `(exits, samples)`.
         """
-        logits = np.stack(self.predict(x, **kwargs))
-        costs = self.exit_costs(unit)
-        return logits, np.repeat(costs[:, None], logits.shape[1], axis=1)
+        gated = None if unit == "params" else gated_costs(self.inputs, self.outputs, unit)
+        if gated is None:
+            logits = np.stack(self.predict(x, **kwargs))
+            same = self.exit_costs(unit)
+            return logits, np.repeat(same[:, None], logits.shape[1], axis=1)
+        watched = graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
+        values = watched.predict(x, **kwargs)
+        logits = np.stack(values[: self.exits])
+        return logits, gated.per_sample(values[self.exits :], expected)
 
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **how):
         """Chooses when to stop. Use data that trained nothing.

@@ -8,13 +8,15 @@ import keras
 
 from keras_adaptive import graph
 from keras_adaptive.files import write_whole
-from keras_adaptive.layers import EarlyExit, GradientScale
+from keras_adaptive.layers import ChannelGate, EarlyExit, GatedBlock, GradientScale, SkipGate
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.distillation import Distillation
+from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.gradient_equilibrium import gradient_equilibrium
 from keras_adaptive.training.recipes import RECIPES
 
-REGIMES = ("joint", "disjoint", "mixed", "imta")
+REGIMES = ("joint", "disjoint", "mixed", "imta", "gated")
+WARM_UP = 0.1  # of the epochs: a gated network's second phase
 
 
 class Phase(NamedTuple):
@@ -25,12 +27,14 @@ class Phase(NamedTuple):
         model: The `AdaptiveModel` that is fitted; it may share layers with the one given.
         layers: The layers that learn; all others are frozen, batch statistics included.
         compile: Arguments of `AdaptiveModel.compile`, beside the optimizer.
+        open_gates: Boolean, whether all gates are held open.
     """
 
     name: str
     model: AdaptiveModel
     layers: list
     compile: dict
+    open_gates: bool = False
 
 
 def fit(
@@ -44,6 +48,7 @@ def fit(
     first_share=0.5,
     exit_weights=None,
     distillation=None,
+    gate_loss=None,
     callbacks=(),
     backup_dir=None,
     seed=None,
@@ -58,6 +63,10 @@ def fit(
       network was built so); then, that being frozen, new heads that each read the one
       before (`collaboration="dense"`), with the first network's last exit as teacher.
 
+    - `"gated"`, for a network with gates: the network by its last exit, all gates held open;
+      the gates alone, to let everything through; network and gates together by the last
+      exit, with `gate_loss`; and, if there are earlier exits, everything with all of them.
+
     Every phase has an optimizer of its own and goes through the recipe's whole schedule.
     What is frozen keeps its weights and its batch statistics to the bit; after training
     everything is trainable again, as it was.
@@ -70,11 +79,13 @@ def fit(
         regime: One of the names above.
         epochs: Integer, of all phases together. `None`: the recipe's.
         recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`.
-        first_share: Number between 0 and 1, the share of the epochs for the first of two
-            phases.
+        first_share: Number between 0 and 1, the share of the epochs for the first phase. Of
+            the rest `"gated"` takes a tenth of all epochs for the second phase and equal
+            shares for the others.
         exit_weights: As in `AdaptiveModel.compile`, where all exits learn together.
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
             and weight in the second phase, with its own teacher.
+        gate_loss: A `GateLoss`, or `None`: the default one. For `"gated"` only.
         callbacks: List of Keras callbacks, used in every phase.
         backup_dir: Folder. A training that was killed goes on from its last whole epoch
             when it is called again in the same way. `None`: no backup.
@@ -114,7 +125,15 @@ def fit(
             seed=seed or 0,
         )
     epochs = recipe.epochs if epochs is None else epochs
-    phases = 1 if regime == "joint" else 2
+    if regime == "gated":
+        phases = 3 if model.exits == 1 else 4
+    else:
+        phases = 1 if regime == "joint" else 2
+    if (gate_loss is not None) and regime != "gated":
+        raise ValueError(
+            f'`gate_loss` is of the regime "gated". Received: regime={regime}; give it to '
+            "`compile` and use `model.fit` to train gates otherwise"
+        )
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
         raise ValueError(
             f"`epochs` must be an integer of at least {phases}, one a phase. "
@@ -125,20 +144,29 @@ def fit(
             f"`first_share` must be between 0 and 1. Received: first_share={first_share}"
         )
     together = {"exit_weights": exit_weights, "distillation": distillation}
-    lengths = [epochs]
-    if phases == 2:
-        first = min(max(round(first_share * epochs), 1), epochs - 1)
-        lengths = [first, epochs - first]
-    for number, phase in enumerate(_phases(model, regime, together, seed)):
+    lengths = _lengths(epochs, phases, first_share)
+    for number, phase in enumerate(_phases(model, regime, together, gate_loss, seed)):
         backup = None if backup_dir is None else Path(backup_dir) / f"phase_{number}"
         _run(phase, lengths[number], recipe, train, validation, callbacks, backup, verbose)
     result = phase.model
-    if phases == 2:  # what may learn has changed, which Keras wants to be told
+    if phases > 1:  # what may learn has changed, which Keras wants to be told
         result.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **together)
     return result
 
 
-def _phases(model, regime, together, seed):
+def _lengths(epochs, phases, first_share):
+    """Returns the epochs of every phase, at least one each."""
+    if phases == 1:
+        return [epochs]
+    first = min(max(round(first_share * epochs), 1), epochs - phases + 1)
+    lengths = [first]
+    if phases > 2:
+        lengths.append(min(max(round(WARM_UP * epochs), 1), epochs - first - phases + 2))
+    rest, others = epochs - sum(lengths), phases - len(lengths)
+    return lengths + [rest // others + (i < rest % others) for i in range(others)]
+
+
+def _phases(model, regime, together, gate_loss, seed):
     """Yields the phases; a later one is made when the one before it has ended."""
 
     def set_seed(phase):
@@ -157,15 +185,48 @@ def _phases(model, regime, together, seed):
         set_seed(1)
         yield _new_heads(model, together["distillation"] or Distillation())
         return
-    heads = _early_heads(model)
-    backbone = [layer for layer in everything if layer not in heads]
     by_last_exit = {"exit_weights": [0.0] * (model.exits - 1) + [1.0]}
+    heads = _early_heads(model)
+    if regime == "gated":
+        gates = gate_layers(model)
+        others = {id(leaf) for x in gates + heads for leaf in _leaves(x)}
+        network = [leaf for leaf in _leaves(model) if id(leaf) not in others]
+        warm_up = {**by_last_exit, "gate_loss": GateLoss(weight=1.0, target=1.0)}
+        with_cost = {"gate_loss": gate_loss or GateLoss()}
+        yield Phase("base", model, network, by_last_exit, open_gates=True)
+        set_seed(1)
+        yield Phase("warm-up", model, gates, warm_up)
+        set_seed(2)
+        yield Phase("gates", model, network + gates, {**by_last_exit, **with_cost})
+        if model.exits > 1:
+            set_seed(3)
+            yield Phase("exits", model, everything, {**together, **with_cost})
+        return
+    backbone = [layer for layer in everything if layer not in heads]
     yield Phase("backbone", model, backbone, by_last_exit)
     set_seed(1)
     if regime == "mixed":
         yield Phase("joint", model, everything, together)
     else:
         yield Phase("exits", model, heads, together)
+
+
+def gate_layers(model):
+    """Returns the layers that only gates need, and the channel gates inside the blocks."""
+    nodes = graph.nodes_between(model.inputs, model.outputs)
+    gated = [node for node in nodes if isinstance(node.operation, GatedBlock)]
+    if not gated:
+        raise ValueError('`model` must have gates for the regime "gated". Received: no gates')
+    without, todo = set(), list(model.outputs)
+    while todo:  # back from the exits, but not through the gates
+        node = graph.node_of(todo.pop())
+        if id(node) not in without:
+            without.add(id(node))
+            is_gated = isinstance(node.operation, GatedBlock)
+            todo += node.input_tensors[:2] if is_gated else node.input_tensors
+    of_gates = [node.operation for node in nodes if id(node) not in without]
+    inside = [node.operation.channel_gate for node in gated]
+    return [leaf for x in of_gates + inside if x is not None for leaf in _leaves(x)]
 
 
 def _early_heads(model):
@@ -227,6 +288,10 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
             model.load_weights(backup / "done.weights.h5")
             return
         callbacks.append(keras.callbacks.BackupAndRestore(backup / "running"))
+    gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
+    decided = [gate.forced for gate in gates]
+    for gate in gates if phase.open_gates else ():
+        gate.forced = True
     learning = {id(leaf) for layer in phase.layers for leaf in _leaves(layer)}
     frozen = [leaf for leaf in _leaves(model) if id(leaf) not in learning and leaf.trainable]
     for leaf in frozen:
@@ -250,6 +315,8 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     )
     for leaf in frozen:
         leaf.trainable = True
+    for gate, forced in zip(gates, decided, strict=True):
+        gate.forced = forced
     for leaf, policy in precisions:
         leaf.dtype_policy = policy
     if backup is not None:

@@ -1,0 +1,121 @@
+"""A gate that decides, image by image, which channels of a block are computed."""
+
+import keras
+
+from keras_adaptive.layers.conv_unit import apply, conv, norm_relu
+from keras_adaptive.layers.hard import hard
+from keras_adaptive.layers.skip_gate import OPEN_AT_FIRST
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class ChannelGate(keras.layers.Layer):
+    """Decides from a block's input which of its output channels are worth computing.
+
+        p = sigmoid(dense . mean(relu(convolution(features))) + bias)
+        forward:   gates = 1[p > 0.5]
+        backward:  d gates / d p = 1
+
+    with a 3x3 convolution of stride 2 that keeps the number of channels: an eighth of the
+    cost of a ResNet block. With `bottleneck` (for dense layers, whose input is wide) it is a
+    1x1 convolution of stride 2 to `bottleneck` channels and a 3x3 convolution to `channels`,
+    each after a normalisation and ReLU.
+
+    The gate saves arithmetic on paper. A channel that is closed for one image is open for
+    another, and neither the host nor a phone has a convolution that leaves single filters
+    out faster than it computes them all; only whole blocks are really skipped.
+
+    Args:
+        channels: Integer, the number of channels decided on.
+        bottleneck: Integer, the width of the light form, or `None`.
+        return_probability: Boolean, whether the probabilities are returned too.
+        forced: `None`: the gate decides. Boolean: all channels are open, or closed.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        features: `(batch, height, width, any)`.
+        kept: `None`, or booleans `(batch,)`: the images that the normalisations of the light
+            form go by.
+
+    Output shape:
+        `(batch, channels)`, zeros and ones; with `return_probability` a list of these and
+        the probabilities.
+
+    Raises:
+        ValueError: If an argument is impossible.
+
+    Example:
+
+    >>> gates = ChannelGate(16)(keras.ops.ones((2, 8, 8, 16)))
+    >>> tuple(gates.shape)
+    (2, 16)
+
+    Reference:
+        [Dual Dynamic Inference (Wang et al., 2019)](https://arxiv.org/abs/1907.04523),
+        section III.
+    """
+
+    def __init__(self, channels, bottleneck=None, return_probability=False, forced=None, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("channels", channels), ("bottleneck", bottleneck)):
+            optional = name == "bottleneck" and value is None
+            if not optional and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        if forced not in (None, True, False):
+            raise ValueError(f"`forced` must be None or a boolean. Received: forced={forced}")
+        self.channels = channels
+        self.bottleneck = bottleneck
+        self.return_probability = return_probability
+        self.forced = forced
+        self.pool = keras.layers.GlobalAveragePooling2D(dtype=self.dtype_policy, name="average")
+        self.decision = keras.layers.Dense(
+            channels,
+            bias_initializer=keras.initializers.Constant(OPEN_AT_FIRST),
+            activation="sigmoid",
+            dtype=self.dtype_policy,
+            name="decision",
+        )
+
+    def build(self, features_shape):
+        policy = self.dtype_policy
+        shape = tuple(features_shape)
+        if self.bottleneck is None:
+            self.convolutions = [
+                *conv(shape[-1], 3, strides=2, use_bias=True, name="convolution", dtype=policy),
+                keras.layers.ReLU(dtype=policy, name="relu"),
+            ]
+        else:
+            self.convolutions = [
+                *norm_relu("narrow", policy),
+                *conv(self.bottleneck, 1, strides=2, name="narrow", dtype=policy),
+                *norm_relu("convolution", policy),
+                *conv(self.channels, 3, name="convolution", dtype=policy),
+            ]
+        for layer in self.convolutions:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.decision.build((None, shape[-1]))
+
+    def call(self, features, kept=None, training=None):
+        features = apply(self.convolutions, features, kept, training)
+        probability = self.decision(self.pool(features))
+        if self.forced is None:
+            gates = hard(probability)
+        else:
+            gates = keras.ops.full_like(probability, float(self.forced))
+        return [gates, probability] if self.return_probability else gates
+
+    def compute_output_spec(self, features, kept=None, training=None):
+        shape = (features.shape[0], self.channels)
+        specs = [keras.KerasTensor(shape, self.compute_dtype) for _ in range(2)]
+        return specs if self.return_probability else specs[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "bottleneck": self.bottleneck,
+            "return_probability": self.return_probability,
+            "forced": self.forced,
+        }

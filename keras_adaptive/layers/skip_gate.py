@@ -1,0 +1,174 @@
+"""A gate that decides, image by image, whether the next block is computed."""
+
+import keras
+
+from keras_adaptive.layers.conv_unit import apply, conv_unit
+from keras_adaptive.layers.hard import hard
+
+KINDS = ("recurrent", "feedforward", "feedforward_deep")
+OPEN_AT_FIRST = 2.0  # logit: an untrained gate lets nine of ten through
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class SkipGate(keras.layers.Layer):
+    """Decides from the features so far whether the next block is worth computing.
+
+    Recurrent: features are averaged over the image and projected to `units` numbers, which
+    an LSTM takes as its next input; its output gives the probability:
+
+        (h, c) = LSTM(projection . mean(features) + bias, (h, c))
+        p = sigmoid(w . h + b)
+        forward:   gate = 1[p > 0.5]
+        backward:  d gate / d p = 1
+
+    One gate serves all blocks of a network: hand the state on (`return_state=True`), and,
+    where blocks differ in width, project outside and give `(batch, units)`, which is taken
+    as it is.
+
+    Feed-forward: a convolution with normalisation and ReLU and stride 2, an average, a dense
+    layer and a sigmoid; `"feedforward_deep"`: 2x2 maximum pooling and one more convolution,
+    with stride 1, before it. Such a gate belongs to one block.
+
+    The gate computes no block and skips none; `GatedBlock` takes its word.
+
+    Args:
+        units: Integer, of the LSTM.
+        kind: `"recurrent"`, `"feedforward"` or `"feedforward_deep"`.
+        return_probability: Boolean, whether the probability is returned too.
+        return_state: Boolean, whether `h` and `c` are returned too. Recurrent only.
+        forced: `None`: the gate decides. Boolean: it is always open, or always closed,
+            whatever the features.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        features: `(batch, height, width, channels)`, or for a recurrent gate
+            `(batch, units)`.
+        state: List of `h` and `c`, `(batch, units)` each. `None`: zeros.
+
+    Output shape:
+        `(batch, 1)`, 0 or 1; with the flags a list: gate, probability, `h`, `c`.
+
+    Raises:
+        ValueError: If an argument is impossible.
+
+    Example:
+
+    >>> gate = SkipGate(units=10)(keras.ops.ones((2, 8, 8, 16)))
+    >>> tuple(gate.shape)
+    (2, 1)
+
+    References:
+        [SkipNet (Wang et al., 2018)](https://arxiv.org/abs/1711.09485);
+        [Dual Dynamic Inference (Wang et al., 2019)](https://arxiv.org/abs/1907.04523).
+    """
+
+    def __init__(
+        self,
+        units=10,
+        kind="recurrent",
+        return_probability=False,
+        return_state=False,
+        forced=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+            raise ValueError(f"`units` must be a positive integer. Received: units={units}")
+        if kind not in KINDS:
+            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind}")
+        if forced not in (None, True, False):
+            raise ValueError(f"`forced` must be None or a boolean. Received: forced={forced}")
+        if return_state and kind != "recurrent":
+            raise ValueError(
+                "`return_state` must be False for a gate without state. "
+                f"Received: return_state={return_state}, kind={kind}"
+            )
+        self.units = units
+        self.kind = kind
+        self.return_probability = return_probability
+        self.return_state = return_state
+        self.forced = forced
+        self.decision = keras.layers.Dense(
+            1,
+            bias_initializer=keras.initializers.Constant(OPEN_AT_FIRST),
+            activation="sigmoid",
+            dtype=self.dtype_policy,
+            name="decision",
+        )
+        self.pool = keras.layers.GlobalAveragePooling2D(dtype=self.dtype_policy, name="average")
+        if kind == "recurrent":
+            self.cell = keras.layers.LSTMCell(units, dtype=self.dtype_policy, name="cell")
+
+    def build(self, features_shape, state_shape=None):
+        rank = len(features_shape)
+        if rank != 4 and (rank, self.kind) != (2, "recurrent"):
+            raise ValueError(
+                "`features` must be of rank 4, or for a recurrent gate of rank 2. "
+                f"Received: shape {tuple(features_shape)}, kind={self.kind}"
+            )
+        channels = features_shape[-1]
+        if self.kind == "recurrent":
+            if rank == 4:
+                self.projection = keras.layers.Dense(
+                    self.units, dtype=self.dtype_policy, name="projection"
+                )
+                self.projection.build((None, channels))
+            elif channels != self.units:
+                raise ValueError(
+                    f"`features` of rank 2 must be of width `units`, {self.units}. "
+                    f"Received: shape {tuple(features_shape)}"
+                )
+            self.cell.build((None, self.units))
+            self.decision.build((None, self.units))
+            return
+        self.convolutions = conv_unit(
+            channels, 3, strides=2, name="convolution", dtype=self.dtype_policy
+        )
+        if self.kind == "feedforward_deep":
+            self.convolutions = [
+                keras.layers.MaxPooling2D(2, dtype=self.dtype_policy, name="maximum"),
+                *conv_unit(channels, 3, name="convolution_0", dtype=self.dtype_policy),
+                *self.convolutions,
+            ]
+        shape = tuple(features_shape)
+        for layer in self.convolutions:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.decision.build((None, channels))
+
+    def call(self, features, state=None):
+        if self.kind == "recurrent":
+            if len(features.shape) == 4:
+                features = self.projection(self.pool(features))
+            if state is None:
+                zeros = keras.ops.zeros_like(features)
+                state = [zeros, zeros]
+            output, state = self.cell(features, list(state))
+        else:
+            output = self.pool(apply(self.convolutions, features))
+        probability = self.decision(output)
+        if self.forced is None:
+            gate = hard(probability)
+        else:
+            gate = keras.ops.full_like(probability, float(self.forced))
+        outputs = [gate]
+        if self.return_probability:
+            outputs.append(probability)
+        if self.return_state:
+            outputs += state
+        return outputs if len(outputs) > 1 else gate
+
+    def compute_output_spec(self, features, state=None):
+        widths = [1] * (1 + self.return_probability) + [self.units] * (2 * self.return_state)
+        specs = [keras.KerasTensor((features.shape[0], n), self.compute_dtype) for n in widths]
+        return specs if len(specs) > 1 else specs[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "kind": self.kind,
+            "return_probability": self.return_probability,
+            "return_state": self.return_state,
+            "forced": self.forced,
+        }

@@ -1,0 +1,80 @@
+"""Makes gates thrifty: what they let through costs something."""
+
+import functools
+
+import keras
+
+from keras_adaptive.gated_costs import block_costs
+from keras_adaptive.layers import GatedBlock
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class GateLoss:
+    """Adds the cost of what the gates let through to the loss.
+
+        loss = classification + weight * E
+        E = mean over the batch of sum_b g_b * (channel gate_b + branch_b + s_b * last_b)
+
+    in millions of the unit, with `g_b` the gate of block `b` and `s_b` the share of its
+    channels that are open. The gradient reaches the gates through their straight-through
+    estimator. With a `target` rate the sum over blocks of `(mean(g_b * s_b) - target)**2`
+    takes the place of `E`, which holds every block at the same rate.
+
+    It adds nothing for what is always computed: stem, shortcuts, heads, the gates of layers.
+
+    Args:
+        weight: Number of at least 0, alpha of the paper (2e-4 on CIFAR).
+        unit: Unit of cost, as in `AdaptiveModel.exit_costs`, but not `"params"`.
+        target: Number from 0 to 1, or `None`.
+
+    Example:
+
+    >>> GateLoss(weight=2e-4).get_config()
+    {'weight': 0.0002, 'unit': 'macs', 'target': None}
+
+    References:
+        [Dual Dynamic Inference (Wang et al., 2019)](https://arxiv.org/abs/1907.04523),
+        equation 5; target rates: [Convolutional Networks with Adaptive Inference Graphs
+        (Veit and Belongie, 2018)](https://arxiv.org/abs/1711.11503).
+    """
+
+    def __init__(self, weight=2e-4, unit="macs", target=None):
+        if not weight >= 0:
+            raise ValueError(f"`weight` must be at least 0. Received: weight={weight}")
+        if unit == "params":
+            raise ValueError(f"`unit` must be of work, not of weights. Received: unit={unit}")
+        if target is not None and not 0 <= target <= 1:
+            raise ValueError(f"`target` must be from 0 to 1. Received: target={target}")
+        self.weight = weight
+        self.unit = unit
+        self.target = target
+
+    def attach(self, nodes):
+        """Lets the gated blocks among these nodes of a network add their part."""
+        gated = [node for node in nodes if isinstance(node.operation, GatedBlock)]
+        if not gated:
+            raise ValueError("`gate_loss` must be None for a network without gates.")
+        for node in gated:
+            costs = block_costs(node, self.unit)
+            node.operation.gate_loss = functools.partial(self.of_block, costs)
+
+    def of_block(self, costs, gate, shares):
+        """Returns one block's part of the loss.
+
+        Args:
+            costs: Its `BlockCosts`.
+            gate: `(batch, 1)`, or 1 where there is none.
+            shares: `(batch, 2)`, as the block gives them, or `None`.
+        """
+        share = 1.0 if shares is None else keras.ops.cast(shares[:, :1], "float32")
+        gate = keras.ops.cast(gate, "float32")
+        if self.target is None:
+            return self.weight * 1e-6 * keras.ops.mean(costs.executed(gate, share))
+        return self.weight * (keras.ops.mean(gate * share) - self.target) ** 2
+
+    def get_config(self):
+        return {"weight": self.weight, "unit": self.unit, "target": self.target}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
