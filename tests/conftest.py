@@ -14,6 +14,18 @@ hypothesis.settings.load_profile("steady")
 
 TINY = {"input_shape": (8, 8, 1), "classes": 10, "channels": 4, "growth_rate": 2}
 
+GATED = {"input_shape": (8, 8, 1), "classes": 10, "exits": 2, "head_channels": 4}
+GATED_NETWORKS = {
+    "resnet": (ka.build_resnet, {**GATED, "depth": 14, "width": 0.25}),
+    "resnet-pre": (ka.build_resnet, {**GATED, "depth": 14, "width": 0.25, "style": "pre"}),
+    "densenet": (ka.build_densenet, {**GATED, "depth": 16, "growth_rate": 2}),
+}
+GATES = ("layer", "channel", "both")
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
 
 @pytest.fixture
 def rng():
@@ -80,3 +92,26 @@ def far_from_thresholds():
         return distance.min(axis=0) > 1e-5
 
     return far
+
+
+@pytest.fixture(scope="module", params=[(b, g) for b in GATED_NETWORKS for g in GATES], ids=str)
+def gated(request):
+    """A network whose gates disagree about the images, and its kind of gates."""
+    builder, gates = request.param
+    build, arguments = GATED_NETWORKS[builder]
+    keras.utils.set_random_seed(0)
+    model = build(**arguments, gates=gates)
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if layer.name == "decision":  # half of them open
+            kernel, bias = layer.get_weights()
+            layer.set_weights([rng.normal(0, 20, kernel.shape), rng.normal(0, 0.3, bias.shape)])
+    return model, gates
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Images of different strength, about which gates disagree."""
+    rng = np.random.default_rng(1)
+    strength = np.geomspace(0.1, 10, 9)[:, None, None, None]
+    return (strength * rng.normal(1, 1, (9, 8, 8, 1))).astype("float32")

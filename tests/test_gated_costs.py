@@ -1,0 +1,75 @@
+import keras
+import numpy as np
+
+from keras_adaptive import graph
+from keras_adaptive.gated_costs import BlockCosts, block_costs, gated_costs
+from keras_adaptive.layers import ChannelGate, GatedBlock, SkipGate
+
+L = keras.layers
+
+
+def force(model, choice):
+    """Rebuilds the network with gates that are forced, sharing nothing."""
+
+    def forced(layer):
+        config = layer.get_config()
+        if isinstance(layer, SkipGate):
+            config["forced"] = choice
+        if isinstance(layer, GatedBlock) and config["channel_gate"]:
+            config["channel_gate"]["config"]["forced"] = choice
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=forced)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def test_costs_with_all_gates_open_and_closed(gated, images):
+    model, gates = gated
+    logits, costs = force(model, True).predict_with_costs(images, verbose=0)
+    np.testing.assert_allclose(costs, np.repeat(model.exit_costs()[:, None], 9, axis=1))
+    logits, costs = force(model, False).predict_with_costs(images, verbose=0)
+    found = gated_costs(model.inputs, model.outputs)
+    closed = found.fixed.copy()
+    for exit, block in zip(found.exits, found.blocks, strict=True):
+        if gates == "channel":
+            closed[exit:] += block.gate + block.branch
+    np.testing.assert_allclose(costs, np.repeat(closed[:, None], 9, axis=1))
+
+
+def test_costs_are_those_of_what_is_open(gated, images):
+    model, _ = gated
+    _, costs = model.predict_with_costs(images, verbose=0)
+    assert (costs <= model.exit_costs()[:, None] + 1e-6).all()
+    assert (costs.std(axis=1) > 0).any()
+    # counted again from the values inside, block by block
+    nodes = [n for n in model.operations if isinstance(n, GatedBlock)]
+    total = gated_costs(model.inputs, model.outputs).fixed[-1]
+    for layer in nodes:
+        node = layer._inbound_nodes[0]
+        inner = graph.model_of(model.inputs, [*node.input_tensors[2:], *node.outputs[1:]])
+        values = keras.tree.flatten(inner.predict(images, verbose=0))
+        is_open = values[0][:, 0] if len(node.input_tensors) > 2 else 1.0
+        share = values[-1][:, 0] if len(node.outputs) > 1 else 1.0
+        part = block_costs(node)
+        total = total + is_open * (part.gate + part.branch + share * part.last)
+    np.testing.assert_allclose(costs[-1], np.broadcast_to(total, 9), rtol=1e-6)
+
+
+def test_expected_costs_follow_the_probabilities(gated, images):
+    model, _ = gated
+    _, hard_costs = model.predict_with_costs(images, verbose=0)
+    _, soft = model.predict_with_costs(images, verbose=0, expected=True)
+    assert soft.shape == hard_costs.shape
+    assert not np.array_equal(soft, hard_costs)
+    assert (soft <= model.exit_costs()[:, None] * (1 + 1e-6)).all()
+
+
+def test_block_costs_are_counted_part_by_part():
+    x = keras.Input((4, 4, 2))
+    gate = ChannelGate(2, return_probability=True)
+    branch = [L.Conv2D(3, 1), L.BatchNormalization(), L.Conv2D(2, 3, padding="same")]
+    block = GatedBlock(branch, "add", gate)
+    block(x, x)
+    (node,) = block._inbound_nodes
+    assert block_costs(node) == BlockCosts(2 * 2 * 9 * 2 * 2 + 4, 16 * 6, 16 * 9 * 3 * 2)

@@ -1,0 +1,57 @@
+import keras
+import numpy as np
+import pytest
+from conftest import sigmoid
+
+import keras_adaptive as ka
+from keras_adaptive.layers import SkipGate
+from keras_adaptive.layers.hard import hard
+
+
+def test_hard_decides_at_one_half_and_hands_the_gradient_on():
+    import tensorflow as tf
+
+    p = tf.constant([0.0, 0.2, 0.5, 0.500001, 0.9, 1.0])
+    with tf.GradientTape() as tape:
+        tape.watch(p)
+        decision = hard(p)
+        loss = tf.reduce_sum(decision * tf.range(6.0))
+    np.testing.assert_array_equal(decision, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(tape.gradient(loss, p), np.arange(6))
+
+
+def test_recurrent_gate_is_its_formula(rng):
+    gate = SkipGate(3, return_probability=True, return_state=True)
+    features = rng.normal(size=(5, 4, 4, 2)).astype("float32")
+    state = [rng.normal(size=(5, 3)).astype("float32") for _ in range(2)]
+    decision, probability, h, c = (np.array(t) for t in gate(features, state))
+    projected = features.mean((1, 2)) @ gate.projection.kernel.numpy()
+    kernel, recurrent, bias = gate.cell.get_weights()
+    i, f, g, o = np.split(projected @ kernel + state[0] @ recurrent + bias, 4, axis=1)
+    memory = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    hidden = sigmoid(o) * np.tanh(memory)
+    np.testing.assert_allclose(c, memory, atol=1e-6)
+    np.testing.assert_allclose(h, hidden, atol=1e-6)
+    weights, bias = gate.decision.get_weights()
+    np.testing.assert_allclose(probability, sigmoid(hidden @ weights + bias), atol=1e-6)
+    np.testing.assert_array_equal(decision, probability > 0.5)
+
+
+def test_gates_of_skipnet_have_their_published_size(goldens):
+    base = ka.build_resnet(depth=38).exit_costs("params")[0]
+    gated = ka.build_resnet(depth=38, gates="layer").exit_costs("params")[0]
+    # 571,913 in PyTorch, whose LSTM has a second bias (40) and whose last gate is never read
+    assert gated - base == 571_913 - 564_122 - 40 - 650
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "macs"),
+    [("feedforward_deep", 4_706, 737_312), ("feedforward", 2_370, 589_856)],
+)
+def test_feedforward_gates_of_skipnet_have_their_published_size(kind, params, macs):
+    x = keras.Input((32, 32, 16))
+    gate = SkipGate(kind=kind)
+    outputs = [gate(x)]
+    one = 17  # SkipNet has two logits and a softmax where one and a sigmoid do
+    assert ka.costs.exit_costs([x], outputs, "params")[0] == params - one
+    assert ka.costs.exit_costs([x], outputs)[0] == macs - 16
