@@ -150,7 +150,8 @@ class SkipGate(keras.layers.Layer):
         if self.forced is None:
             gate = hard(probability)
         else:
-            gate = keras.ops.full_like(probability, float(self.forced))
+            # compared all the same, so that a forced gate costs what a free one does
+            gate = keras.ops.cast(probability > (-1.0 if self.forced else 2.0), probability.dtype)
         outputs = [gate]
         if self.return_probability:
             outputs.append(probability)

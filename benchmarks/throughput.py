@@ -1,0 +1,118 @@
+"""How many images a second a network trains on, beside a plain Keras `fit` of the same network.
+
+    make bench-throughput
+
+The plain `fit` is what a Keras tutorial would write: a `keras.Model` with a loss and a metric
+an exit, and Keras's own augmentation layers mapped over a tf.data pipeline. Every contender
+trains a network of its own on the same images; rounds are interleaved.
+"""
+
+import statistics
+import time
+
+import keras
+import tensorflow as tf
+
+import keras_adaptive as ka
+from benchmarks import common
+from keras_adaptive.report import table
+from keras_adaptive.training import regimes
+
+PRESET, IMAGES, BATCH, THREADS, ROUNDS = "cifar_budgeted_5", 64 * 24, 64, 2, 7
+
+
+def plain(data):
+    """A `fit` that knows nothing of this library but the network's layers."""
+    net = ka.build_msdnet(preset=PRESET)
+    model = keras.Model(net.inputs, list(net.outputs))
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+        loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True)] * net.exits,
+        metrics=[["accuracy"]] * net.exits,
+    )
+    normal = keras.layers.Normalization(mean=data.mean, variance=[s**2 for s in data.std])
+    change = keras.Sequential(
+        [
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.ZeroPadding2D(4),
+            keras.layers.RandomCrop(32, 32),
+            keras.layers.RandomFlip("horizontal"),
+            normal,
+        ]
+    )
+    batches = data.train.cache().shuffle(IMAGES).batch(BATCH)
+    batches = batches.map(
+        lambda x, y: (change(x, training=True), (y,) * net.exits),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return model, batches.prefetch(tf.data.AUTOTUNE)
+
+
+def ours(data, **compile):
+    model = ka.build_msdnet(preset=PRESET)
+    model.compile(**compile)
+    return model, data.batches("train", BATCH, training=True)
+
+
+def half(data):
+    model, batches = ours(data)
+    regimes._compute_in_bfloat16(model)
+    return model, batches
+
+
+CONTENDERS = {
+    "plain Keras fit": plain,
+    "fit": ours,
+    "fit, 8 steps an execution": lambda data: ours(data, steps_per_execution=8),
+    "fit, bfloat16": half,
+}
+
+
+def main():
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+    data = common.cifar(train_limit=IMAGES)
+    runs = {name: make(data) for name, make in CONTENDERS.items()}
+    seconds = {name: [] for name in runs}
+    for number in range(ROUNDS + 1):
+        for name, (model, batches) in runs.items():
+            start = time.perf_counter()
+            model.fit(batches, verbose=0, shuffle=False)
+            if number:  # the first round compiles
+                seconds[name].append(time.perf_counter() - start)
+    rows, ratios = [], {}
+    for name, times in seconds.items():
+        speeds = [IMAGES / t for t in times]
+        # round by round, so that what else the machine does at the time cancels out
+        ratio = [p / t for p, t in zip(seconds["plain Keras fit"], times, strict=True)]
+        quarters = statistics.quantiles(speeds, n=4)
+        ratios[name] = {
+            "images_per_second": statistics.median(speeds),
+            "quartiles": [quarters[0], quarters[2]],
+            "ratio_to_plain": statistics.median(ratio),
+            "ratio_quartiles": [statistics.quantiles(ratio, n=4)[i] for i in (0, 2)],
+        }
+        row = ratios[name]
+        rows.append(
+            [
+                name,
+                f"{row['images_per_second']:.0f}",
+                f"{quarters[0]:.0f} to {quarters[2]:.0f}",
+                f"{row['ratio_to_plain']:.2f}",
+                "{:.2f} to {:.2f}".format(*row["ratio_quartiles"]),
+            ]
+        )
+    text = [
+        "# Training throughput",
+        "",
+        f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images a round,",
+        f"augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
+        "",
+        *table(["contender", "images/s", "quartiles", "times plain fit", "quartiles"], rows),
+    ]
+    facts = {"preset": PRESET, "batch": BATCH, "threads": THREADS, "rows": ratios}
+    common.write("throughput", facts, text, "make bench-throughput")
+
+
+if __name__ == "__main__":
+    main()
