@@ -21,6 +21,7 @@ from keras_adaptive.models import build_cascade as build_cascade
 from keras_adaptive.models import build_clip_cascade as build_clip_cascade
 from keras_adaptive.models import build_deeplabv3 as build_deeplabv3
 from keras_adaptive.models import build_densenet as build_densenet
+from keras_adaptive.models import build_depth_ensemble as build_depth_ensemble
 from keras_adaptive.models import build_efficientnet as build_efficientnet
 from keras_adaptive.models import build_msdnet as build_msdnet
 from keras_adaptive.models import build_resnet as build_resnet

@@ -4,6 +4,7 @@ import pytest
 
 from keras_adaptive import costs
 from keras_adaptive.models import build_deeplabv3
+from keras_adaptive.models.deeplabv3 import UpsampleLike
 
 
 def backbone():
@@ -17,6 +18,22 @@ def test_gives_a_logit_for_every_pixel_of_images_of_any_size(rng):
     for size in ((8, 12), (11, 9)):
         logits = model(rng.normal(size=(2, *size, 3)).astype("float32"))
         assert logits.shape == (2, *size, 5)
+
+
+def test_enlarges_as_a_resize_does(rng):
+    x = rng.normal(size=(2, 3, 4, 5)).astype("float32")
+    like = np.zeros((2, 12, 16, 1))
+    expected = keras.ops.image.resize(x, (12, 16))
+    np.testing.assert_allclose(UpsampleLike(4)(x, like), expected, atol=1e-6)
+    cropped = UpsampleLike(4)(x, like[:, :10, :13])
+    np.testing.assert_allclose(cropped, expected[:, :10, :13], atol=1e-6)
+
+
+def test_predicts_images_of_changing_size_in_one_compiled_function(rng):
+    model = build_deeplabv3(backbone(), 5, channels=4, rates=(1,))
+    for size in ((8, 12), (11, 9), (16, 4)):
+        image = rng.normal(size=(1, *size, 3)).astype("float32")
+        np.testing.assert_allclose(model.predict_on_batch(image), model(image), atol=1e-5)
 
 
 def test_costs_as_counted_by_hand():

@@ -4,6 +4,7 @@ from keras_adaptive.models.cascade import build_cascade as build_cascade
 from keras_adaptive.models.clip_cascade import build_clip_cascade as build_clip_cascade
 from keras_adaptive.models.deeplabv3 import build_deeplabv3 as build_deeplabv3
 from keras_adaptive.models.densenet import build_densenet as build_densenet
+from keras_adaptive.models.depth_ensemble import build_depth_ensemble as build_depth_ensemble
 from keras_adaptive.models.efficientnet import build_efficientnet as build_efficientnet
 from keras_adaptive.models.msdnet import build_msdnet as build_msdnet
 from keras_adaptive.models.resnet import build_resnet as build_resnet
@@ -16,6 +17,7 @@ __all__ = [
     "build_clip_cascade",
     "build_deeplabv3",
     "build_densenet",
+    "build_depth_ensemble",
     "build_efficientnet",
     "build_msdnet",
     "build_resnet",

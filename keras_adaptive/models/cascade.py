@@ -170,7 +170,7 @@ def logits_of(model, name):
     if _ends_in_softmax(answer):
         # a logit and the logarithm of its probability differ by the same for all classes
         answer = keras.ops.log(keras.ops.maximum(answer, SMALLEST))
-    return keras.Model(model.inputs, answer, name=name)
+    return keras.Model(model.inputs[0], answer, name=name)
 
 
 def _ends_in_softmax(tensor):

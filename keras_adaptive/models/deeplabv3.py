@@ -4,10 +4,18 @@ import keras
 
 from keras_adaptive.models.presets import check_integers
 
+LARGE = 2**12  # pixels, to see by how much a backbone makes an image smaller
+
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
-class ResizeLike(keras.layers.Layer):
-    """Resizes the first input, bilinearly, to the height and width of the second.
+class UpsampleLike(keras.layers.Layer):
+    """Enlarges the first input, bilinearly, and crops it to the size of the second.
+
+    As `keras.ops.image.resize` by a whole factor, which cannot be used in a compiled
+    function where height and width are open.
+
+    Args:
+        factor: Integer, how much larger height and width become.
 
     Input shape:
         Two tensors `(batch, height, width, channels)`.
@@ -16,12 +24,34 @@ class ResizeLike(keras.layers.Layer):
         That of the first, with the height and width of the second.
     """
 
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
     def call(self, x, like):
-        size = keras.ops.shape(like)[1:3]
-        return keras.ops.image.resize(x, size, interpolation="bilinear")
+        height, width = keras.ops.shape(like)[1:3]
+        return self._enlarged(self._enlarged(x, 1), 2)[:, :height, :width]
+
+    def _enlarged(self, x, axis):
+        """Each place becomes `factor` places between its neighbours."""
+        x = keras.ops.moveaxis(x, axis, 1)
+        before = keras.ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
+        after = keras.ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
+        places = []
+        for i in range(self.factor):
+            shift = (i + 0.5) / self.factor - 0.5
+            neighbour = before if shift < 0 else after
+            places.append((1 - abs(shift)) * x + abs(shift) * neighbour)
+        _, length, other, channels = keras.ops.shape(x)
+        x = keras.ops.stack(places, axis=2)
+        x = keras.ops.reshape(x, (-1, length * self.factor, other, channels))
+        return keras.ops.moveaxis(x, 1, axis)
 
     def compute_output_shape(self, x_shape, like_shape):
         return (x_shape[0], *like_shape[1:3], x_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
 
 
 def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6, 12, 18)):
@@ -72,6 +102,7 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
         )
     image = backbone.inputs[0]
     x = backbone.outputs[-1] if features is None else backbone.get_layer(features).output
+    factor = _stride(image, x)
     branches = [_unit(x, channels, 1, 1, "pyramid_0")]
     for i, rate in enumerate(rates):
         branches.append(_unit(x, channels, 3, rate, f"pyramid_{i + 1}"))
@@ -85,7 +116,16 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
     x = keras.layers.BatchNormalization(momentum=0.9, name="join_norm")(x)
     x = keras.layers.ReLU(name="join_relu")(x)
     x = keras.layers.Conv2D(classes, 1, name="classify")(x)
-    return keras.Model(image, ResizeLike(name="logits")(x, image), name="deeplabv3")
+    logits = UpsampleLike(factor, name="logits")(x, image)
+    return keras.Model(image, logits, name="deeplabv3")
+
+
+def _stride(image, features):
+    """How many times smaller the features are than the image."""
+    if image.shape[1] is not None:
+        return -(-image.shape[1] // features.shape[1])
+    shape = keras.Model(image, features).compute_output_shape((1, LARGE, LARGE, image.shape[-1]))
+    return -(-LARGE // shape[1])
 
 
 def _unit(x, channels, kernel, rate, name):
