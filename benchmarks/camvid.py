@@ -22,9 +22,9 @@ FOLDER = common.ROOT.parent / "runs" / "cascades"
 CLASSES = 11
 VOID = 11
 # name: (channels of the backbone's three scales, convolutions at each)
-NETWORKS = {"small": ((12, 24, 48), 1), "large": ((24, 48, 96), 2)}
+NETWORKS = {"small": ((6, 12, 24), 1), "large": ((24, 48, 96), 2)}
 CROP = (120, 160)
-RECIPE = Recipe(learning_rate=0.05, epochs=40, batch_size=8, schedule="one_cycle", weight_decay=5e-4)
+RECIPE = Recipe(learning_rate=0.1, epochs=16, batch_size=8, schedule="one_cycle", weight_decay=5e-4)
 
 
 def load(split):

@@ -3,10 +3,13 @@
     make bench-cascades
 
 Networks are trained by benchmarks.pool and benchmarks.camvid, which keep them under
-runs/cascades. Cascades are chosen on the calibrate split of CIFAR-10 (on the val split of
+runs/cascades, as this does with its sections; `python -m benchmarks.cascades times search`
+measures those again. Cascades are chosen on the calibrate split of CIFAR-10 (on the val split of
 CamVid) and reported on the test split.
 """
 
+import json
+import sys
 import time
 
 import keras
@@ -14,12 +17,14 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import camvid, common, pool
+from keras_adaptive.files import write_whole
 from keras_adaptive.report import exit_ratio_lines, table
 from keras_adaptive.segmentation import SegmentationCascade, cut, mean_iou
 from keras_adaptive.selection import cascade_front, select_cascade
 
 BATCH = 250
 REPEATS = 5
+ENSEMBLE_SHARES = (0.25, 0.5, 0.75)
 RESOLUTIONS = ((32, 40), (32, 48))
 GRIDS = (((1, 1), 0), ((2, 2), 0), ((2, 2), 16), ((3, 4), 0), ((3, 4), 16))
 BIG = {"models": 8, "copies": 4, "samples": 10_000, "classes": 1000}
@@ -120,7 +125,7 @@ def against_singles(networks, parts, costs, rows):
     return chosen
 
 
-def self_cascades(networks, parts, splits):
+def self_cascades(networks, splits):
     """One network at two resolutions, at the cost of the second look and at the accuracy."""
     result = []
     for name in networks:
@@ -300,27 +305,86 @@ def best_policy(logits, cells, costs, wanted):
         return policy, "highest accuracy"
 
 
-def main():
+def baselines(splits):
+    """Ensembles of growing depth with dynamic evaluation, beside their members."""
+    rows = []
+    for kind, depths in pool.ENSEMBLES.items():
+        members = [pool.ensemble_member(kind, depth, splits) for depth in depths]
+        ensemble = ka.build_cascade(members, combine="mean_probs")
+        costs = ensemble.exit_costs()
+        data = {}
+        for split in ("calibrate", "test"):
+            x, y = splits.arrays(split)
+            data[split] = np.stack(ensemble.predict(x, batch_size=BATCH, verbose=0)), y
+        x, y = splits.arrays("test")
+        for depth, member in zip(depths, members, strict=True):
+            answers = member.predict(x, batch_size=BATCH, verbose=0)[-1].argmax(-1)
+            cost = float(member.exit_costs()[-1])
+            rows.append(_row(f"{kind} {depth}", float((answers == y).mean()), cost, cost, [1.0]))
+        name = f"{kind} {', '.join(map(str, depths))}"
+        full = ka.evaluate(ka.ExitPolicy([np.inf] * len(depths)), *data["test"], costs)
+        rows.append(_row(f"{name}: all", full.accuracy, costs[-1], costs[-1], full.exit_fractions))
+        for share in ENSEMBLE_SHARES:
+            budget = max(share * costs[-1], costs[0])
+            policy = ka.calibrate(*data["calibrate"], costs, budget=budget, method="geometric")
+            found = ka.evaluate(policy, *data["test"], costs)
+            rows.append(
+                _row(
+                    f"{name}: {share:.0%}",
+                    found.accuracy,
+                    found.mean_cost,
+                    costs[-1],
+                    found.exit_fractions,
+                )
+            )
+    return rows
+
+
+def _row(name, accuracy, mean, worst, ratios):
+    return {
+        "cascade": name,
+        "accuracy": accuracy,
+        "mean_macs": float(mean),
+        "worst_macs": float(worst),
+        "exit_ratios": [float(r) for r in ratios],
+    }
+
+
+def main(anew):
+    """Computes what is not kept under runs/cascades, and the sections named, and writes."""
     splits = pool.data()
     networks = list(pool.MEMBERS)
-    parts = {
-        split: (pool.logits(split, splits), splits.arrays(split)[1])
-        for split in ("calibrate", "test")
-    }
-    costs = np.array(
-        [ka.costs.exit_costs(m.inputs, m.outputs)[0] for m in map(pool.build, networks)]
-    )
-    rows = singles(networks, parts, costs)
-    chosen = against_singles(networks, parts, costs, rows)
-    results = {
-        "singles": rows,
-        "ensembles": ensembles(networks, parts, costs, rows),
-        "cascades": chosen,
-        "self_cascades": self_cascades(networks, parts, splits),
-        "times": timed(chosen, splits),
-        "segmentation": segmentation(),
-        "efficientnets": efficientnet_costs(),
-        "search": search_times(),
+
+    def kept(name, compute):
+        path = pool.FOLDER / f"section_{name}.json"
+        if name in anew or not path.exists():
+            print(name, flush=True)
+            write_whole(path, json.dumps(compute(), indent=1))
+        return json.loads(path.read_text())
+
+    def chosen():
+        parts = {
+            split: (pool.logits(split, splits), splits.arrays(split)[1])
+            for split in ("calibrate", "test")
+        }
+        costs = np.array(
+            [ka.costs.exit_costs(m.inputs, m.outputs)[0] for m in map(pool.build, networks)]
+        )
+        rows = singles(networks, parts, costs)
+        return {
+            "singles": rows,
+            "ensembles": ensembles(networks, parts, costs, rows),
+            "cascades": against_singles(networks, parts, costs, rows),
+        }
+
+    results = kept("chosen", chosen)
+    results |= {
+        "self_cascades": kept("self_cascades", lambda: self_cascades(networks, splits)),
+        "baselines": kept("baselines", lambda: baselines(splits)),
+        "efficientnets": kept("efficientnets", efficientnet_costs),
+        "segmentation": kept("segmentation", segmentation),
+        "times": kept("times", lambda: timed(results["cascades"], splits)),
+        "search": kept("search", search_times),
     }
     common.write("cascades", results, lines(results), "make bench-cascades")
 
@@ -368,6 +432,14 @@ def lines(results):
                 "accuracy_both": "accuracy, both looks",
             },
         ),
+        "",
+        "## Ensembles of growing depth",
+        "",
+        f"Networks of half and small width trained for {pool.ENSEMBLE_EPOCHS} epochs each. The "
+        "mean of the probabilities; with dynamic evaluation thresholds are MSDNet's, for a share "
+        "of the ensemble's cost.",
+        "",
+        *exit_ratio_lines(results["baselines"], {**plain, **worst}),
         "",
         "## Measured time",
         "",
@@ -437,4 +509,4 @@ def lines(results):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
