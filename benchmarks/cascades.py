@@ -25,7 +25,7 @@ from keras_adaptive.selection import cascade_front, select_cascade
 BATCH = 250
 REPEATS = 5
 ENSEMBLE_SHARES = (0.25, 0.5, 0.75)
-RESOLUTIONS = ((32, 40), (32, 48))
+RESOLUTIONS = ((24, 32), (28, 32), (32, 40))
 GRIDS = (((1, 1), 0), ((2, 2), 0), ((2, 2), 16), ((3, 4), 0), ((3, 4), 16))
 BIG = {"models": 8, "copies": 4, "samples": 10_000, "classes": 1000}
 EFFICIENTNETS = {"B0": 0.39, "B1": 0.69, "B2": 1.0, "B3": 1.8, "B4": 4.4, "B5": 10.3}

@@ -40,6 +40,10 @@ class CascadeChoice(NamedTuple):
     worst_cost: float
     exit_fractions: np.ndarray
 
+    @property
+    def thresholds(self):
+        return self.policy.thresholds
+
 
 def select_cascade(
     logits, labels, costs, *, max_members=4, budget=None, accuracy=None, worst_case=None

@@ -195,7 +195,7 @@ def test_samples_are_worked_on_in_blocks(pool, monkeypatch):
     monkeypatch.setattr(selection, "BLOCK", 100)
     pieces = ka.select_cascade(*pool, budget=5.0)
     assert pieces.members == whole.members
-    assert pieces.policy.thresholds.tolist() == whole.policy.thresholds.tolist()
+    assert pieces.thresholds.tolist() == whole.thresholds.tolist()
 
 
 @pytest.mark.parametrize(
