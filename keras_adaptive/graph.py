@@ -104,16 +104,17 @@ def _rebuild(nodes, takes, gives, name, skipping=None):
         for i, t in enumerate(takes)
     }
     inputs = list(tensors.values())
-    return ListModel(inputs, call_again(nodes, tensors, gives), name=name)
+    return ListModel(inputs, call_again(nodes, tensors, gives, skipping), name=name)
 
 
-def call_again(nodes, tensors, gives):
+def call_again(nodes, tensors, gives, skipping=None):
     """Applies the operations of some nodes to other tensors.
 
     Args:
         nodes: Nodes, each after all it reads.
         tensors: Dictionary: id of a tensor that the nodes read to the one in its place.
         gives: Tensors of the nodes, or read by them.
+        skipping: As in `stage_models`.
 
     Returns:
         List of tensors: what `gives` has become.
