@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint bench bench-calibration clean
+.PHONY: help demo test lint bench bench-calibration bench-cascades bench-moving-digits clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -22,11 +22,18 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: bench-calibration
+bench: bench-calibration bench-cascades bench-moving-digits
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
 	$(BIN)/python -m benchmarks.calibration
+
+# also CamVid: ../shared/data/camvid_180x240.tar.xz
+bench-cascades: .venv/test
+	$(BIN)/python -m benchmarks.cascades
+
+bench-moving-digits: .venv/test
+	$(BIN)/python -m benchmarks.moving_digits
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -134,8 +134,7 @@ def node_cost(node, unit):
     if isinstance(layer, GLOBAL_POOLS) or type(layer).__name__ == "Mean":
         return _size(inputs[0]) if everything else 0
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
-        nodes = graph.nodes_between(layer.inputs, layer.outputs)
-        return sum(node_cost(inner, unit) for inner in nodes)
+        return _model_cost(layer, inputs, unit)
     if isinstance(layer, keras.layers.Layer) and list(layer._flatten_layers(include_self=False)):
         return _opened_cost(node, unit)
     if isinstance(layer, keras.layers.Layer) and layer.weights:
@@ -151,12 +150,22 @@ def node_cost(node, unit):
     return 0  # element by element, or moving data
 
 
+def _model_cost(model, inputs, unit):
+    """The cost of a functional model, at the size of these inputs."""
+    nodes = graph.nodes_between(model.inputs, model.outputs)
+    if [t.shape[1:] for t in model.inputs] != [t.shape[1:] for t in inputs]:
+        starts = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs]
+        places = {id(old): new for old, new in zip(model.inputs, starts, strict=True)}
+        ends = graph.call_again(nodes, places, model.outputs)
+        nodes = graph.nodes_between(starts, ends)
+    return sum(node_cost(inner, unit) for inner in nodes)
+
+
 def _node_energy(node, model):
     """The energy of one call: that of its layers with weights, wherever they are inside."""
     layer = node.operation
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
-        inner = graph.nodes_between(layer.inputs, layer.outputs)
-        return sum(node_cost(each, model) for each in inner)
+        return _model_cost(layer, node.input_tensors, model)
     composite = isinstance(layer, keras.layers.Layer) and not isinstance(layer, LEAVES)
     if composite and list(layer._flatten_layers(include_self=False)):
         return _opened_cost(node, model)

@@ -214,7 +214,8 @@ def _verify(content, stages, info):
         tensors["input_0"] = tensors["input_0"].astype("float32")
         found = dict(tensors)
         for i, (stage, takes, gives) in enumerate(stages):
-            logits, *features = stage([tensors[name] for name in takes], training=False)
+            given = [tf.convert_to_tensor(tensors[name]) for name in takes]
+            logits, *features = stage(given, training=False)
             tensors.update(zip(gives, features, strict=True))
             runner = interpreter.get_signature_runner(f"stage_{i}")
             found.update(runner(**{name: found[name] for name in takes}))

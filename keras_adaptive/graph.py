@@ -104,6 +104,22 @@ def _rebuild(nodes, takes, gives, name, skipping=None):
         for i, t in enumerate(takes)
     }
     inputs = list(tensors.values())
+    return ListModel(inputs, call_again(nodes, tensors, gives, skipping), name=name)
+
+
+def call_again(nodes, tensors, gives, skipping=None):
+    """Applies the operations of some nodes to other tensors.
+
+    Args:
+        nodes: Nodes, each after all it reads.
+        tensors: Dictionary: id of a tensor that the nodes read to the one in its place.
+        gives: Tensors of the nodes, or read by them.
+        skipping: As in `stage_models`.
+
+    Returns:
+        List of tensors: what `gives` has become.
+    """
+    tensors = dict(tensors)
     for node in nodes:
         args, kwargs = node.arguments.fill_in(tensors)
         operation = node.operation
@@ -111,7 +127,7 @@ def _rebuild(nodes, takes, gives, name, skipping=None):
             operation = operation.skipping(skipping)
         outputs = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
-    return ListModel(inputs, [tensors[id(t)] for t in gives], name=name)
+    return [tensors[id(t)] for t in gives]
 
 
 def model_of(inputs, outputs):

@@ -84,7 +84,33 @@ def _budget_row(name, policy, test, costs):
         "mean_macs": report.mean_cost,
         "worst_macs": report.worst_cost,
         "share_of_full": report.mean_cost / float(costs[-1]),
+        "exit_ratios": report.exit_fractions.tolist(),
     }
+
+
+def exit_ratio_lines(rows, titles):
+    """Returns the lines of a Markdown table of who leaves where, one row a policy.
+
+    Args:
+        rows: List of dictionaries, each with `exit_ratios`: the shares of samples that
+            leave at each exit. Rows with fewer exits than others end in dashes.
+        titles: Dictionary: other keys of a row to titles, as in `table`.
+
+    Reference:
+        [Wisdom of Committees (Wang et al., 2022)](https://arxiv.org/abs/2012.01988),
+        table C.
+    """
+    exits = max(len(row["exit_ratios"]) for row in rows)
+    columns = {f"share_{k}": f"leave at {k}" for k in range(exits)}
+    wide = [
+        {
+            **row,
+            **dict.fromkeys(columns),
+            **dict(zip(columns, row["exit_ratios"], strict=False)),
+        }
+        for row in rows
+    ]
+    return table(wide, {**titles, **columns})
 
 
 def _json_number(number):
@@ -137,6 +163,12 @@ def markdown(report):
                     "worst_macs": "worst MACs",
                 },
             ),
+            "",
+            "## Exit ratios",
+            "",
+            "The share of the test split that leaves at each exit.",
+            "",
+            *exit_ratio_lines(report["budgets"], {"policy": "policy"}),
             "",
         ]
         if report.get("curve"):

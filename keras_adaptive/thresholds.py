@@ -94,11 +94,12 @@ class Front:
     Attributes:
         right: Integers, ascending.
         cost: Floats, ascending.
+        floor: The least cost known for so many right answers or more, by that number.
     """
 
     def __init__(self, most_right):
         self._least = np.full(most_right + 1, np.inf)  # cost, by number of right answers
-        self._floor = self._least.copy()  # the same, of that many or more
+        self.floor = self._least.copy()
         self._where = np.zeros((most_right + 1, 2), int)
         self._decoders = []
 
@@ -106,12 +107,13 @@ class Front:
         """Adds the policies of a table.
 
         Args:
-            right, cost: Arrays of one shape.
+            right, cost: Arrays of one shape; right answers are whole numbers.
             decode: Function: index in the flat table to thresholds.
         """
-        right = np.rint(right.ravel()).astype(np.int64)
-        cost = cost.ravel()
-        cells = np.flatnonzero(cost < self._floor[right])
+        right, cost = np.ravel(right), np.ravel(cost)
+        if not np.issubdtype(right.dtype, np.integer):
+            right = np.rint(right).astype(np.int64)
+        cells = np.flatnonzero(cost < self.floor[right])
         if not len(cells):
             return
         cells = cells[np.lexsort((cost[cells], right[cells]))]
@@ -121,11 +123,11 @@ class Front:
         self._where[right[cells], 0] = len(self._decoders)
         self._where[right[cells], 1] = cells
         self._decoders.append(decode)
-        self._floor = np.minimum.accumulate(self._least[::-1])[::-1]
+        self.floor = np.minimum.accumulate(self._least[::-1])[::-1]
 
     def _points(self):
-        reached = np.isfinite(self._least) & (self._least <= self._floor)
-        beaten = np.append(self._floor[1:], np.inf) <= self._least
+        reached = np.isfinite(self._least) & (self._least <= self.floor)
+        beaten = np.append(self.floor[1:], np.inf) <= self._least
         return np.flatnonzero(reached & ~beaten)
 
     @property

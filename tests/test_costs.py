@@ -84,3 +84,10 @@ def test_names_the_layer_it_cannot_count():
 def test_rejects_unknown_unit():
     with pytest.raises(ValueError, match="Received: unit=watts"):
         cost(keras.layers.Dense(2), (4,), "watts")
+
+
+def test_a_nested_model_costs_what_it_does_at_the_size_it_is_given():
+    x = keras.Input((None, None, 1))
+    nested = keras.Model(x, L.GlobalAveragePooling2D()(L.Conv2D(2, 3)(x)))
+    assert cost(nested, (5, 5, 1)) == 9 * 9 * 2
+    assert cost(nested, (7, 5, 1)) == 15 * 9 * 2

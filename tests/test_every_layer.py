@@ -38,6 +38,9 @@ LAYERS = {
         [(2, 8, 8, 3)],
     ),
     "GradientScale": (layers.GradientScale, {"scale": 0.5}, [(2, 8, 8, 3)]),
+    "RunningMean-first": (layers.RunningMean, {"of": "probs", "count": 1}, [(2, 10)]),
+    "RunningMean-logits": (layers.RunningMean, {"of": "logits", "count": 3}, [(2, 10), (2, 10)]),
+    "RunningMean-probs": (layers.RunningMean, {"of": "probs", "count": 3}, [(2, 10), (2, 10)]),
 }
 
 

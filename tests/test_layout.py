@@ -35,8 +35,11 @@ MAY_IMPORT = {
     "risk": {"policy", "thresholds"},
     "calibration": {"policy", "thresholds", "temperature", "risk", "version"},
     "evaluation": {"calibration", "policy"},
+    "selection": {"policy", "thresholds"},
+    "video": set(),
     "training": {"layers", "graph", "costs", "gated_costs", "calibration", "files"},
     "models": {"layers", "graph", "costs", "training", "models"},
+    "segmentation": {"graph", "costs", "policy"},
     "inference": {"graph", "training", "policy"},
     "plotting": {"matplotlib", "temperature"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
@@ -49,9 +52,11 @@ NUMPY_ONLY = {
     "files",
     "policy",
     "risk",
+    "selection",
     "temperature",
     "thresholds",
     "version",
+    "video",
 }
 
 

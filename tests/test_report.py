@@ -24,7 +24,9 @@ def test_budget_table_keeps_budgets_and_ends_with_the_full_network(calibration):
     assert len(rows) == 4
     for row in rows[:-1]:
         assert row["mean_macs"] <= row["budget"] * (1 + 1e-9)
+        assert sum(row["exit_ratios"]) == pytest.approx(1)
     assert rows[-1]["share_of_full"] == 1
+    assert rows[-1]["exit_ratios"] == [0, 0, 1]
     assert rows[-1]["accuracy"] == (logits[-1].argmax(-1) == labels).mean()
 
 
@@ -40,6 +42,17 @@ def test_table_lines_up_and_names_units():
     assert lines[0] == "| exit |      MACs | accuracy |   at |"
     assert lines[1] == "|-----:|----------:|---------:|-----:|"
     assert lines[2] == "|    0 | 1,234,567 |  50.00 % | +inf |"
+
+
+def test_exit_ratios_stand_side_by_side_whatever_the_number_of_exits():
+    rows = [
+        {"cascade": "B0+B1", "worst": 1.08, "exit_ratios": [0.787, 0.213]},
+        {"cascade": "B0+B1+B3", "worst": 2.88, "exit_ratios": [0.732, 0.214, 0.054]},
+    ]
+    lines = reports.exit_ratio_lines(rows, {"cascade": "cascade", "worst": "worst"})
+    assert lines[0] == "|  cascade | worst | leave at 0 | leave at 1 | leave at 2 |"
+    assert lines[2] == "|    B0+B1 |  1.08 |    78.70 % |    21.30 % |          - |"
+    assert lines[3] == "| B0+B1+B3 |  2.88 |    73.20 % |    21.40 % |     5.40 % |"
 
 
 def test_report_leaves_out_what_is_not_there(tmp_path):

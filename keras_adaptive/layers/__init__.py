@@ -4,6 +4,7 @@ from keras_adaptive.layers.channel_gate import ChannelGate as ChannelGate
 from keras_adaptive.layers.early_exit import EarlyExit as EarlyExit
 from keras_adaptive.layers.gated_block import GatedBlock as GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale as GradientScale
+from keras_adaptive.layers.running_mean import RunningMean as RunningMean
 from keras_adaptive.layers.skip_gate import SkipGate as SkipGate
 
-__all__ = ["ChannelGate", "EarlyExit", "GatedBlock", "GradientScale", "SkipGate"]
+__all__ = ["ChannelGate", "EarlyExit", "GatedBlock", "GradientScale", "RunningMean", "SkipGate"]

@@ -1,7 +1,27 @@
 """Builders: each returns a compiled `AdaptiveModel`."""
 
+from keras_adaptive.models.cascade import build_cascade as build_cascade
+from keras_adaptive.models.clip_cascade import build_clip_cascade as build_clip_cascade
+from keras_adaptive.models.deeplabv3 import build_deeplabv3 as build_deeplabv3
 from keras_adaptive.models.densenet import build_densenet as build_densenet
+from keras_adaptive.models.depth_ensemble import build_depth_ensemble as build_depth_ensemble
+from keras_adaptive.models.efficientnet import build_efficientnet as build_efficientnet
 from keras_adaptive.models.msdnet import build_msdnet as build_msdnet
 from keras_adaptive.models.resnet import build_resnet as build_resnet
+from keras_adaptive.models.scale_cascade import scale_cascade as scale_cascade
+from keras_adaptive.models.self_cascade import build_self_cascade as build_self_cascade
+from keras_adaptive.models.x3d import build_x3d as build_x3d
 
-__all__ = ["build_densenet", "build_msdnet", "build_resnet"]
+__all__ = [
+    "build_cascade",
+    "build_clip_cascade",
+    "build_deeplabv3",
+    "build_densenet",
+    "build_depth_ensemble",
+    "build_efficientnet",
+    "build_msdnet",
+    "build_resnet",
+    "build_self_cascade",
+    "build_x3d",
+    "scale_cascade",
+]

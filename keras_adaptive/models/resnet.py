@@ -18,7 +18,9 @@ from keras_adaptive.training import AdaptiveModel
 STYLES = ("post", "pre")
 # depth: blocks of the four stages, whether a block is a bottleneck
 IMAGENET_DEPTHS = {
+    10: ((1, 1, 1, 1), False),
     18: ((2, 2, 2, 2), False),
+    26: ((3, 3, 3, 3), False),
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),
     101: ((3, 4, 23, 3), True),

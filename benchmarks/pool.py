@@ -1,0 +1,122 @@
+"""A pool of small networks of different cost, trained alike, for the cascade benchmark.
+
+    python -m benchmarks.pool
+
+Every member is fitted on the same 20,000 images of CIFAR-10 (JPEG) in the same way and is
+kept under runs/cascades, so that a run that was stopped goes on with the next member.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_adaptive as ka
+from benchmarks import common
+from keras_adaptive.layers.conv_unit import apply, conv_unit
+from keras_adaptive.training.recipes import Recipe
+
+# name: (channels of the first convolution, residual blocks at each of two resolutions)
+MEMBERS = {"4x1": (4, 1), "8x1": (8, 1), "8x2": (8, 2), "16x1": (16, 1), "16x2": (16, 2)}
+COPIES = 2
+# the MSDNet paper's baselines, small: kind to depths
+ENSEMBLES = {"resnet": (8, 14), "densenet": (10, 16)}
+ENSEMBLE_EPOCHS = 4
+TRAIN_IMAGES = 20_000
+RECIPE = Recipe(learning_rate=0.1, epochs=8, batch_size=64, schedule="one_cycle")
+FOLDER = common.ROOT.parent / "runs" / "cascades"
+
+
+def build(name, input_shape=(32, 32, 3)):
+    """Returns one member: a residual network of any input size, logits out."""
+    channels, blocks = MEMBERS[name]
+    inputs = keras.Input(input_shape)
+    x = apply(conv_unit(channels, 3, name="first"), inputs)
+    for stage in (1, 2):
+        width = channels * 2**stage
+        for block in range(blocks):
+            x = _residual(x, width, 1 if block else 2, f"stage_{stage}_block_{block}")
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(x), name=f"net_{name}")
+
+
+def _residual(x, width, strides, name):
+    shortcut = x
+    if strides > 1 or x.shape[-1] != width:
+        shortcut = apply(conv_unit(width, 1, strides=strides, name=f"{name}_shortcut")[:-1], x)
+    x = apply(conv_unit(width, 3, strides=strides, name=f"{name}_a"), x)
+    x = apply(conv_unit(width, 3, name=f"{name}_b")[:-1], x)
+    return keras.layers.ReLU(name=f"{name}_out")(
+        keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    )
+
+
+def member(name, copy, splits=None):
+    """Returns a trained member; trains it where that has not been done."""
+    seed = 100 * copy + list(MEMBERS).index(name)
+    return _trained(lambda: build(name), f"{name}_{copy}", seed, RECIPE.epochs, splits)
+
+
+def ensemble_member(kind, depth, splits=None):
+    """Returns a trained network of an ensemble; trains it where that has not been done."""
+
+    def build():
+        if kind == "resnet":
+            return ka.build_resnet(depth=depth, width=0.5)
+        return ka.build_densenet(depth=depth, growth_rate=8)
+
+    return _trained(build, f"{kind}_{depth}", depth, ENSEMBLE_EPOCHS, splits)
+
+
+def _trained(build, name, seed, epochs, splits):
+    path = FOLDER / f"{name}.weights.h5"
+    keras.utils.set_random_seed(seed)
+    model = build()
+    if path.exists():
+        model.load_weights(path)
+        return model
+    splits = splits or data()
+    steps = -(-TRAIN_IMAGES // RECIPE.batch_size)
+    model.compile(
+        RECIPE.optimizer(epochs * steps),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    batches = splits.batches("train", RECIPE.batch_size, training=True, seed=seed)
+    model.fit(batches, epochs=epochs, verbose=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"fresh_{path.name}")
+    model.save_weights(fresh)
+    fresh.replace(Path(path))
+    return model
+
+
+def data():
+    return common.cifar(train_limit=TRAIN_IMAGES)
+
+
+def logits(split, splits):
+    """Returns the pool's logits: a list, one array (copies, samples, classes) a network."""
+    x, _ = splits.arrays(split)
+    return [
+        np.stack(
+            [member(name, c, splits).predict(x, batch_size=250, verbose=0) for c in range(COPIES)]
+        )
+        for name in MEMBERS
+    ]
+
+
+def main():
+    splits = data()
+    for copy in range(COPIES):
+        for name in MEMBERS:
+            print(f"{name}, copy {copy}", flush=True)
+            member(name, copy, splits)
+    for kind, depths in ENSEMBLES.items():
+        for depth in depths:
+            print(f"{kind} {depth}", flush=True)
+            ensemble_member(kind, depth, splits)
+
+
+if __name__ == "__main__":
+    main()

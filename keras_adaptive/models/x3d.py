@@ -1,0 +1,133 @@
+"""X3D: a 3-D network for clips, whose 3x3x3 convolutions are channelwise."""
+
+import keras
+
+from keras_adaptive.models.presets import check_integers, with_presets
+from keras_adaptive.training import AdaptiveModel
+
+EXPANSION, SQUEEZE = 2.25, 1 / 16
+TOP = 2048
+# frames and size of a clip, and the blocks of each stage
+PRESETS = {
+    "x3d_s": {"input_shape": (13, 160, 160, 3), "blocks": (3, 5, 11, 7)},
+    "x3d_m": {"input_shape": (16, 224, 224, 3), "blocks": (3, 5, 11, 7)},
+    "x3d_l": {"input_shape": (16, 312, 312, 3), "blocks": (5, 10, 25, 15)},
+}
+
+
+@with_presets(PRESETS)
+def build_x3d(
+    input_shape=(16, 224, 224, 3),
+    classes=400,
+    *,
+    preset=None,
+    width=24,
+    blocks=(3, 5, 11, 7),
+    top=TOP,
+):
+    """Builds an X3D network for clips of video, as a network with one exit.
+
+    A stem looks at space (1x3x3), then at time (5x1x1). Stages of inverted residual blocks
+    follow, which halve height and width and keep every frame; each has a channelwise
+    3x3x3 convolution, and every other one squeeze and excitation.
+
+    Grouped 3-D convolutions are not among the operations of LiteRT: these networks train
+    and predict, but are not exported.
+
+    Args:
+        input_shape: `(frames, height, width, channels)`.
+        classes: Integer, the number of classes.
+        preset: `"x3d_s"`, `"x3d_m"` or `"x3d_l"`; it fills the arguments left out.
+        width: Integer, channels of the first stage; doubled from stage to stage.
+        blocks: Sequence of integers, the blocks of each stage.
+        top: Integer, features before the classifier.
+
+    Returns:
+        A compiled `AdaptiveModel` with one exit.
+
+    Example:
+
+    >>> model = build_x3d((4, 16, 16, 1), 10, width=8, blocks=(1, 1), top=16)
+    >>> tuple(model.outputs[0].shape)
+    (None, 10)
+
+    Reference:
+        [X3D (Feichtenhofer, 2020)](https://arxiv.org/abs/2004.04730).
+    """
+    whole = isinstance(input_shape, (tuple, list)) and len(input_shape) == 4
+    if not whole:
+        raise ValueError(
+            "`input_shape` must be (frames, height, width, channels). "
+            f"Received: input_shape={input_shape}"
+        )
+    names = ("frames", "height", "width of the image", "channels")
+    check_integers(1, **dict(zip(names, input_shape, strict=True)), width=width, top=top)
+    check_integers(2, classes=classes)
+    check_integers(1, **{f"blocks[{i}]": n for i, n in enumerate(blocks)})
+
+    clip = keras.Input(tuple(input_shape), name="clip")
+    x = _convolution(clip, width, (1, 3, 3), 2, "stem_space")
+    x = _convolution(x, width, (5, 1, 1), 1, "stem_time", groups=width)
+    x = _normalised(x, "stem", "relu")
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            name = f"stage_{stage}_block_{block}"
+            x = _block(x, width * 2**stage, 1 if block else 2, block % 2 == 0, name)
+    x = _convolution(x, _inner(x.shape[-1]), (1, 1, 1), 1, "top")
+    x = _normalised(x, "top", "relu")
+    x = keras.layers.GlobalAveragePooling3D(name="mean")(x)
+    x = keras.layers.Dense(top, activation="relu", use_bias=False, name="features")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)
+    model = AdaptiveModel(clip, [keras.layers.Dense(classes, name="exit_0")(x)], name="x3d")
+    model.compile()
+    return model
+
+
+def _inner(channels):
+    """Channels inside a block, a multiple of eight."""
+    return max(8, int(channels * EXPANSION + 4) // 8 * 8) if channels >= 8 else 2 * channels
+
+
+def _convolution(x, channels, kernel, strides, name, groups=1):
+    return keras.layers.Conv3D(
+        channels,
+        kernel,
+        strides=(1, strides, strides),
+        padding="same",
+        groups=groups,
+        use_bias=False,
+        name=f"{name}_conv",
+    )(x)
+
+
+def _normalised(x, name, activation=None):
+    x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    return keras.layers.Activation(activation, name=f"{name}_act")(x) if activation else x
+
+
+def _block(inputs, channels, strides, squeeze, name):
+    inner = _inner(channels)
+    x = _convolution(inputs, inner, (1, 1, 1), 1, f"{name}_expand")
+    x = _normalised(x, f"{name}_expand", "relu")
+    x = _convolution(x, inner, (3, 3, 3), strides, f"{name}_channelwise", groups=inner)
+    x = _normalised(x, f"{name}_channelwise")
+    if squeeze:
+        x = _squeeze_and_excite(x, name)
+    x = keras.layers.Activation("swish", name=f"{name}_swish")(x)
+    x = _convolution(x, channels, (1, 1, 1), 1, f"{name}_project")
+    x = _normalised(x, f"{name}_project")
+    shortcut = inputs
+    if strides > 1 or inputs.shape[-1] != channels:
+        shortcut = _convolution(inputs, channels, (1, 1, 1), strides, f"{name}_shortcut")
+        shortcut = _normalised(shortcut, f"{name}_shortcut")
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _squeeze_and_excite(x, name):
+    wide = x.shape[-1]
+    narrow = max(8, int(wide * SQUEEZE + 4) // 8 * 8)
+    gate = keras.layers.GlobalAveragePooling3D(keepdims=True, name=f"{name}_squeeze")(x)
+    gate = keras.layers.Conv3D(narrow, 1, activation="relu", name=f"{name}_reduce")(gate)
+    gate = keras.layers.Conv3D(wide, 1, activation="sigmoid", name=f"{name}_excite")(gate)
+    return keras.layers.Multiply(name=f"{name}_gate")([x, gate])
