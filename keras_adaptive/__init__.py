@@ -14,6 +14,7 @@ from keras_adaptive.calibration import calibrate as calibrate
 from keras_adaptive.evaluation import accuracy_cost_curve as accuracy_cost_curve
 from keras_adaptive.evaluation import evaluate as evaluate
 from keras_adaptive.inference import AdaptivePredictor as AdaptivePredictor
+from keras_adaptive.inference import measure_latency as measure_latency
 from keras_adaptive.models import build_densenet as build_densenet
 from keras_adaptive.models import build_msdnet as build_msdnet
 from keras_adaptive.models import build_resnet as build_resnet

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_adaptive as ka
+from keras_adaptive.inference.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +38,39 @@ def test_costs_are_those_of_the_exits(predictor, trained, test_images):
     np.testing.assert_array_equal(result.costs, trained.exit_costs()[result.exits])
 
 
-def test_later_stages_see_only_who_is_left(trained, policy, test_images, monkeypatch):
+@pytest.fixture
+def sizes(monkeypatch):
+    """The batch sizes that each stage is asked for, in a predictor that goes by stages."""
+
+    def watch(predictor):
+        seen = [[] for _ in range(len(predictor._runners[0].network.stages))]
+        stages = predictor._runners[0].network.stages
+        run = stages.stage
+        monkeypatch.setattr(Plan, "choose", lambda self: "stages")
+        monkeypatch.setattr(Plan, "regroup", lambda self, *arguments: True)
+        monkeypatch.setattr(stages, "stage", lambda k, x: (seen[k].append(len(x[0])), run(k, x))[1])
+        return seen
+
+    return watch
+
+
+def test_later_stages_see_only_who_is_left(trained, policy, test_images, sizes):
     predictor = ka.AdaptivePredictor(trained, policy)
-    seen = []
-    for stage, _, _ in predictor._stages:
-        run = stage.predict_on_batch
-        monkeypatch.setattr(
-            stage, "predict_on_batch", lambda x, run=run: (seen.append(len(x[0])), run(x))[1]
-        )
-    exits = predictor.predict(test_images[0], batch_size=1000).exits
-    assert seen == [int((exits >= k).sum()) for k in range(trained.exits)]
+    seen = sizes(predictor)
+    exits = predictor.predict(test_images[0], batch_size=len(test_images[0])).exits
+    for k, found in enumerate(seen):
+        arriving = int((exits >= k).sum())
+        assert arriving <= sum(found) < 2 * arriving  # filled up to a power of two
+
+
+def test_late_stages_run_full(trained, policy, test_images, sizes):
+    predictor = ka.AdaptivePredictor(trained, policy)
+    seen = sizes(predictor)
+    exits = predictor.predict(test_images[0], batch_size=32).exits
+    for k, found in enumerate(seen):
+        full, rest = divmod(int((exits >= k).sum()), 32)
+        assert found[:full] == [32] * full
+        assert len(found) == full + (rest > 0)
 
 
 def test_closed_exits_are_not_computed(trained, logits, test_images):
@@ -55,7 +79,8 @@ def test_closed_exits_are_not_computed(trained, logits, test_images):
     result = predictor.predict(test_images[0])
     np.testing.assert_array_equal(result.exits, policy.decide(logits))
     assert 0 not in result.exits
-    names = {layer.name for stage, _, _ in predictor._stages for layer in stage.layers}
+    models = predictor._runners[0].network.stages.models
+    names = {layer.name for model in models for layer in model.layers}
     assert "exit_0" not in names
     assert "exit_1" in names
     assert result.costs.max() < trained.exit_costs()[-1]

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "evaluation": {"calibration", "policy"},
     "training": {"layers", "graph", "costs", "gated_costs", "calibration", "files"},
     "models": {"layers", "graph", "costs", "training", "models"},
-    "inference": {"graph", "training", "policy"},
+    "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
     "plotting": {"matplotlib", "temperature"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {"graph", "training", "policy", "files", "tensorflow", "ai_edge_litert"},
