@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint bench bench-calibration clean
+.PHONY: help demo test lint bench bench-calibration bench-inference clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -22,11 +22,14 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: bench-calibration
+bench: bench-calibration bench-inference
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
 	$(BIN)/python -m benchmarks.calibration
+
+bench-inference: .venv/test
+	$(BIN)/python -m benchmarks.inference
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -203,7 +203,7 @@ def test_the_work_in_the_stages_is_what_lazy_costs_say(preset):
     stages = compiled(graph.lean_models(model.inputs, model.outputs))
     executed = np.cumsum([executed_macs(function.graph) for function in stages.functions])
     np.testing.assert_array_equal(executed, model.exit_costs())
-    assert (executed[:-1] < model.exit_costs(lazy=False)[:-1]).all()
+    assert executed[0] < model.exit_costs(lazy=False)[0]  # laziness saves something
 
 
 def test_nothing_is_traced_again(trained, policy, test_images):
@@ -213,6 +213,8 @@ def test_nothing_is_traced_again(trained, policy, test_images):
     for batch_size in (5, 6, 64):
         predictor.predict(test_images[0][:70], batch_size=batch_size)
     assert stages.functions == before
+    # else every call fails at first, which writes a message with all its arguments
+    assert all(function.structured_input_signature[1] == {} for function in before)
     assert all(function.inputs[0].shape[0] is None for function in before)
 
 

@@ -73,8 +73,7 @@ class TensorFlowStages(Stages):
         super().__init__(stages)
         self._frozen = [self._freeze(model) for model in self.models]
         self.functions = [
-            self._function(lambda *tensors, k=k: self._apply(k, tensors), self.takes[k])
-            for k in range(len(stages))
+            self._function(self._applying(k), takes) for k, takes in enumerate(self.takes)
         ]
         self._together = None
 
@@ -141,6 +140,10 @@ class TensorFlowStages(Stages):
         frozen = freeze(function.get_concrete_function(*specs))
         names = [[t.name for t in side] for side in (frozen.inputs, frozen.outputs)]
         return frozen.graph.as_graph_def(), *names
+
+    def _applying(self, k):
+        # not a lambda with `k=k`: TensorFlow takes `k` for an argument it misses in each call
+        return lambda *tensors: self._apply(k, tensors)
 
     def _apply(self, k, tensors):
         """Puts the frozen stage `k` into the graph that is being traced."""

@@ -59,7 +59,8 @@ class Flow:
 
     def feed(self, images, number):
         """Takes an input batch; answers may come now or later."""
-        owners = np.stack([np.full(len(images), number), np.arange(len(images))], axis=1)
+        owners = np.empty((len(images), 2), int)
+        owners[:, 0], owners[:, 1] = number, range(len(images))
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
             way = self.plan.choose()

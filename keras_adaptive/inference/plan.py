@@ -23,21 +23,29 @@ class Plan:
         self.timings = timings
         self.batch_size = batch_size
         self.conditional = conditional if batch_size <= ONE_BY_ONE else None
-        self._left = np.full(stages, 1 / stages)  # who left where; at first: no idea
+        self._left = [1 / stages] * stages  # who left where; at first: no idea
+        self._seen, self._chosen_at, self._way = 1, 0, None
 
     def learn(self, stage, samples):
         """Takes notice that so many samples left at a stage."""
         self._left[stage] += samples
+        self._seen += samples
 
     def choose(self):
-        """Returns the way that is fastest if samples go on leaving as they did."""
-        found = self.seconds()
-        return min(found, key=found.get)
+        """Returns the way that is fastest if samples go on leaving as they did.
+
+        It is thought over when a tenth more samples have been seen than the last time.
+        """
+        if self._seen > 1.1 * self._chosen_at:
+            found = self.seconds()
+            self._way = min(found, key=found.get)
+            self._chosen_at = self._seen
+        return self._way
 
     def seconds(self):
         """Returns the expected seconds a sample of each way that can be taken."""
         full, count = self.batch_size, len(self._left)
-        leaving = self._left / self._left.sum()
+        leaving = np.array(self._left) / sum(self._left)
         arriving = np.append(1, 1 - np.cumsum(leaving)[:-1])
         each = [self.timings.stage(k, full) / full for k in range(count)]
         copies = [self.timings.regrouping(k, full) for k in range(count)]

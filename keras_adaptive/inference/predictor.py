@@ -229,9 +229,7 @@ class _Runner:
         pending = collections.OrderedDict()
 
         def answer(owners, logits, position):
-            if not len(owners):
-                return
-            for number in np.unique(owners[:, 0]):
+            for number in set(owners[:, 0].tolist()):
                 mine = owners[:, 0] == number
                 entry = pending[number]
                 rows = owners[mine, 1]
