@@ -4,7 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint bench bench-calibration bench-cascades bench-moving-digits clean
+.PHONY: help demo test lint bench bench-calibration bench-training bench-throughput \
+	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
+	vectors clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -22,11 +24,25 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: bench-calibration bench-cascades bench-moving-digits
+bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
+	bench-cascades bench-moving-digits bench-device bench-fuzz
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
 	$(BIN)/python -m benchmarks.calibration
+
+# hours: a row is kept when it is done
+bench-training: .venv/test
+	$(BIN)/python -m benchmarks.training
+
+bench-throughput: .venv/test
+	$(BIN)/python -m benchmarks.throughput
+
+bench-gate-time: .venv/test
+	$(BIN)/python -m benchmarks.gate_time
+
+bench-inference: .venv/test
+	$(BIN)/python -m benchmarks.inference
 
 # also CamVid: ../shared/data/camvid_180x240.tar.xz
 bench-cascades: .venv/test

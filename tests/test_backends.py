@@ -30,9 +30,17 @@ model.compile(
 )
 history = model.fit(x, y, batch_size=48, epochs=3, shuffle=False, verbose=0).history
 policy = model.calibrate(x, y, budget=model.exit_costs().mean(), verbose=0)
-exits = ka.AdaptivePredictor(model, policy).predict(x, batch_size=20).exits
-agree = exits == policy.decide(np.stack(model.predict(x, verbose=0)))
-result = {"loss": history["loss"], "agree": float(agree.mean())}
+predictor = ka.AdaptivePredictor(model, policy)
+expected = policy.decide(np.stack(model.predict(x, verbose=0)))
+agree = []
+for way, batch_size in (("stages", 20), ("together", 20), ("one by one", 1), (None, 7)):
+    if way:
+        predictor._runners[0].plan(batch_size).choose = lambda way=way: way
+    agree.append(float((predictor.predict(x, batch_size=batch_size).exits == expected).mean()))
+milliseconds = ka.measure_latency(model, batch_size=2)
+result = {
+    "loss": history["loss"], "agree": min(agree), "rising": bool((np.diff(milliseconds) > 0).all())
+}
 print(json.dumps({"backend": keras.backend.backend(), **result}))
 """
 
@@ -54,6 +62,7 @@ def test_three_steps_on_jax_equal_three_on_tensorflow():
     for backend, result in found.items():
         assert result["backend"] == backend
         assert result["agree"] == 1
+        assert result["rising"]
     losses = [result["loss"] for result in found.values()]
     np.testing.assert_allclose(*losses, atol=1e-3)
     assert losses[0][0] > losses[0][2]

@@ -4,6 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_adaptive as ka
+from keras_adaptive import graph
+from keras_adaptive.inference import measure_latency
+from keras_adaptive.inference.compiled import compiled
+from keras_adaptive.inference.plan import Plan
+from keras_adaptive.inference.timings import Timings
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +36,256 @@ def test_decides_as_the_policy_does_on_all_logits(
     np.testing.assert_allclose(result.probabilities, ka.policy.softmax(chosen), atol=1e-5)
 
 
+WAYS = ("stages", "together", "one by one")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    batch_size=st.integers(1, 8),
+    way=st.sampled_from(WAYS),
+    regroup=st.sampled_from([True, False]),
+    kind=st.sampled_from(["max_prob", "prob_margin", "logit_margin", "entropy"]),
+    seed=st.integers(0, 9),
+)
+def test_answers_do_not_depend_on_the_plan(
+    trained, logits, test_images, far_from_thresholds, batch_size, way, regroup, kind, seed
+):
+    order = np.random.default_rng(seed).permutation(len(test_images[0]))[:20]
+    temperatures = [4.0, 2.0, 3.0]
+    sure = ka.policy.confidence(logits, kind, temperatures)
+    policy = ka.ExitPolicy(np.median(sure, axis=1), kind, temperatures)
+    predictor = ka.AdaptivePredictor(trained, policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Plan, "choose", lambda self: way)
+        patch.setattr(Plan, "regroup", lambda self, *arguments: regroup)
+        result = predictor.predict(test_images[0][order], batch_size=batch_size)
+    far = far_from_thresholds(policy, logits[:, order])
+    assert far.sum() > 10
+    np.testing.assert_array_equal(result.exits[far], policy.decide(logits[:, order])[far])
+    chosen = logits[result.exits, order]
+    np.testing.assert_array_equal(result.labels, chosen.argmax(-1))
+    expected = ka.policy.softmax(chosen / np.array(temperatures)[result.exits][:, None])
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+
+
+def test_a_plan_takes_the_way_that_is_fastest_if_samples_go_on_as_they_did():
+    class Table:
+        def stage(self, k, size):
+            return 1.0
+
+        def regrouping(self, k, size):
+            return 0.01
+
+        def together(self, size):
+            return 2.5
+
+        def conditional(self, function, k):
+            return 0.5 * (k + 1)
+
+    plan = Plan(Table(), 3, 4, None)
+    assert plan.choose() == "stages"  # a third leaves at each exit: 1 + 2/3 + 1/3
+    plan.learn(2, 1000)
+    assert plan.choose() == "together"  # everybody stays
+    plan = Plan(Table(), 3, 4, lambda image: image)
+    plan.learn(0, 1000)
+    assert plan.choose() == "stages"
+    assert plan.seconds()["one by one"] == pytest.approx(0.5, rel=0.01)
+    assert "one by one" not in Plan(Table(), 3, 256, lambda image: image).seconds()
+
+
+def test_regroups_where_copying_costs_less_than_it_saves():
+    class Table:
+        def stage(self, k, size):
+            return size * 1.0
+
+        def regrouping(self, k, size):
+            return 0.25
+
+    plan = Plan(Table(), 2, 8, None)
+
+    def bucket(samples):
+        return samples
+
+    assert plan.regroup(1, 8, 6, 0, False, bucket)  # 6 * 1.25 < 8
+    assert not plan.regroup(1, 8, 7, 0, False, bucket)  # 7 * 1.25 > 8
+    assert not plan.regroup(1, 8, 8, 0, False, bucket)
+    assert plan.regroup(1, 8, 6, 0, True, bucket)
+    assert not plan.regroup(1, 8, 5, 0, True, lambda samples: 8)  # would run as a batch of 8
+
+
+def batches(x, sizes):
+    start = 0
+    for size in sizes:
+        yield x[start : start + size]
+        start += size
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    batch_size=st.sampled_from([1, 4, 16]),
+    waiting=st.integers(0, 3),
+)
+def test_streams_one_result_a_batch_in_order(predictor, test_images, sizes, batch_size, waiting):
+    expected = predictor.predict(test_images[0][: sum(sizes)])
+    found = list(predictor.stream(batches(test_images[0], sizes), batch_size, waiting=waiting))
+    assert [len(result.exits) for result in found] == sizes
+    for name in ("exits", "labels", "costs"):
+        together = np.concatenate([getattr(result, name) for result in found])
+        np.testing.assert_array_equal(together, getattr(expected, name))
+
+
+def test_a_stream_reads_no_further_than_it_may(predictor, test_images):
+    read = []
+
+    def source():
+        for i in range(20):
+            read.append(i)
+            yield test_images[0][5 * i : 5 * i + 5]
+
+    stream = predictor.stream(source(), batch_size=64, waiting=2)
+    assert read == []
+    next(stream)
+    assert len(read) <= 3
+    with pytest.raises(ValueError, match="Received: waiting=-1"):
+        predictor.stream(source(), waiting=-1)
+
+
+def test_takes_datasets_and_generators(predictor, test_images, digits):
+    expected = predictor.predict(test_images[0])
+    for source in (digits.batches("test", 50), batches(test_images[0], [100, 1, 259])):
+        found = predictor.predict(source, batch_size=40)
+        np.testing.assert_array_equal(found.exits, expected.exits)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+    with pytest.raises(ValueError, match="at least one sample"):
+        predictor.predict(iter([]))
+
+
+def test_a_budget_picks_the_policy(trained, calibration, test_images):
+    logits, labels, costs = calibration
+    budgets = [0.3 * costs[-1], 0.6 * costs[-1], costs[-1]]
+    policies = [ka.calibrate(logits, labels, costs, budget=b, method="geometric") for b in budgets]
+    predictor = ka.AdaptivePredictor(trained, policies)
+    for policy, budget in zip(policies, budgets, strict=True):
+        alone = ka.AdaptivePredictor(trained, policy).predict(test_images[0])
+        found = predictor.predict(test_images[0], budget=budget)
+        np.testing.assert_array_equal(found.exits, alone.exits)
+    with pytest.raises(ValueError, match="`budget` must be given where there are several"):
+        predictor.predict(test_images[0])
+    with pytest.raises(ValueError, match="at least the mean cost of the cheapest policy"):
+        predictor.predict(test_images[0], budget=1.0)
+    with pytest.raises(ValueError, match="must say its `mean_cost`"):
+        ka.AdaptivePredictor(trained, ka.ExitPolicy([0, 0, 0])).predict(
+            test_images[0], budget=costs[-1]
+        )
+    with pytest.raises(ValueError, match="at least one policy"):
+        ka.AdaptivePredictor(trained, [])
+
+
+def executed_macs(graph_):
+    """Multiply-accumulates of a TensorFlow graph, for one sample, from its operations."""
+    total = 0
+    for operation in graph_.get_operations():
+        if operation.type == "Conv2D":
+            assert operation.get_attr("data_format") == b"NHWC"
+            kernel = operation.inputs[1].shape
+            total += np.prod(operation.outputs[0].shape[1:3]) * np.prod(kernel)
+        elif operation.type == "MatMul":
+            total += np.prod(operation.inputs[1].shape)
+        else:
+            assert "Conv" not in operation.type, operation.type
+    return total
+
+
+@pytest.mark.parametrize("preset", ["cifar_budgeted_5", "cifar_anytime"])
+def test_the_work_in_the_stages_is_what_lazy_costs_say(preset):
+    model = ka.build_msdnet(preset=preset)
+    stages = compiled(graph.lean_models(model.inputs, model.outputs))
+    executed = np.cumsum([executed_macs(function.graph) for function in stages.functions])
+    np.testing.assert_array_equal(executed, model.exit_costs())
+    assert executed[0] < model.exit_costs(lazy=False)[0]  # laziness saves something
+
+
+def test_nothing_is_traced_again(trained, policy, test_images):
+    predictor = ka.AdaptivePredictor(trained, policy)
+    stages = predictor._runners[0].network.stages
+    before = list(stages.functions)
+    for batch_size in (5, 6, 64):
+        predictor.predict(test_images[0][:70], batch_size=batch_size)
+    assert stages.functions == before
+    # else every call fails at first, which writes a message with all its arguments
+    assert all(function.structured_input_signature[1] == {} for function in before)
+    assert all(function.inputs[0].shape[0] is None for function in before)
+
+
+def test_times_are_measured_once(trained, test_images):
+    stages = compiled(graph.lean_models(trained.inputs, trained.outputs))
+    timings = Timings(stages)
+    first = [timings.stage(k, 4) for k in range(3)] + [timings.together(4)]
+    assert min(first) > 0
+    assert first == [timings.stage(k, 4) for k in range(3)] + [timings.together(4)]
+    assert timings.regrouping(0, 4) > 0
+
+
+def test_latency_is_a_cost_to_calibrate_with(trained, calibration):
+    logits, labels, _ = calibration
+    milliseconds = measure_latency(trained, batch_size=16)
+    assert milliseconds.shape == (3,)
+    assert (np.diff(milliseconds, prepend=0) > 0).all()
+    policy = ka.calibrate(logits, labels, milliseconds, budget=milliseconds.mean())
+    assert policy.details["mean_cost"] <= milliseconds.mean()
+
+
+def test_latency_with_another_number_of_threads(trained):
+    milliseconds = measure_latency(trained, batch_size=4, threads=1)
+    assert (np.diff(milliseconds, prepend=0) > 0).all()
+    with pytest.raises(ValueError, match="Received: threads=0"):
+        measure_latency(trained, threads=0)
+    with pytest.raises(ValueError, match="Received: batch_size=0"):
+        measure_latency(trained, batch_size=0)
+    with pytest.raises(TypeError, match="`model` must be an AdaptiveModel"):
+        measure_latency("model")
+
+
 def test_costs_are_those_of_the_exits(predictor, trained, test_images):
     result = predictor.predict(test_images[0])
     assert len(set(result.exits)) > 1
     np.testing.assert_array_equal(result.costs, trained.exit_costs()[result.exits])
 
 
-def test_later_stages_see_only_who_is_left(trained, policy, test_images, monkeypatch):
+@pytest.fixture
+def sizes(monkeypatch):
+    """The batch sizes that each stage is asked for, in a predictor that goes by stages."""
+
+    def watch(predictor):
+        seen = [[] for _ in range(len(predictor._runners[0].network.stages))]
+        stages = predictor._runners[0].network.stages
+        run = stages.stage
+        monkeypatch.setattr(Plan, "choose", lambda self: "stages")
+        monkeypatch.setattr(Plan, "regroup", lambda self, *arguments: True)
+        monkeypatch.setattr(stages, "stage", lambda k, x: (seen[k].append(len(x[0])), run(k, x))[1])
+        return seen
+
+    return watch
+
+
+def test_later_stages_see_only_who_is_left(trained, policy, test_images, sizes):
     predictor = ka.AdaptivePredictor(trained, policy)
-    seen = []
-    for stage, _, _ in predictor._stages:
-        run = stage.predict_on_batch
-        monkeypatch.setattr(
-            stage, "predict_on_batch", lambda x, run=run: (seen.append(len(x[0])), run(x))[1]
-        )
-    exits = predictor.predict(test_images[0], batch_size=1000).exits
-    assert seen == [int((exits >= k).sum()) for k in range(trained.exits)]
+    seen = sizes(predictor)
+    exits = predictor.predict(test_images[0], batch_size=len(test_images[0])).exits
+    for k, found in enumerate(seen):
+        arriving = int((exits >= k).sum())
+        assert arriving <= sum(found) < 2 * arriving  # filled up to a power of two
+
+
+def test_late_stages_run_full(trained, policy, test_images, sizes):
+    predictor = ka.AdaptivePredictor(trained, policy)
+    seen = sizes(predictor)
+    exits = predictor.predict(test_images[0], batch_size=32).exits
+    for k, found in enumerate(seen):
+        full, rest = divmod(int((exits >= k).sum()), 32)
+        assert found[:full] == [32] * full
+        assert len(found) == full + (rest > 0)
 
 
 def test_closed_exits_are_not_computed(trained, logits, test_images):
@@ -55,7 +294,8 @@ def test_closed_exits_are_not_computed(trained, logits, test_images):
     result = predictor.predict(test_images[0])
     np.testing.assert_array_equal(result.exits, policy.decide(logits))
     assert 0 not in result.exits
-    names = {layer.name for stage, _, _ in predictor._stages for layer in stage.layers}
+    models = predictor._runners[0].network.stages.models
+    names = {layer.name for model in models for layer in model.layers}
     assert "exit_0" not in names
     assert "exit_1" in names
     assert result.costs.max() < trained.exit_costs()[-1]

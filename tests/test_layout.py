@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "training": {"layers", "graph", "costs", "gated_costs", "calibration", "files"},
     "models": {"layers", "graph", "costs", "training", "models"},
     "segmentation": {"graph", "costs", "policy"},
-    "inference": {"graph", "training", "policy"},
+    "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
     "plotting": {"matplotlib", "temperature"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {"graph", "training", "policy", "files", "tensorflow", "ai_edge_litert"},

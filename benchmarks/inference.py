@@ -1,0 +1,287 @@
+"""Is early exit faster on the host? Time of the predictor against plain networks.
+
+    make bench-inference
+
+Everything is compiled and frozen by the same code and fed the same numpy images, one after
+the other in turn, in one process. Each network and batch size is a row of its own; rows that
+are already in the results are kept, so an interrupted run goes on.
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import keras_adaptive as ka
+from benchmarks import common, networks
+from keras_adaptive import graph
+from keras_adaptive.inference.compiled import compiled
+from keras_adaptive.report import table
+
+THREADS = 2
+SHARES = (0.3, 0.5, 0.8)
+# batch size: how many images are predicted
+IMAGES = {1: 100, 8: 480, 32: 960, 64: 2560, 256: 2560}
+REPEATS = 5
+ROWS = common.ROOT.parent / "runs" / "inference_rows"
+TITLES = {
+    "cost": "budget",
+    "cost_share": "MACs",
+    "accuracy": "accuracy",
+    "ms": "ms an image",
+    "spread": "+-",
+    "over_full": "of full",
+    "over_every": "of every exit",
+    "over_ideal": "of ideal",
+    "alone_over_full": "alone, of full",
+    "static": "static cut",
+    "over_static": "of static cut",
+    "way": "way taken",
+}
+
+
+def nets():
+    found = {"cifar10_budgeted_5": common.cifar_net}
+    for name in networks.NETWORKS:
+        weights = common.MODELS / f"{name}.weights.h5"
+        if weights.exists():
+            found[name] = lambda name=name, weights=weights: networks.build(name, weights=weights)
+    return found
+
+
+def batches(images, size):
+    return [images[i : i + size] for i in range(0, len(images), size)]
+
+
+def plain(function, images, size):
+    """Runs one function on every batch and chooses labels, as a program without exits does."""
+    return [ka.policy.softmax(np.asarray(function(x))).argmax(-1) for x in batches(images, size)]
+
+
+def every_exit(stages, policy, images, size):
+    for x in batches(images, size):
+        logits = np.stack([np.asarray(z) for z in stages.together(x)])
+        exits = policy.decide(logits)
+        ka.policy.softmax(logits[exits, np.arange(len(x))])
+
+
+def only(model, exits):
+    return compiled(graph.lean_models(model.inputs, [model.outputs[k] for k in exits]))
+
+
+def in_turn(contenders, repeats=REPEATS):
+    """Returns the seconds of every repeat of every contender, measured in turn."""
+    taken = {name: [] for name in contenders}
+    for run in contenders.values():  # measures, compiles, warms up
+        run()
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+def full_batches(stages, x):
+    """Returns a function for each stage that runs it on a full batch of real features."""
+    tensors, found = {stages.takes[0][0]: x}, []
+    for k in range(len(stages)):
+        inputs = [tensors[name] for name in stages.takes[k]]
+        found.append(lambda k=k, inputs=inputs: np.asarray(stages.stage(k, inputs)[0]))
+        tensors.update(zip(stages.gives[k], stages.stage(k, inputs)[1:], strict=True))
+    return found
+
+
+def operating_points(model, splits):
+    logits, labels = {}, {}
+    for split in ("calibrate", "test"):
+        x, labels[split] = splits.arrays(split)
+        logits[split] = np.stack(model.predict(x, batch_size=250, verbose=0))
+    costs = model.exit_costs()
+    budgets = [share * costs[-1] for share in SHARES]
+    policies = ka.calibration.calibrate_budgets(
+        logits["calibrate"], labels["calibrate"], costs, budgets, method="geometric"
+    )
+    reports = [ka.evaluate(p, logits["test"], labels["test"], costs) for p in policies]
+    return policies, reports, costs
+
+
+def row(model, points, images, size):
+    """Measures one network at one batch size."""
+    policies, reports, costs = points
+    count = model.exits
+    images = images[: IMAGES[size]]
+    whole, stages = only(model, [count - 1]), only(model, range(count))
+    cuts = {}  # the static network that is as accurate as the policy
+    for report in reports:
+        right = np.flatnonzero(report.exit_accuracies >= report.accuracy)
+        k = int(right[0]) if len(right) else count - 1
+        cuts[k] = whole if k == count - 1 else cuts.get(k) or only(model, [k])
+    predictors = [ka.AdaptivePredictor(model, policy) for policy in policies]
+    contenders = {
+        "full": lambda: plain(lambda x: whole.stage(0, [x])[0], images, size),
+        "every": lambda: every_exit(stages, policies[1], images, size),
+        **{
+            ("cut", k): lambda cut=cut: plain(lambda x: cut.stage(0, [x])[0], images, size)
+            for k, cut in cuts.items()
+            if k < count - 1
+        },
+        **{
+            ("ours", i): lambda p=p: p.predict(images, batch_size=size, verbose=0)
+            for i, p in enumerate(predictors)
+        },
+        **{
+            ("alone", i): lambda p=p: list(p.stream(batches(images, size), size, waiting=0))
+            for i, p in enumerate(predictors)
+            if size > 1
+        },
+    }
+    parts = full_batches(stages, images[:size])
+    contenders.update({("stage", k): run for k, run in enumerate(parts)})
+    taken = in_turn(contenders)
+    per_image = {
+        name: 1000 * values / (size if name[0] == "stage" else len(images))
+        for name, values in taken.items()
+    }
+    middle = {name: float(np.median(values)) for name, values in per_image.items()}
+    middle["cut", count - 1] = middle["full"]
+    each = [middle["stage", k] for k in range(count)]
+    found = []
+    for i, report in enumerate(reports):
+        exits = predictors[i].predict(images, batch_size=size, verbose=0).exits
+        arriving = [(exits >= k).mean() for k in range(count)]
+        ours, ideal = middle["ours", i], float(np.dot(arriving, each))
+        right = np.flatnonzero(report.exit_accuracies >= report.accuracy)
+        cut = int(right[0]) if len(right) else count - 1
+        found.append(
+            {
+                "cost": f"{SHARES[i]:.0%}",
+                "cost_share": float(costs[exits].mean() / costs[-1]),
+                "accuracy": float(report.accuracy),
+                "ms": ours,
+                "spread": float(np.ptp(per_image["ours", i]) / 2),
+                "over_full": ours / middle["full"],
+                "over_every": ours / middle["every"],
+                "over_ideal": ours / ideal,
+                "alone_over_full": middle.get(("alone", i), ours) / middle["full"],
+                "static": f"exit {cut}",
+                "over_static": ours / middle["cut", cut],
+                "way": predictors[i]._runners[0].plan(size).choose(),
+            }
+        )
+    result = {
+        "batch_size": size,
+        "images": len(images),
+        "full_ms": middle["full"],
+        "every_exit_ms": middle["every"],
+        "stage_ms": each,
+        "points": found,
+    }
+    if size == 1:
+        result["exits"] = single(model, stages, images)
+    return result
+
+
+def single(model, stages, images):
+    """Batch 1: a sample that leaves at exit `k` against the network up to there."""
+    contenders, count = {}, model.exits
+    for k in range(count):
+        sure = [2.0] * k + [-1.0] * (count - k)  # heads are computed, but never sure enough
+        policy = ka.ExitPolicy([*sure[:-1], -np.inf])
+        predictor = _forced(model, stages, policy)
+        prefix, cut = only(model, range(k + 1)), only(model, [k])
+        contenders["ours", k] = lambda p=predictor: p(images)
+        contenders["prefix", k] = lambda p=prefix: plain(lambda x: p.together(x)[-1], images, 1)
+        contenders["cut", k] = lambda c=cut: plain(lambda x: c.stage(0, [x])[0], images, 1)
+    taken = in_turn(contenders)
+    middle = {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
+    return [
+        {
+            "exit": k,
+            "ms": middle["ours", k],
+            "prefix_ms": middle["prefix", k],
+            "cut_ms": middle["cut", k],
+            "over_prefix": middle["ours", k] / middle["prefix", k],
+            "over_cut": middle["ours", k] / middle["cut", k],
+        }
+        for k in range(count)
+    ]
+
+
+def _forced(model, stages, policy):
+    """A predictor that computes every stage's head, whatever the policy needs of them."""
+    everybody = ka.ExitPolicy([2.0] * (model.exits - 1) + [-np.inf])
+    predictor = ka.AdaptivePredictor(model, everybody)
+    everybody.thresholds[:] = policy.thresholds
+    return lambda images: predictor.predict(images, batch_size=1, verbose=0)
+
+
+def report(rows):
+    lines = [
+        "# Time on the host",
+        "",
+        f"CIFAR-10 (JPEG) test images, {THREADS} threads, medians of {REPEATS} interleaved "
+        "repeats, every contender compiled and frozen alike. `of full`: our time over that of "
+        "the full network without early heads; `of every exit`: over computing all exits and "
+        "then choosing; `of ideal`: over the sum over stages of the share that arrives times the "
+        "stage's time on full batches, without any regrouping; `alone`: every batch answered "
+        "before the next is read; `static cut`: the earliest exit that alone is as accurate, "
+        "without other heads. Thresholds: geometric, by MACs, on images that trained nothing. "
+        "+- is half the range.",
+    ]
+    for name in dict.fromkeys(r["net"] for r in rows):
+        for r in (r for r in rows if r["net"] == name):
+            lines += [
+                "",
+                f"## {name}, batch {r['batch_size']}",
+                "",
+                f"Full network {r['full_ms']:.3f} ms an image; every exit "
+                f"{r['every_exit_ms']:.3f}; stages {', '.join(f'{t:.3f}' for t in r['stage_ms'])}; "
+                f"{r['images']:,} images.",
+                "",
+                *table(r["points"], TITLES),
+            ]
+            if "exits" in r:
+                titles = {
+                    "exit": "exit",
+                    "ms": "ours, ms",
+                    "prefix_ms": "prefix with heads, ms",
+                    "cut_ms": "bare cut, ms",
+                    "over_prefix": "of prefix",
+                    "over_cut": "of bare cut",
+                }
+                lines += ["", "One image that leaves at:", "", *table(r["exits"], titles)]
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", choices=tuple(nets()), nargs="*")
+    parser.add_argument("--batch-size", type=int, choices=tuple(IMAGES), nargs="*")
+    options = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+    ROWS.mkdir(parents=True, exist_ok=True)
+    splits = None
+    for name, load in nets().items():
+        wanted = [n for n in options.batch_size or IMAGES if options.net in (None, [], [name])]
+        missing = [n for n in wanted if not (ROWS / f"{name}_{n}.json").exists()]
+        if not missing:
+            continue
+        splits = splits or common.cifar()
+        model, images = load(), splits.arrays("test")[0]
+        points = operating_points(model, splits)
+        for size in missing:
+            found = {"net": name, **row(model, points, images, size)}
+            (ROWS / f"{name}_{size}.json").write_text(json.dumps(found) + "\n")
+            print(name, size, json.dumps(found), flush=True)
+    files = [ROWS / f"{name}_{size}.json" for name in nets() for size in IMAGES]
+    rows = [json.loads(file.read_text()) for file in files if file.exists()]
+    results = {"threads": THREADS, "rows": rows}
+    common.write("inference", results, report(rows), "make bench-inference")
+
+
+if __name__ == "__main__":
+    main()

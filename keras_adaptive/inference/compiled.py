@@ -1,0 +1,226 @@
+"""Makes stages fast: weights are constants, shapes are traced once, Python stays outside."""
+
+import keras
+import numpy as np
+
+from keras_adaptive.inference.conditional import nested
+from keras_adaptive.inference.memory import is_aligned
+
+
+def compiled(stages):
+    """Returns the stages and their combinations as fast functions of the current weights.
+
+    Args:
+        stages: List of `(model, takes, gives)`, see `graph.lean_models`.
+
+    Returns:
+        `Compiled`, of the kind that suits Keras's backend.
+    """
+    kinds = {"tensorflow": TensorFlowStages, "jax": JaxStages}
+    return kinds.get(keras.backend.backend(), Stages)(stages)
+
+
+class Stages:
+    """The stages as Keras runs them: for backends that are not served better below.
+
+    Attributes:
+        takes, gives: One list of tensor names a stage.
+        specs: Dictionary: tensor name to the shape of one sample and the dtype's name.
+    """
+
+    conditional = None
+
+    def __init__(self, stages):
+        self.models = [model for model, _, _ in stages]
+        self.takes = [takes for _, takes, _ in stages]
+        self.gives = [gives for _, _, gives in stages]
+        self.specs = {}
+        for model, takes, gives in stages:
+            tensors = zip(takes + gives, model.inputs + model.outputs[1:], strict=True)
+            for name, tensor in tensors:
+                dtype = keras.backend.standardize_dtype(tensor.dtype)
+                self.specs[name] = (tuple(tensor.shape[1:]), dtype)
+
+    def __len__(self):
+        return len(self.models)
+
+    def stage(self, k, tensors):
+        """Runs stage `k`; a list of tensors in, `[logits, *gives]` out."""
+        return self.models[k].predict_on_batch(tensors)
+
+    def together(self, images):
+        """Runs all stages on the same samples; returns the logits of each."""
+        return _chain(self.stage, self, images)
+
+
+def _chain(apply, stages, images):
+    tensors, found = {stages.takes[0][0]: images}, []
+    for k in range(len(stages)):
+        logits, *features = apply(k, [tensors[name] for name in stages.takes[k]])
+        tensors.update(zip(stages.gives[k], features, strict=True))
+        found.append(logits)
+    return found
+
+
+class TensorFlowStages(Stages):
+    """Frozen graphs, which TensorFlow folds and fuses; the batch size stays open.
+
+    Frozen functions are imported into new ones, because calling one directly makes
+    TensorFlow write an error message with all its arguments, at every call.
+    """
+
+    def __init__(self, stages):
+        super().__init__(stages)
+        self._frozen = [self._freeze(model) for model in self.models]
+        self.functions = [
+            self._function(self._applying(k), takes) for k, takes in enumerate(self.takes)
+        ]
+        self._together = None
+
+    def stage(self, k, tensors):
+        return self.functions[k](*map(_tensor, tensors))
+
+    def together(self, images):
+        if self._together is None:
+            self._together = self._function(
+                lambda images: _chain(self._apply, self, images), self.takes[0]
+            )
+        return self._together(_tensor(images))
+
+    def conditional(self, policy, exits):
+        """Returns a function of one sample: the logits and the stage it leaves at."""
+        import tensorflow as tf
+
+        thresholds = tf.TensorSpec((len(self),), tf.float32)
+        traced = self._function(
+            nested(self._apply, self, policy, exits), self.takes[0], [thresholds], batch=1
+        )
+        function = self._with_calls_for_branches(traced)
+        thresholds = tf.constant(policy.thresholds[exits], tf.float32)
+
+        def run(image, at=None):
+            logits, stage = function(_tensor(image), thresholds if at is None else at)
+            return logits.numpy(), int(stage)
+
+        return run
+
+    def _with_calls_for_branches(self, traced):
+        """Returns the function with each branch a function that is called.
+
+        TensorFlow would rather mix the branches' operations with the others and mark
+        those not taken as dead, one by one, which takes a tenth more time.
+        """
+        import tensorflow as tf
+
+        graph = traced.graph.as_graph_def()
+        for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
+            for node in nodes:
+                if "_lower_using_switch_merge" in node.attr:
+                    node.attr["_lower_using_switch_merge"].b = False
+        inputs, outputs = ([t.name for t in side] for side in (traced.inputs, traced.outputs))
+
+        def call(*tensors):
+            feeds = dict(zip(inputs, tensors, strict=True))
+            return tf.graph_util.import_graph_def(graph, feeds, outputs, name="conditional")
+
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in traced.inputs]
+        return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
+
+    def _freeze(self, model):
+        import tensorflow as tf
+        from tensorflow.python.framework.convert_to_constants import (
+            convert_variables_to_constants_v2 as freeze,
+        )
+
+        specs = [
+            tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=f"input_{i}")
+            for i, t in enumerate(model.inputs)
+        ]
+        function = tf.function(lambda *x: model(list(x), training=False), autograph=False)
+        frozen = freeze(function.get_concrete_function(*specs))
+        names = [[t.name for t in side] for side in (frozen.inputs, frozen.outputs)]
+        return frozen.graph.as_graph_def(), *names
+
+    def _applying(self, k):
+        # not a lambda with `k=k`: TensorFlow takes `k` for an argument it misses in each call
+        return lambda *tensors: self._apply(k, tensors)
+
+    def _apply(self, k, tensors):
+        """Puts the frozen stage `k` into the graph that is being traced."""
+        import tensorflow as tf
+
+        graph, inputs, outputs = self._frozen[k]
+        here = [tf.identity(tensor) for tensor in tensors]  # inside a conditional: its own
+        feeds = dict(zip(inputs, here, strict=True))
+        return tf.graph_util.import_graph_def(graph, feeds, outputs, name=f"stage_{k}")
+
+    def _function(self, function, takes, more=(), batch=None):
+        import tensorflow as tf
+
+        specs = [
+            tf.TensorSpec((batch, *shape), dtype) for shape, dtype in map(self.specs.get, takes)
+        ]
+        specs = [*specs, *more]
+        traced = tf.function(function, input_signature=specs, autograph=False)
+        return traced.get_concrete_function()
+
+
+def _tensor(array):
+    """Returns a tensor that reads our memory where that is possible."""
+    import tensorflow as tf
+
+    ours = isinstance(array, np.ndarray) and array.flags.writeable and is_aligned(array)
+    if ours and array.dtype == "float32":
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return tf.convert_to_tensor(array)
+
+
+class JaxStages(Stages):
+    """Jitted functions; each new batch size compiles once."""
+
+    def __init__(self, stages):
+        import jax
+
+        super().__init__(stages)
+        self._weights = [
+            ([v.value for v in m.trainable_variables], [v.value for v in m.non_trainable_variables])
+            for m in self.models
+        ]
+        self._jitted = [
+            jax.jit(lambda weights, tensors, k=k: self._pure(k, weights, tensors))
+            for k in range(len(stages))
+        ]
+        self._together = jax.jit(
+            lambda weights, images: _chain(
+                lambda k, tensors: self._pure(k, weights[k], tensors), self, images
+            )
+        )
+
+    def stage(self, k, tensors):
+        return self._jitted[k](self._weights[k], list(tensors))
+
+    def together(self, images):
+        return self._together(self._weights, images)
+
+    def conditional(self, policy, exits):
+        """Returns a function of one sample: the logits and the stage it leaves at."""
+        import jax
+
+        def function(weights, images, thresholds):
+            def apply(k, tensors):
+                return self._pure(k, weights[k], tensors)
+
+            return nested(apply, self, policy, exits)(images, thresholds)
+
+        jitted = jax.jit(function)
+        thresholds = np.float32(policy.thresholds[exits])
+
+        def run(image, at=None):
+            logits, stage = jitted(self._weights, image, thresholds if at is None else at)
+            return np.asarray(logits), int(stage)
+
+        return run
+
+    def _pure(self, k, weights, tensors):
+        outputs, _ = self.models[k].stateless_call(*weights, list(tensors), training=False)
+        return outputs

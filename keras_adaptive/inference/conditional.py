@@ -1,0 +1,48 @@
+"""One sample, one function: a stage runs only if the one before was not sure enough."""
+
+from keras import ops
+
+
+def nested(apply, stages, policy, exits):
+    """Returns a function with one conditional inside the other, an exit each.
+
+    It follows `policy.decide`, in float32.
+
+    Args:
+        apply: Function `(k, tensors) -> [logits, *gives]` that computes stage `k`.
+        stages: What has the names `takes` and `gives` of each stage.
+        policy: An `ExitPolicy`.
+        exits: Indices of the policy's exits, one a stage.
+
+    Returns:
+        Function `(images, thresholds) -> (logits, stage)`, of a batch of one.
+    """
+    last = len(stages) - 1
+
+    def from_stage(k, tensors, thresholds):
+        logits, *features = apply(k, [tensors[name] for name in stages.takes[k]])
+        here = (logits, ops.convert_to_tensor(k, "int32"))
+        if k == last:
+            return here
+        tensors = {**tensors, **dict(zip(stages.gives[k], features, strict=True))}
+        later = {name for takes in stages.takes[k + 1 :] for name in takes}
+        tensors = {name: tensor for name, tensor in tensors.items() if name in later}
+        sure = _confidence(logits, policy.confidence, policy.temperatures[exits[k]])
+        return ops.cond(
+            sure >= thresholds[k],
+            lambda: here,
+            lambda: from_stage(k + 1, tensors, thresholds),
+        )
+
+    return lambda images, thresholds: from_stage(0, {stages.takes[0][0]: images}, thresholds)
+
+
+def _confidence(logits, kind, temperature):
+    """`policy.confidence` of one answer, as a scalar in the graph."""
+    scaled = ops.cast(logits, "float32")[0] / float(temperature)
+    if kind == "entropy":
+        return ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled))
+    if kind == "max_prob":
+        return ops.max(ops.softmax(scaled))
+    top = ops.top_k(ops.softmax(scaled) if kind == "prob_margin" else scaled, 2)[0]
+    return top[0] - top[1]

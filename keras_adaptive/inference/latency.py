@@ -1,0 +1,123 @@
+"""What leaving at each exit costs in measured time."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_adaptive import graph
+from keras_adaptive.inference.compiled import compiled
+from keras_adaptive.inference.timings import Timings
+from keras_adaptive.training import AdaptiveModel
+
+PROGRAM = """
+import json, os, sys
+path, batch_size, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+import keras
+import keras_adaptive as ka
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+model = keras.models.load_model(path, compile=False)
+print(json.dumps(ka.measure_latency(model, batch_size).tolist()))
+"""
+
+
+def measure_latency(model, batch_size=1, threads=None):
+    """Measures the time that leaving at each exit costs a sample, on this machine.
+
+    For exit `k` it is the sum over the stages up to `k` of `seconds of the stage /
+    batch_size`, of full batches, earlier heads included, plus the time to copy the
+    survivors together before each stage but the first. It is the median of a few runs
+    with blank images. Give it to `calibrate` as `costs`, with the budget in milliseconds.
+
+    It does not measure reading or preparing images.
+
+    Args:
+        model: An `AdaptiveModel` with one input.
+        batch_size: Integer, the batch size that will be predicted with.
+        threads: Integer. `None`: as this process is set up. A number other than that is
+            measured in a process of its own, since a backend cannot change it; the
+            model must then be one that can be saved.
+
+    Returns:
+        Float array `(exits,)`, milliseconds a sample, rising.
+
+    Raises:
+        ValueError: If there are not so many cores.
+
+    Example:
+
+    >>> from keras_adaptive import build_msdnet
+    >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
+    >>> milliseconds = measure_latency(model, batch_size=4)
+    >>> bool(0 < milliseconds[0] < milliseconds[1])
+    True
+    """
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size}"
+        )
+    if threads is not None:
+        cores = _cores()
+        whole = isinstance(threads, int) and not isinstance(threads, bool)
+        if not whole or not 1 <= threads <= cores:
+            raise ValueError(
+                f"`threads` must be from 1 to the number of cores, {cores}. "
+                f"Received: threads={threads}"
+            )
+        if threads != _threads():
+            return _measured_elsewhere(model, batch_size, threads)
+    stages = compiled(graph.lean_models(model.inputs, model.outputs))
+    timings = Timings(stages)
+    seconds = np.array([timings.stage(k, batch_size) for k in range(len(stages))]) / batch_size
+    seconds[1:] += [timings.regrouping(k, batch_size) for k in range(1, len(stages))]
+    return 1000 * np.cumsum(seconds)
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _threads():
+    """Returns with how many threads this process computes."""
+    if keras.backend.backend() != "tensorflow":
+        return _cores()
+    import tensorflow as tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+
+
+def _measured_elsewhere(model, batch_size, threads):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(path), str(batch_size), str(threads)],
+            env={
+                **os.environ,
+                "KERAS_BACKEND": keras.backend.backend(),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise ValueError(
+            "`model` must be one that can be saved and loaded, for another number of threads "
+            f"to be measured. Received: model={model.name} ({reason[0]})"
+        )
+    return np.array(json.loads(done.stdout.splitlines()[-1]))

@@ -1,0 +1,309 @@
+"""Runs a network so that it really stops: a stage is computed only for who is left."""
+
+import collections
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_adaptive import graph
+from keras_adaptive.inference.compiled import compiled
+from keras_adaptive.inference.flow import Flow
+from keras_adaptive.inference.plan import ONE_BY_ONE, Plan
+from keras_adaptive.inference.timings import Timings
+from keras_adaptive.policy import ExitPolicy, softmax
+from keras_adaptive.training import AdaptiveModel
+
+WAITING = 64  # input batches that may wait for an answer before everybody is answered
+LONG = 5  # seconds after which a progress bar appears
+
+
+class Result(NamedTuple):
+    """The answers to a batch of inputs, in input order.
+
+    Attributes:
+        probabilities: `(samples, classes)`, of the exit a sample left at.
+        labels: `(samples,)`, the most probable class.
+        exits: `(samples,)`, the exit a sample left at.
+        costs: `(samples,)`, MACs spent on a sample. Closed exits cost nothing. Of a network
+            with gates, what it costs with all of them open; see `predict_with_costs`.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    exits: np.ndarray
+    costs: np.ndarray
+
+
+class AdaptivePredictor:
+    """Predicts stage by stage and carries on only the samples that have not left.
+
+    The exits are those `policy.decide` chooses on the full logits, as far as rounding
+    allows, whatever the batch size; heads that the policy closes are never computed.
+
+    There are three ways to compute a batch, and the fastest is taken, by times measured
+    when a batch size is first used: stage by stage, where survivors of several batches
+    are put together so that late stages run full; all exits in one function, where
+    regrouping would cost more than it saves; and, for single samples, one function with
+    conditionals. `costs` are what a sample needs; the other ways may spend more on it.
+
+    Weights are those the model has when the predictor is made, kept as constants.
+
+    Args:
+        model: An `AdaptiveModel` with one input.
+        policy: An `ExitPolicy` with one threshold an exit, or a list of them, one of
+            which `budget=` picks.
+
+    Raises:
+        ValueError: If a policy is for another number of exits.
+
+    Example:
+
+    >>> from keras_adaptive import build_msdnet
+    >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
+    >>> predictor = AdaptivePredictor(model, ExitPolicy([0.0, 0.0]))
+    >>> predictor.predict(np.zeros((3, 8, 8, 1))).exits.tolist()
+    [0, 0, 0]
+    """
+
+    def __init__(self, model, policy):
+        if not isinstance(model, AdaptiveModel):
+            raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+        if len(model.inputs) != 1:
+            raise ValueError(f"`model` must have one input. Received: {len(model.inputs)} inputs")
+        several = isinstance(policy, (list, tuple))
+        if several and not policy:
+            raise ValueError("`policy` must hold at least one policy. Received: policy=[]")
+        policies = list(policy) if several else [policy]
+        for one in policies:
+            _check_policy(one, model.exits)
+        self.model = model
+        self.policy = policy
+        self._policies = policies
+        networks = {}  # policies that use the same exits share the compiled stages
+        for one in policies:
+            exits = tuple(one.used_exits)
+            if exits not in networks:
+                networks[exits] = _Network(model, list(exits))
+        self._runners = [_Runner(networks[tuple(p.used_exits)], p) for p in policies]
+
+    def predict(self, x, batch_size=256, budget=None, verbose="auto"):
+        """Returns the answers to all samples.
+
+        Args:
+            x: Array `(samples, ...)`, as the model takes it, or a `tf.data.Dataset`,
+                generator or other iterable of such arrays or of tuples that begin with one.
+            batch_size: Integer, how many samples are computed together. It also bounds
+                the memory: one batch of features a stage, however long `x` is.
+            budget: Number: the policy that costs most, on the data it was calibrated on,
+                but no more than this is used. Needed if there are several policies.
+            verbose: 0: silent. `"auto"`: a progress bar on a terminal, if it takes long.
+
+        Returns:
+            A `Result`.
+
+        Raises:
+            ValueError: If `x` does not fit the model or is empty, or no policy fits the
+                budget.
+        """
+        runner = self._pick(budget)
+        _check_batch_size(batch_size)
+        total = None
+        if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
+            x = self._check(x)
+            total = len(x)
+            batches = (x[i : i + batch_size] for i in range(0, total, batch_size))
+        else:
+            batches = (self._check(batch) for batch in map(_images, x))
+        hidden = True if verbose in (0, False) else None
+        bar = tqdm(total=total, unit="sample", delay=LONG, disable=hidden, leave=False)
+        parts = []
+        with bar:
+            for logits, positions in runner.run(batches, batch_size, WAITING):
+                parts.append((logits, positions))
+                bar.update(len(positions))
+        if not parts:
+            raise ValueError("`x` must hold at least one sample. Received: none")
+        return runner.result(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def stream(self, dataset, batch_size=256, budget=None, waiting=WAITING):
+        """Yields the answers to each batch of a data set, in order.
+
+        Survivors of several batches are computed together, so an answer may come some
+        batches late; with `waiting=0` each batch is answered before the next is read.
+
+        Args:
+            dataset: `tf.data.Dataset`, generator or other iterable of arrays
+                `(samples, ...)` or of tuples that begin with one. Batches may be of
+                different sizes.
+            batch_size: As in `predict`.
+            budget: As in `predict`.
+            waiting: Integer, how many batches may wait for their answer.
+
+        Yields:
+            A `Result` a batch.
+        """
+        runner = self._pick(budget)
+        _check_batch_size(batch_size)
+        if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 0:
+            raise ValueError(
+                f"`waiting` must be an integer of at least 0. Received: waiting={waiting}"
+            )
+        batches = (self._check(batch) for batch in map(_images, dataset))
+        return (runner.result(*part) for part in runner.run(batches, batch_size, waiting))
+
+    def _pick(self, budget):
+        if budget is None:
+            if len(self._policies) > 1:
+                raise ValueError(
+                    "`budget` must be given where there are several policies. Received: budget=None"
+                )
+            return self._runners[0]
+        costs = [policy.details.get("mean_cost") for policy in self._policies]
+        if None in costs:
+            raise ValueError(
+                "Every policy must say its `mean_cost` in its `details`, as those made by "
+                "`calibrate` do, for a budget to pick one. Received: a policy that does not"
+            )
+        affordable = [i for i, cost in enumerate(costs) if cost <= budget * (1 + 1e-9)]
+        if not affordable:
+            raise ValueError(
+                "`budget` must be at least the mean cost of the cheapest policy, "
+                f"{min(costs):.10g}. Received: budget={budget}"
+            )
+        return self._runners[max(affordable, key=costs.__getitem__)]
+
+    def _check(self, x):
+        x = np.asarray(x)
+        expected = self.model.inputs[0].shape
+        sizes = zip(x.shape[1:], expected[1:], strict=False)
+        if x.ndim != len(expected) or any(e is not None and n != e for n, e in sizes):
+            raise ValueError(
+                f"`x` must be of shape (samples, {', '.join(map(str, expected[1:]))}). "
+                f"Received: shape {x.shape}"
+            )
+        if not len(x):
+            raise ValueError("`x` must hold at least one sample. Received: none")
+        x = x.astype(keras.backend.standardize_dtype(self.model.inputs[0].dtype), copy=False)
+        if not np.isfinite(x).all():  # fused kernels may turn NaN into a number
+            raise ValueError(
+                "The logits must be finite. Received: NaN or infinity in `x`, from which they come"
+            )
+        return x
+
+
+class _Network:
+    """The stages between the exits in use, compiled, with what they cost."""
+
+    def __init__(self, model, exits):
+        self.exits = exits
+        self.costs = model.exit_costs(exits=exits)
+        # gated blocks run on the samples that need them, where shapes may depend on values
+        skipping = "gather" if keras.backend.backend() == "tensorflow" else None
+        lean = graph.lean_models(model.inputs, [model.outputs[k] for k in exits], skipping)
+        self.stages = compiled(lean)
+        self.timings = Timings(self.stages)
+        self.dense = len(model.outputs[0].shape) > 2
+
+
+class _Runner:
+    """A network with a policy."""
+
+    def __init__(self, network, policy):
+        self.network, self.policy = network, policy
+        self._conditional = None
+        self._plans = {}
+
+    def plan(self, batch_size):
+        """Returns the plan for a batch size; what it has measured and learnt is kept."""
+        network = self.network
+        if batch_size not in self._plans:
+            small = batch_size <= ONE_BY_ONE and not network.dense and len(network.exits) > 1
+            if small and self._conditional is None and network.stages.conditional is not None:
+                self._conditional = network.stages.conditional(self.policy, network.exits)
+            self._plans[batch_size] = Plan(
+                network.timings, len(network.exits), batch_size, self._conditional
+            )
+        return self._plans[batch_size]
+
+    def run(self, batches, batch_size, waiting):
+        """Yields `(logits, positions)` of each batch, in order."""
+        pending = collections.OrderedDict()
+
+        def answer(owners, logits, position):
+            for number in set(owners[:, 0].tolist()):
+                mine = owners[:, 0] == number
+                entry = pending[number]
+                rows = owners[mine, 1]
+                if entry.logits is None:
+                    entry.logits = np.empty((len(entry.positions), *logits.shape[1:]), "float32")
+                entry.logits[rows] = logits[mine]
+                entry.positions[rows] = position
+                entry.missing -= len(rows)
+
+        network = self.network
+        flow = Flow(
+            network.stages,
+            network.exits,
+            self.policy,
+            self.plan(batch_size),
+            self._conditional,
+            answer,
+        )
+
+        def ready():
+            while pending and next(iter(pending.values())).missing == 0:
+                entry = pending.popitem(last=False)[1]
+                yield entry.logits, entry.positions
+
+        for number, images in enumerate(batches):
+            pending[number] = _Entry(len(images))
+            flow.feed(images, number)
+            yield from ready()
+            if len(pending) > waiting:
+                flow.finish()
+                yield from ready()
+        flow.finish()
+        yield from ready()
+
+    def result(self, logits, positions):
+        exits = np.array(self.network.exits)[positions]
+        divisors = self.policy.temperatures[exits].reshape(-1, *[1] * (logits.ndim - 1))
+        return Result(
+            softmax(logits / divisors).astype("float32"),
+            logits.argmax(axis=-1),
+            exits,
+            self.network.costs[positions],
+        )
+
+
+class _Entry:
+    """The answers to an input batch, as far as they are known."""
+
+    def __init__(self, samples):
+        self.logits = None
+        self.positions = np.empty(samples, int)
+        self.missing = samples
+
+
+def _images(batch):
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def _check_policy(policy, exits):
+    if not isinstance(policy, ExitPolicy):
+        raise TypeError(f"`policy` must be an ExitPolicy. Received: policy={policy!r}")
+    if len(policy.thresholds) != exits:
+        raise ValueError(
+            "`policy` must have one threshold an exit of the model. Received: "
+            f"{len(policy.thresholds)} thresholds, {exits} exits"
+        )
+    policy.check_thresholds_suffice()
+
+
+def _check_batch_size(batch_size):
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size}"
+        )
