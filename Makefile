@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint bench bench-calibration clean
+.PHONY: help demo test lint bench bench-calibration bench-device bench-fuzz vectors clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -22,11 +22,22 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: bench-calibration
+bench: bench-calibration bench-device bench-fuzz
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
 	$(BIN)/python -m benchmarks.calibration
+
+bench-device: .venv/test
+	$(BIN)/python -m benchmarks.device
+
+# damaged files and policies; needs no data
+bench-fuzz: .venv/test
+	$(BIN)/python -m benchmarks.fuzz
+
+# tflite/testdata, which programs in every language are held to
+vectors: .venv/test
+	$(BIN)/python -m tests.write_vectors
 
 .venv/python:
 	$(PYTHON) -m venv .venv
@@ -41,4 +52,4 @@ bench-calibration: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info demo_run
+	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run

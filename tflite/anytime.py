@@ -11,6 +11,7 @@ from anytime_tflite.file import read_info
 from anytime_tflite.rule import Run, softmax
 
 WARM_UP = 5  # runs of every stage when a file is opened
+FAR = 10  # times the range from black to white
 
 
 class Answer(NamedTuple):
@@ -239,15 +240,15 @@ class AnytimeModel:
     def _input_range(self):
         """Returns what no picture can be below or above, or `None` if the file does not say.
 
-        Pixels become numbers between those of black and white. Floats may go beyond, as
-        after resizing, but not by more than that range again.
+        Pixels become numbers between those of black and white. Floats may go beyond, but not
+        by many times that range, as do pixels that nobody standardised.
         """
         preprocessing = self.info["preprocessing"]
         if preprocessing is None:
             return None
         mean, std = (np.asarray(preprocessing[key]) for key in ("mean", "std"))
         black, white = (-mean / std).min(), ((1 - mean) / std).max()
-        return black - (white - black), white + (white - black)
+        return black - FAR * (white - black), white + FAR * (white - black)
 
     def _prepare(self, image):
         image = np.asarray(image)

@@ -46,6 +46,7 @@ class InterpreterBackend:
         self.input_shape = tuple(int(n) for n in details["shape"][1:])
         self.input_dtype = np.dtype(details["dtype"])
         self._tensors = {}
+        self._single = None
         self._steps = self._direct()
 
     @property
@@ -74,12 +75,22 @@ class InterpreterBackend:
 
     def predict(self, image, thresholds):
         """Runs the single call; returns logits `(classes,)` and the exit."""
-        runner = self._interpreter.get_signature_runner("predict")
-        answer = runner(x=image, thresholds=thresholds)
+        if self._single is None:
+            runner = self._interpreter.get_signature_runner("predict")
+            answer = runner(x=image, thresholds=thresholds)  # allocates
+            if self._steps is not None:
+                self._single = runner._interpreter_wrapper, runner._subgraph_index, runner
+        else:
+            wrapper, graph, runner = self._single
+            wrapper.SetTensor(runner._inputs["x"], image, graph)
+            wrapper.SetTensor(runner._inputs["thresholds"], thresholds, graph)
+            wrapper.Invoke(graph)
+            numbers = dict(runner._outputs)
+            answer = {name: wrapper.GetTensor(number, graph) for name, number in numbers.items()}
         return answer["logits"][0].astype("float64"), int(answer["exit_index"][0])
 
     def close(self):
-        self._steps = self._runners = self._interpreter = self._image = None
+        self._steps = self._runners = self._interpreter = self._image = self._single = None
         self._tensors = {}
 
     def _direct(self):
@@ -164,19 +175,7 @@ class CompiledModelBackend:
         return np.asarray(outputs["logits"].read(classes, np.float32), "float64")
 
     def predict(self, image, thresholds):
-        model = self._model
-        inputs = {
-            name: model.create_input_buffer_by_name("predict", name) for name in ("x", "thresholds")
-        }
-        inputs["x"].write(image)
-        inputs["thresholds"].write(thresholds)
-        outputs = {
-            name: model.create_output_buffer_by_name("predict", name)
-            for name in ("logits", "exit_index")
-        }
-        model.run_by_name("predict", inputs, outputs)
-        logits = np.asarray(outputs["logits"].read(self._steps[0][3], np.float32), "float64")
-        return logits, int(outputs["exit_index"].read(1, np.int32)[0])
+        raise ValueError('The single call must be run with `backend="interpreter"`')
 
     def close(self):
         self._steps, self._buffers, self._model = None, {}, None
