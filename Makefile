@@ -51,6 +51,17 @@ bench-cascades: .venv/test
 bench-moving-digits: .venv/test
 	$(BIN)/python -m benchmarks.moving_digits
 
+bench-device: .venv/test
+	$(BIN)/python -m benchmarks.device
+
+# damaged files and policies; needs no data
+bench-fuzz: .venv/test
+	$(BIN)/python -m benchmarks.fuzz
+
+# tflite/testdata, which programs in every language are held to
+vectors: .venv/test
+	$(BIN)/python -m tests.write_vectors
+
 .venv/python:
 	$(PYTHON) -m venv .venv
 	touch $@
@@ -64,4 +75,4 @@ bench-moving-digits: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info demo_run
+	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run

@@ -1,11 +1,14 @@
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
+from anytime_tflite.backends import InterpreterBackend
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_every_exit_equals_keras(device, logits, test_images):
 
 @pytest.mark.parametrize("kind", ["max_prob", "prob_margin", "logit_margin", "entropy"])
 def test_confidence_is_the_same_rule_as_on_the_host(rng, kind):
-    from anytime_tflite.anytime import CONFIDENCES
+    from anytime_tflite.rule import CONFIDENCES
 
     for logits in rng.normal(size=(50, 7)) * 10:
         expected = ka.policy.confidence([[logits]], kind)[0, 0]
@@ -74,6 +77,101 @@ def test_deadlines_that_have_passed_teach_nothing(exported, test_images):
     for _ in range(50):
         device.classify(test_images[0][0], deadline_ms=0, thresholds=[np.inf] * 3)
     assert device._expected_ms[1] == 100.0
+
+
+# ---- backends, threads, cancelling, closing
+
+
+@pytest.fixture(scope="module", params=["interpreter", "public", "compiled_model"])
+def each_backend(request, exported):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "public":  # as where the interpreter's insides are others
+            patch.setattr(InterpreterBackend, "_direct", lambda self: None)
+        name = "compiled_model" if request.param == "compiled_model" else "interpreter"
+        yield AnytimeModel(exported, num_threads=1, backend=name)
+
+
+def test_every_backend_gives_the_same_answers(each_backend, logits, test_images):
+    for i in range(20):
+        for answer in each_backend.stream(test_images[0][i]):
+            expected = ka.policy.softmax(logits[answer.exit, i])
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+
+
+def test_the_interpreter_runs_on_its_own_memory(device):
+    assert device._backend.direct
+
+
+def test_rejects_unknown_backends(exported):
+    with pytest.raises(ValueError, match="`backend` must be one of"):
+        AnytimeModel(exported, backend="gpu")
+
+
+def test_instances_run_in_threads_of_their_own(exported, logits, test_images):
+    def classify(rows):
+        device = AnytimeModel(exported, num_threads=1)
+        return [(i, [a.probabilities for a in device.stream(test_images[0][i])]) for i in rows]
+
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(classify, [range(k, 80, 4) for k in range(4)]))
+    for i, probabilities in (pair for part in parts for pair in part):
+        expected = ka.policy.softmax(logits[:, i])
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_an_image_cannot_go_on_after_the_next_was_begun(device, test_images):
+    first = device.stream(test_images[0][0])
+    next(first)
+    device.classify(test_images[0][1])
+    with pytest.raises(RuntimeError, match="must be finished before the next is begun"):
+        next(first)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_cancelling_gives_the_best_answer_so_far(exported, test_images, stage):
+    device = AnytimeModel(exported)
+    run = device._backend.run
+
+    def run_and_cancel(i):
+        if i == stage:
+            thread = threading.Thread(target=device.cancel)
+            thread.start()
+            thread.join()
+        return run(i)
+
+    device._backend.run = run_and_cancel
+    answer = device.classify(test_images[0][0], thresholds=[np.inf] * 3)
+    assert (answer.exit, answer.stopped_by) == (stage, "cancelled")
+    device._backend.run = run
+    assert device.classify(test_images[0][0], thresholds=[np.inf] * 3).exit == 2
+
+
+def test_patience_stops_when_answers_agree(device, logits, test_images):
+    expected = ka.PatiencePolicy(2).decide(logits[:, :100])
+    for image, exit in zip(test_images[0][:100], expected, strict=True):
+        answer = device.classify(image, thresholds=[np.inf] * 3, patience=2)
+        assert answer.exit == exit
+        assert answer.stopped_by == ("patience" if exit < 2 else "end")
+
+
+def test_a_patience_policy_is_followed(trained, logits, test_images, tmp_path):
+    policy = ka.PatiencePolicy(2)
+    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
+    device = AnytimeModel(tmp_path / "model.tflite")
+    exits = [device.classify(image).exit for image in test_images[0][:100]]
+    assert exits == policy.decide(logits[:, :100]).tolist()
+
+
+def test_a_closed_model_says_so(exported):
+    with AnytimeModel(exported) as device:
+        device.close()
+    with pytest.raises(ValueError, match="a model that was closed"):
+        device.classify(np.zeros((8, 8, 1), "float32"))
+
+
+def test_a_file_without_a_single_call_says_so(device):
+    with pytest.raises(ValueError, match="`single_call=True`"):
+        device.predict(np.zeros((8, 8, 1), "float32"))
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, "2", True, 1.5])
@@ -113,12 +211,8 @@ def test_a_slow_spell_does_not_last_for_ever(exported, test_images):
 
 
 def test_stream_computes_no_more_than_is_read(device, test_images, monkeypatch):
-    ran = []
-    stages = [
-        (lambda run=run, i=i, **x: (ran.append(i), run(**x))[1], takes)
-        for i, (run, takes) in enumerate(device._stages)
-    ]
-    monkeypatch.setattr(device, "_stages", stages)
+    ran, run = [], device._backend.run
+    monkeypatch.setattr(device._backend, "run", lambda i: (ran.append(i), run(i))[1])
     next(device.stream(test_images[0][0]))
     assert ran == [0]
 
@@ -155,7 +249,10 @@ def test_exits_keep_their_numbers_when_some_are_closed(trained, logits, test_ima
     ("image", "message"),
     [
         (np.zeros((8, 8)), r"must be of shape \(8, 8, 1\). Received: shape \(8, 8\)"),
+        (np.zeros((1, 8, 8, 1)), r"Received: shape \(1, 8, 8, 1\)"),
         (np.zeros((8, 8, 1), "int64"), "Received: dtype int64"),
+        (np.full((8, 8, 1), np.nan), "`image` must be finite"),
+        (np.full((8, 8, 1), 255.0), "floats from 255 to 255, which no pixel becomes"),
     ],
 )
 def test_rejects_impossible_images(device, image, message):
@@ -170,6 +267,7 @@ def test_rejects_impossible_images(device, image, message):
         ({"deadline_ms": np.nan}, "`deadline_ms` must be at least 0"),
         ({"thresholds": [0.5]}, "`thresholds` must be 3 numbers"),
         ({"thresholds": [np.nan, 0, 0]}, "`thresholds` must be 3 numbers"),
+        ({"patience": 1}, "`patience` must be an integer of at least 2"),
     ],
 )
 def test_rejects_impossible_arguments(device, arguments, message):
@@ -204,7 +302,7 @@ def test_rejects_a_tflite_file_of_another_kind(tmp_path):
     function = tf.function(lambda x: x + 1).get_concrete_function(tf.TensorSpec((1, 2)))
     content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
     (tmp_path / "model.tflite").write_bytes(content)
-    with pytest.raises(ValueError, match="with signatures 'info' and 'stage_0'"):
+    with pytest.raises(ValueError, match="which is another TFLite model"):
         AnytimeModel(tmp_path / "model.tflite")
 
 

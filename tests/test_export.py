@@ -9,7 +9,8 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import TINY
 
 import keras_adaptive as ka
-from keras_adaptive import export
+from anytime_tflite import read_info
+from keras_adaptive.export import flatbuffer, tflite, verification
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,15 @@ def small():
 POLICY = ka.ExitPolicy([0.9, 0])
 
 
+def stages_only(path):
+    """Returns what the converter gave, before `info` was added."""
+    model = flatbuffer.read(path.read_bytes())
+    model.subgraphs.pop()
+    model.signatureDefs.pop()
+    model.metadata.pop()
+    return flatbuffer.write(model)
+
+
 def test_a_file_without_weights_is_refused(small, tmp_path, monkeypatch):
     class Forgetful(tf.Module):
         """Tracks Keras's variable objects, not TensorFlow's: converts without a word."""
@@ -99,7 +109,7 @@ def test_a_file_without_weights_is_refused(small, tmp_path, monkeypatch):
 def test_a_file_that_answers_otherwise_is_refused(small, tmp_path, monkeypatch):
     other = tmp_path / "other.tflite"
     ka.export_tflite(ka.build_msdnet(**TINY, blocks=2, head_channels=4), other, POLICY)
-    monkeypatch.setattr(export, "_convert", lambda stages, info: other.read_bytes())
+    monkeypatch.setattr(tflite, "convert", lambda *_: stages_only(other))
     with pytest.raises(RuntimeError, match="Exit 0 of the file must equal Keras"):
         ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
     assert list(tmp_path.iterdir()) == [other]
@@ -111,13 +121,13 @@ def test_a_file_smaller_than_its_weights_is_refused(small, tmp_path, monkeypatch
     x = keras.layers.GlobalAveragePooling2D()(image)
     model = ka.AdaptiveModel(image, [keras.layers.Dense(10)(x), keras.layers.Dense(10)(x)])
     ka.export_tflite(model, tiny, POLICY)
-    monkeypatch.setattr(export, "_convert", lambda stages, info: tiny.read_bytes())
+    monkeypatch.setattr(tflite, "convert", lambda *_: stages_only(tiny))
     with pytest.raises(RuntimeError, match="must hold its weights"):
         ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
 
 
 def test_a_file_for_a_newer_runtime_is_refused(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "OLDEST_RUNTIME", (1, 0))
+    monkeypatch.setitem(verification.RUNTIMES, "litert", (1, 0))
     with pytest.raises(RuntimeError, match="must run on version 1.0"):
         ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
     assert list(tmp_path.iterdir()) == []
@@ -138,7 +148,7 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"model": "net"}, TypeError, "`model` must be an AdaptiveModel"),
-        ({"policy": [0.5, 0]}, TypeError, "`policy` must be an ExitPolicy"),
+        ({"policy": [0.5, 0]}, TypeError, "`policy` must be an ExitPolicy or a PatiencePolicy"),
         ({"policy": ka.ExitPolicy([0.5, 0.5, 0])}, ValueError, "3 thresholds, 2 exits"),
         ({"class_names": ["a"]}, ValueError, "`class_names` must be 10 names"),
         ({"preprocessing": {"mean": [0.5]}}, ValueError, "`preprocessing` must be"),
@@ -146,6 +156,14 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"preprocessing": {"mean": [0], "std": [0]}}, ValueError, "with positive `std`"),
         ({"preprocessing": {"mean": [0, 0], "std": [1, 1]}}, ValueError, "1 numbers each"),
         ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
+        ({"quantize": "int4"}, ValueError, "`quantize` must be one of"),
+        ({"quantize": "int8"}, ValueError, "`calibration_data` must be given"),
+        ({"runtime": "onnx"}, ValueError, "`runtime` must be one of .* runtime='onnx'"),
+        ({"calibration_data": np.zeros((2, 8, 8))}, ValueError, r"\(samples, 8, 8, 1\)"),
+        ({"calibration_data": np.full((1, 8, 8, 1), np.nan)}, ValueError, "must be finite"),
+        ({"calibration_data": (np.zeros((1, 8, 8, 1)), [0.5])}, ValueError, "must be 1 integers"),
+        ({"stage_ms": [1.0]}, ValueError, "`stage_ms` must be 2 positive numbers"),
+        ({"stage_ms": [1.0, 0.0]}, ValueError, "`stage_ms` must be 2 positive numbers"),
     ],
 )
 def test_rejects_impossible_arguments(small, tmp_path, arguments, error, message):
@@ -162,3 +180,34 @@ def test_needs_a_fixed_input_shape(tmp_path):
     model = ka.AdaptiveModel(image, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
     with pytest.raises(ValueError, match="one input of fixed shape"):
         ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
+
+
+def test_needs_one_answer_a_sample(tmp_path):
+    image = keras.Input((8, 8, 1))
+    dense = keras.layers.Conv2D(3, 1)
+    model = ka.AdaptiveModel(image, [dense(image), dense(image)])
+    with pytest.raises(ValueError, match="one answer a sample"):
+        ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
+
+
+def test_the_first_subgraph_computes_something(exported):
+    """XNNPACK is not applied to a file whose first subgraph has nothing to compute."""
+    model = flatbuffer.read(exported.read_bytes())
+    assert [flatbuffer.text(graph.name) for graph in model.subgraphs] == [
+        *(f"stage_{i}" for i in range(3)),
+        "info",
+    ]
+    interpreter = Interpreter(str(exported))
+    interpreter.allocate_tensors()
+    assert "DELEGATE" in {operation["op_name"] for operation in interpreter._get_ops_details()}
+
+
+def test_info_is_stored_once_as_signature_and_as_metadata(exported):
+    content = exported.read_bytes()
+    assert content.count(b'"format": "keras_adaptive.tflite"') == 1
+    assert read_info(exported)["model"] == "msdnet"
+
+
+def test_a_patience_policy_uses_every_exit(small, tmp_path):
+    info = ka.export_tflite(small, tmp_path / "model.tflite", ka.PatiencePolicy(2))
+    assert (info["exits"], info["patience"]) == ([0, 1], 2)

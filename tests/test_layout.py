@@ -43,7 +43,15 @@ MAY_IMPORT = {
     "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
     "plotting": {"matplotlib", "temperature"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
-    "export": {"graph", "training", "policy", "files", "tensorflow", "ai_edge_litert"},
+    "export": {
+        "graph",
+        "training",
+        "policy",
+        "thresholds",
+        "files",
+        "tensorflow",
+        "ai_edge_litert",
+    },
     "report": {"calibration", "evaluation", "policy", "files"},
 }
 NUMPY_ONLY = {

@@ -2,5 +2,6 @@
 
 from anytime_tflite.anytime import Answer as Answer
 from anytime_tflite.anytime import AnytimeModel as AnytimeModel
+from anytime_tflite.file import read_info as read_info
 
-__all__ = ["Answer", "AnytimeModel"]
+__all__ = ["Answer", "AnytimeModel", "read_info"]

@@ -1,17 +1,17 @@
-"""Gives an answer that gets better while there is time, and stops when it is sure.
+"""Gives an answer that gets better while there is time, and stops when it is sure."""
 
-This file stands alone: it needs numpy and either `ai_edge_litert` or `tflite_runtime`.
-"""
-
-import json
+import threading
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-FORMAT = "keras_adaptive.tflite"
-VERSION = 1
+from anytime_tflite.backends import BACKENDS
+from anytime_tflite.file import read_info
+from anytime_tflite.rule import Run, softmax
+
+WARM_UP = 5  # runs of every stage when a file is opened
+FAR = 10  # times the range from black to white
 
 
 class Answer(NamedTuple):
@@ -21,8 +21,8 @@ class Answer(NamedTuple):
         probabilities: Float array `(classes,)`.
         label: Integer, the index of the most probable class.
         exit: Integer, the exit that answered.
-        stopped_by: `"confidence"`, `"deadline"` or `"end"` (the last exit); `None`
-            while the answer may still get better.
+        stopped_by: `"confidence"`, `"patience"`, `"deadline"`, `"cancelled"` or `"end"`
+            (the last exit); `None` while the answer may still get better.
         elapsed_ms: Float, milliseconds since the image was given.
         class_name: String, or `None` if the file names no classes.
     """
@@ -35,117 +35,78 @@ class Answer(NamedTuple):
     class_name: str | None = None
 
 
-def _softmax(logits):
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
-
-
-def _margin(values):
-    second, first = np.sort(values)[-2:]
-    return first - second
-
-
-def _entropy(logits):
-    shifted = logits - logits.max()
-    exponentials = np.exp(shifted)
-    total = exponentials.sum()
-    return (exponentials * shifted).sum() / total - np.log(total)
-
-
-CONFIDENCES = {
-    "max_prob": lambda logits: _softmax(logits).max(),
-    "prob_margin": lambda logits: _margin(_softmax(logits)),
-    "logit_margin": _margin,
-    "entropy": _entropy,
-}
-
-
-def _interpreter_class():
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        try:
-            from tflite_runtime.interpreter import Interpreter
-        except ImportError as error:
-            raise ImportError(
-                "A TFLite interpreter is needed: pip install ai-edge-litert (or tflite-runtime)"
-            ) from error
-    return Interpreter
-
-
 class AnytimeModel:
     """A network in one .tflite file that stops when it is sure or out of time.
 
     The file holds one signature a stage. After each stage there is an answer; the
-    model goes on until the answer is confident enough, the deadline is near, or the
-    network ends.
+    model goes on until the answer is confident enough, the deadline is near, somebody
+    cancels, or the network ends.
 
-    Not for use from several threads at once: make one instance a thread.
+    One instance takes one image at a time; several threads take one instance each.
+    `cancel` may be called from any thread.
 
     Args:
         path: Path of a file written by `keras_adaptive.export_tflite`.
         num_threads: Integer, threads of the interpreter. `None`: its default.
+        backend: `"interpreter"`: of `ai_edge_litert`, or else of `tflite_runtime`;
+            `"compiled_model"`: LiteRT's CompiledModel.
 
     Raises:
         ValueError: If the file is missing, damaged, or not such a file.
         ImportError: If there is no TFLite interpreter.
     """
 
-    def __init__(self, path, num_threads=None):
+    def __init__(self, path, num_threads=None, *, backend="interpreter"):
         whole = isinstance(num_threads, int) and not isinstance(num_threads, bool)
         if num_threads is not None and (not whole or num_threads < 1):
             raise ValueError(
                 f"`num_threads` must be a positive integer or None. Received: {num_threads=}"
             )
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"`path` must be a file. Received: path={path}")
-        content = path.read_bytes()
-        if content[4:8] != b"TFL3":
-            raise ValueError(f"`path` must be a TFLite model. Received: path={path}")
-        try:
-            self._interpreter = _interpreter_class()(model_content=content, num_threads=num_threads)
-            # before any signature runner is made, or old runtimes leave XNNPACK out
-            self._interpreter.allocate_tensors()
-            signatures = self._interpreter.get_signature_list()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"`path` must be a whole TFLite model. Received: path={path} ({error})"
-            ) from error
-        if "info" not in signatures or "stage_0" not in signatures:
-            raise ValueError(
-                "`path` must be a file of `keras_adaptive.export_tflite`, with signatures "
-                f"'info' and 'stage_0'. Received: path={path} with {sorted(signatures)}"
-            )
-        self.info = self._read_info(path)
+        if backend not in tuple(BACKENDS):
+            raise ValueError(f"`backend` must be one of {tuple(BACKENDS)}. Received: {backend=}")
+        self.info = read_info(path)
+        self.info["thresholds"] = [float(t) for t in self.info["thresholds"]]
         self.exits = self.info["exits"]  # the exit each stage answers for
-        self._stages = []
-        for i in range(len(self.exits)):
-            if f"stage_{i}" not in signatures:
-                raise ValueError(
-                    f"`path` must hold a signature for each of its {len(self.exits)} stages. "
-                    f"Received: path={path} without 'stage_{i}'"
-                )
-            runner = self._interpreter.get_signature_runner(f"stage_{i}")
-            self._stages.append((runner, sorted(runner.get_input_details())))
-        details = self._stages[0][0].get_input_details()["input_0"]
-        self.input_shape = tuple(int(n) for n in details["shape"][1:])
-        self._expected_ms = [0.0] * len(self.exits)
-        self._warm_up()
-
-    def _read_info(self, path):
-        runner = self._interpreter.get_signature_runner("info")
-        content = runner(unused=np.zeros(1, "int32"))["json"]
-        info = json.loads(bytes(content.astype("uint8")).decode())
-        if info.get("format") != FORMAT or info.get("version") != VERSION:
+        self._temperatures = [self.info["temperatures"][k] for k in self.exits]
+        self._names = self.info["class_names"]
+        self._lock = threading.Lock()
+        self._cancelled = threading.Event()
+        self._current = 0  # number of the image under way
+        self._backend = None
+        try:
+            self._backend = BACKENDS[backend](path, num_threads, len(self.exits))
+            self.input_shape = self._backend.input_shape
+            self._range = self._input_range()
+            self._warm_up()
+        except (ValueError, RuntimeError, KeyError, IndexError, TypeError, MemoryError) as error:
+            self.close()
             raise ValueError(
-                f"`path` must be of format {FORMAT}, version {VERSION}. Received: path={path} "
-                f"of format {info.get('format')}, version {info.get('version')}"
-            )
-        info["thresholds"] = [float(t) for t in info["thresholds"]]
-        return info
+                "`path` must be a file whose stages the interpreter can run. "
+                f"Received: path={path} ({error})"
+            ) from error
 
-    def classify(self, image, deadline_ms=None, thresholds=None):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Frees the interpreter's memory. The model cannot be used any more."""
+        with self._lock:
+            if self._backend is not None:
+                self._backend.close()
+            self._backend = None
+
+    def cancel(self):
+        """Ends the image under way after the stage that is running, from any thread.
+
+        `classify` then returns the best answer so far, with `stopped_by="cancelled"`. The
+        first stage always ends. Images given later are not cancelled.
+        """
+        self._cancelled.set()
+
+    def classify(self, image, deadline_ms=None, thresholds=None, *, patience=None):
         """Returns the first answer that is good enough, or the best there is time for.
 
         The first stage always runs. A later stage is not begun if the time left is
@@ -158,54 +119,100 @@ class AnytimeModel:
             thresholds: Sequence of one number an exit of the network, in place of the
                 file's; the last is -inf, whatever is given. An exit that is not in the
                 file must have +inf.
+            patience: Integer of at least 2: also stop when so many answers in a row name
+                the same class. `None`: as the file says.
 
         Returns:
             An `Answer`.
 
         Raises:
-            ValueError: If an argument does not fit the file.
+            ValueError: If an argument does not fit the file, or the model was closed.
         """
-        answers = self._answers(image, deadline_ms, thresholds, stop_when_sure=True)
-        return next(answer for answer in answers if answer.stopped_by)
+        answers = self._answers(image, deadline_ms, thresholds, patience, only_last=True)
+        return next(answers)
 
     def stream(self, image, deadline_ms=None):
         """Yields an `Answer` after every stage, until the network or the time ends.
 
-        Stop reading when the answer is good enough: nothing further is computed.
+        Stop reading when the answer is good enough: nothing further is computed. Once
+        another image is begun, this one cannot go on: a RuntimeError says so.
         """
-        yield from self._answers(image, deadline_ms, None, stop_when_sure=False)
+        yield from self._answers(image, deadline_ms, only_last=False)
 
-    def _answers(self, image, deadline_ms, thresholds, stop_when_sure):
+    def predict(self, image, thresholds=None):
+        """Returns the answer of the file's single call, where exits are taken inside it.
+
+        There is no deadline. The file must be exported with `single_call=True`.
+
+        Args:
+            image, thresholds: As in `classify`.
+
+        Returns:
+            An `Answer`; `stopped_by` is `"confidence"` or `"end"`.
+        """
         start = time.perf_counter()
-        thresholds = self._check_thresholds(thresholds)
+        backend = self._open()
+        if "predict" not in backend.signatures:
+            raise ValueError(
+                "The file must be exported with `single_call=True`. Received: one without"
+            )
+        thresholds = np.asarray(self._stage_thresholds(thresholds), "float32")
+        image = self._prepare(image)
+        with self._lock:
+            self._current += 1
+            logits, exit = backend.predict(image, thresholds)
+        if exit not in self.exits:
+            raise RuntimeError(f"The single call must leave at an exit of the file, not {exit}")
+        stage = self.exits.index(exit)
+        stopped_by = "end" if stage == len(self.exits) - 1 else "confidence"
+        return self._answer(logits / self._temperatures[stage], stage, stopped_by, start)
+
+    def _answers(self, image, deadline_ms=None, thresholds=None, patience=None, *, only_last):
+        """Yields an answer a stage, and stops when sure; or, if `only_last`, only the last."""
+        start = time.perf_counter()
+        backend = self._open()
         if deadline_ms is not None and not deadline_ms >= 0:
             raise ValueError(f"`deadline_ms` must be at least 0. Received: {deadline_ms=}")
-        tensors = {"input_0": self._prepare(image)}
-        last = len(self._stages) - 1
-        before = start
-        for i, (runner, takes) in enumerate(self._stages):
-            tensors.update(runner(**{name: tensors[name] for name in takes}))
+        if only_last:
+            patience = self._check_patience(patience)
+            run = Run(
+                self.info["confidence"], self._stage_thresholds(thresholds), patience, deadline_ms
+            )
+        else:
+            run = Run(self.info["confidence"], None, None, deadline_ms)
+        image = self._prepare(image)
+        last = len(self.exits) - 1
+        for i, temperature in enumerate(self._temperatures):
+            before = time.perf_counter()
+            with self._lock:
+                if i == 0:
+                    self._cancelled.clear()
+                    self._current += 1
+                    own = self._current
+                    backend.start(image)
+                elif own != self._current or self._backend is None:
+                    raise RuntimeError(
+                        "An image must be finished before the next is begun, or the model closed"
+                    )
+                logits = backend.run(i)
+            logits /= temperature
             now = time.perf_counter()
             self._learn(i, 1000 * (now - before))
-            before = now
+            next_ms = self._expected_ms[i + 1] if i < last else None
             elapsed = 1000 * (now - start)
-            exit = self.exits[i]
-            logits = tensors["logits"][0].astype("float64") / self.info["temperatures"][exit]
-            stopped_by = None
-            if i == last:
-                stopped_by = "end"
-            elif stop_when_sure and self._confidence(logits) >= thresholds[exit]:
-                stopped_by = "confidence"
-            elif deadline_ms is not None and (
-                elapsed >= deadline_ms or elapsed + self._expected_ms[i + 1] > deadline_ms
-            ):
-                stopped_by = "deadline"
-                if elapsed < deadline_ms:  # a slow spell must not last for ever
-                    forgotten = 0.99 * self._expected_ms[i + 1]
-                    self._expected_ms[i + 1] = max(forgotten, self._fastest_ms[i + 1])
-            yield self._answer(logits, exit, stopped_by, elapsed)
+            stopped_by = run.stopped_by(i, logits, elapsed, next_ms, self._cancelled.is_set())
+            if stopped_by == "deadline" and elapsed < deadline_ms:
+                # a slow spell must not last for ever
+                self._expected_ms[i + 1] = max(0.99 * next_ms, self._fastest_ms[i + 1])
+            if stopped_by or not only_last:
+                yield self._answer(logits, i, stopped_by, start)
             if stopped_by:
                 return
+
+    def _open(self):
+        if self._backend is None:
+            raise ValueError("The model must be open. Received: a model that was closed")
+        return self._backend
 
     def _learn(self, stage, took_ms):
         """Follows the time a stage takes: up quickly, down slowly, unmoved by one hiccup."""
@@ -216,21 +223,32 @@ class AnytimeModel:
 
     def _warm_up(self):
         """Runs every stage a few times: the first run is slow, and times are learned."""
-        for _ in range(5):
+        self._expected_ms = [0.0] * len(self.exits)
+        for _ in range(WARM_UP):
             self._fastest_ms = [float("inf")] * len(self.exits)
             for _ in self.stream(np.zeros(self.input_shape, "float32")):
                 pass
             self._expected_ms = list(self._fastest_ms)
 
-    def _confidence(self, logits):
-        return CONFIDENCES[self.info["confidence"]](logits)
-
-    def _answer(self, logits, exit, stopped_by, elapsed):
+    def _answer(self, logits, stage, stopped_by, start):
+        probabilities = softmax(logits).astype("float32")
         label = int(logits.argmax())
-        names = self.info["class_names"]
-        probabilities = _softmax(logits).astype("float32")
-        name = names[label] if names else None
-        return Answer(probabilities, label, exit, stopped_by, elapsed, name)
+        name = self._names[label] if self._names else None
+        elapsed = 1000 * (time.perf_counter() - start)
+        return Answer(probabilities, label, self.exits[stage], stopped_by, elapsed, name)
+
+    def _input_range(self):
+        """Returns what no picture can be below or above, or `None` if the file does not say.
+
+        Pixels become numbers between those of black and white. Floats may go beyond, but not
+        by many times that range, as do pixels that nobody standardised.
+        """
+        preprocessing = self.info["preprocessing"]
+        if preprocessing is None:
+            return None
+        mean, std = (np.asarray(preprocessing[key]) for key in ("mean", "std"))
+        black, white = (-mean / std).min(), ((1 - mean) / std).max()
+        return black - FAR * (white - black), white + FAR * (white - black)
 
     def _prepare(self, image):
         image = np.asarray(image)
@@ -238,8 +256,8 @@ class AnytimeModel:
             raise ValueError(
                 f"`image` must be of shape {self.input_shape}. Received: shape {image.shape}"
             )
-        preprocessing = self.info["preprocessing"]
         if image.dtype == np.uint8:
+            preprocessing = self.info["preprocessing"]
             if preprocessing is None:
                 raise ValueError(
                     "`image` must be of floats: the file does not say how pixels are "
@@ -250,11 +268,26 @@ class AnytimeModel:
             image = (image.astype("float32") / np.float32(255) - mean) / std
         elif not np.issubdtype(image.dtype, np.floating):
             raise ValueError(f"`image` must be of uint8 or floats. Received: dtype {image.dtype}")
+        else:
+            low, high = image.min(), image.max()
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise ValueError("`image` must be finite. Received: NaN or infinite values")
+            if self._range is not None and not self._range[0] <= low <= high <= self._range[1]:
+                raise ValueError(
+                    "`image` must be pixels of uint8, or floats standardised as the file says. "
+                    f"Received: floats from {low:g} to {high:g}, which no pixel becomes"
+                )
         return image.astype("float32")[None]
 
-    def _check_thresholds(self, thresholds):
+    def _stage_thresholds(self, thresholds):
+        """Returns one threshold a stage of the file."""
         if thresholds is None:
-            return self.info["thresholds"]
+            thresholds = self.info["thresholds"]
+        else:
+            thresholds = self._check_thresholds(thresholds)
+        return [thresholds[k] for k in self.exits]
+
+    def _check_thresholds(self, thresholds):
         thresholds = [float(t) for t in thresholds]
         total = len(self.info["thresholds"])
         if len(thresholds) != total or any(t != t for t in thresholds):
@@ -269,3 +302,12 @@ class AnytimeModel:
                 f"file was written. Received: thresholds={thresholds}"
             )
         return thresholds
+
+    def _check_patience(self, patience):
+        if patience is None:
+            return self.info["patience"]
+        if type(patience) is not int or patience < 2:
+            raise ValueError(
+                f"`patience` must be an integer of at least 2, or None. Received: {patience=}"
+            )
+        return patience

@@ -1,0 +1,308 @@
+"""What a phone would get: exits of the exported files against networks cut there.
+
+    make bench-device
+
+On CIFAR-10 with the trained five-exit MSDNet, one thread. Files and accuracies are kept in
+runs/device, so that the timing can be repeated alone.
+"""
+
+import json
+import sys
+import time
+from functools import partial
+
+import numpy as np
+
+import keras_adaptive as ka
+from anytime_tflite import AnytimeModel
+from anytime_tflite.backends import interpreter_class
+from anytime_tflite.bench import memory_mb
+from benchmarks import common
+from keras_adaptive.report import table
+
+FOLDER = common.ROOT.parent / "runs" / "device"
+KINDS = (None, "dynamic", "int8")
+ROUNDS = 300
+DEADLINES = 1000
+CALIBRATE = 2000
+BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
+SINGLE_BOUND = 1.10
+SIZE_BOUND = 1.01
+
+
+def name(kind):
+    return kind or "float32"
+
+
+# ---- files
+
+
+def prepare():
+    """Writes what is timed, and what each exit is worth; returns the accuracies."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    kept = FOLDER / "accuracy.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    model, data = common.cifar_net(), common.cifar()
+    policy = ka.ExitPolicy.load(common.RESULTS / "cifar10_budgeted_5" / "policy.json")
+    x, y = (part[:CALIBRATE] for part in data.arrays("calibrate"))
+    test, labels = data.arrays("test")
+    accuracies = {"keras": _right(np.stack(model.predict(test, verbose=0)), labels)}
+    for kind in (None, "float16", "dynamic", "int8"):
+        for single in (False, True) if kind in KINDS else (False,):
+            path = FOLDER / f"{name(kind)}_{'single' if single else 'staged'}.tflite"
+            ka.export_tflite(
+                model, path, policy, quantize=kind, calibration_data=(x, y), single_call=single
+            )
+        path = FOLDER / f"{name(kind)}_staged.tflite"
+        accuracies[name(kind)] = _right(_stage_logits(AnytimeModel(path, 1), test), labels)
+        print(name(kind), accuracies[name(kind)], flush=True)
+    for kind in KINDS:
+        for k in range(model.exits):
+            _write_static(model, model.outputs[: k + 1], f"{name(kind)}_static_{k}", kind, x)
+            _write_static(model, [model.outputs[k]], f"{name(kind)}_cut_{k}", kind, x)
+    kept.write_text(json.dumps(accuracies))
+    return accuracies
+
+
+def _right(logits, labels):
+    return (logits.argmax(-1) == labels).mean(axis=1).tolist()
+
+
+def _stage_logits(device, images):
+    rows = []
+    for image in images:
+        device._backend.start(image[None])
+        rows.append([device._backend.run(i) for i in range(len(device.exits))])
+    return np.swapaxes(rows, 0, 1)
+
+
+def _write_static(model, outputs, file, kind, images):
+    """Converts a part of the network as anybody would, without us."""
+    import tensorflow as tf
+
+    part = ka.graph.ListModel(model.inputs, outputs)
+    module = tf.Module()
+    module.values = [v.value for v in part.variables]
+    spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x")
+    function = tf.function(
+        lambda x: {f"logits_{i}": z for i, z in enumerate(part(x, training=False))}
+    ).get_concrete_function(spec)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+    if kind is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "int8":
+        converter.representative_dataset = lambda: ([x[None]] for x in images[:200])
+    (FOLDER / f"{file}.tflite").write_bytes(converter.convert())
+
+
+# ---- times
+
+
+class Static:
+    """A file with one signature, run as its documentation says."""
+
+    def __init__(self, file):
+        self.interpreter = interpreter_class()(str(FOLDER / f"{file}.tflite"), num_threads=1)
+        self.interpreter.allocate_tensors()
+        self.input = self.interpreter.get_input_details()[0]["index"]
+        self.outputs = [d["index"] for d in self.interpreter.get_output_details()]
+
+    def __call__(self, image):
+        self.interpreter.set_tensor(self.input, image)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(i) for i in self.outputs]
+
+
+def ways(kind, exits):
+    """Returns what is timed, by name: functions of one image."""
+    staged = FOLDER / f"{name(kind)}_staged.tflite"
+    found = {}
+    for k in range(exits):
+        # an instance each, as the static files are: shared ones would find their weights cached
+        runs, whole = AnytimeModel(staged, 1), AnytimeModel(staged, 1)
+        single = AnytimeModel(FOLDER / f"{name(kind)}_single.tflite", 1)
+        compiled = AnytimeModel(staged, 1, backend="compiled_model")
+        assert runs._backend.direct
+        thresholds = np.full(exits, np.inf, "float32")
+        thresholds[k] = -np.inf
+        found[f"static_{k}"] = Static(f"{name(kind)}_static_{k}")
+        found[f"cut_{k}"] = Static(f"{name(kind)}_cut_{k}")
+        found[f"staged_{k}"] = partial(_stages, runs._backend, k)
+        found[f"compiled_{k}"] = partial(_stages, compiled._backend, k)
+        found[f"single_{k}"] = partial(_single, single._backend, thresholds)
+        found[f"classify_{k}"] = partial(_classify, whole, thresholds)
+    return found
+
+
+def _stages(backend, last, image):
+    backend.start(image)
+    for i in range(last + 1):
+        logits = backend.run(i)
+    return logits
+
+
+def _single(backend, thresholds, image):
+    return backend.predict(image, thresholds)
+
+
+def _classify(model, thresholds, image):
+    return model.classify(image[0], thresholds=thresholds)
+
+
+def measure(functions, image, rounds):
+    """Returns milliseconds, `(rounds,)` each; in turn, in another order every round."""
+    names, rng = list(functions), np.random.default_rng(0)
+    times = {key: [] for key in names}
+    for _ in range(rounds + 5):
+        for i in rng.permutation(len(names)):
+            run = functions[names[i]]
+            run(image)  # brings the weights into the cache, as for every other way
+            start = time.perf_counter()
+            run(image)
+            times[names[i]].append(1000 * (time.perf_counter() - start))
+    return {key: np.array(values[5:]) for key, values in times.items()}
+
+
+def deadlines(exits):
+    """1,000 images at random deadlines; everybody would go to the end."""
+    device = AnytimeModel(FOLDER / "float32_staged.tflite", 1)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(50, *device.input_shape)).astype("float32")
+    never = [np.inf] * exits
+    stages = []
+    for i in range(300):
+        before, row = 0.0, []
+        for answer in device.stream(images[i % 50]):
+            row.append(answer.elapsed_ms - before)
+            before = answer.elapsed_ms
+        stages.append(row)
+    p99 = np.quantile(stages, 0.99, axis=0)
+    full = float(np.median(np.sum(stages, axis=1)))
+    given = rng.uniform(p99[0], full, DEADLINES)
+    over, exits_left, answers = [], [], 0
+    for i, deadline in enumerate(given):
+        start = time.perf_counter()
+        answer = device.classify(images[i % 50], deadline_ms=deadline, thresholds=never)
+        over.append(1000 * (time.perf_counter() - start) - deadline)
+        exits_left.append(answer.exit)
+        answers += np.isfinite(answer.probabilities).all()
+    return {
+        "calls": DEADLINES,
+        "answers": int(answers),
+        "from_ms": float(p99[0]),
+        "to_ms": full,
+        "kept_share": float(np.mean(np.array(over) <= 0)),
+        "overrun_p99_ms": float(max(0.0, np.quantile(over, 0.99))),
+        "overrun_max_ms": float(max(over)),
+        "stage_p99_ms": p99.tolist(),
+        "mean_exit": float(np.mean(exits_left)),
+    }
+
+
+def main():
+    accuracies = prepare()
+    exits = len(accuracies["keras"])
+    image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
+    rows, sizes = [], []
+    for kind in KINDS:
+        times = measure(ways(kind, exits), image, ROUNDS)
+        for k in range(exits):
+            static = times[f"static_{k}"]
+            row = {"kind": name(kind), "exit": k, "static (ms)": float(np.median(static))}
+            for way in ("staged", "single", "classify", "compiled", "cut"):
+                ratio = float(np.median(times[f"{way}_{k}"]) / np.median(static))
+                quarters = np.quantile(times[f"{way}_{k}"], (0.25, 0.75)) / np.median(static)
+                row[way] = ratio
+                row[f"{way} quartiles"] = "{:.2f} to {:.2f}".format(*quarters)
+            row["staged bound"], row["single bound"] = BOUNDS[kind], SINGLE_BOUND
+            rows.append(row)
+        files = {
+            way: FOLDER / f"{name(kind)}_{file}.tflite"
+            for way, file in (
+                ("static", f"static_{exits - 1}"),
+                ("staged", "staged"),
+                ("with single call", "single"),
+            )
+        }
+        size = {way: path.stat().st_size for way, path in files.items()}
+        sizes.append(
+            {
+                "kind": name(kind),
+                "static (bytes)": size["static"],
+                "staged": size["staged"] / size["static"],
+                "with single call": size["with single call"] / size["static"],
+                "static (MB in memory)": memory_mb(
+                    FOLDER / f"{name(kind)}_static_{exits - 1}.tflite"
+                ),
+                "staged (MB in memory)": memory_mb(FOLDER / f"{name(kind)}_staged.tflite"),
+                "with single call (MB in memory)": memory_mb(
+                    FOLDER / f"{name(kind)}_single.tflite"
+                ),
+            }
+        )
+    kept = deadlines(exits)
+    results = {"times": rows, "files": sizes, "deadlines": kept, "accuracy": accuracies}
+    common.write("device", results, _lines(rows, sizes, kept, accuracies), "make bench-device")
+
+
+def _lines(rows, sizes, kept, accuracies):
+    columns = ("kind", "exit", "static (ms)", "staged", "staged quartiles", "single")
+    columns += ("single quartiles", "classify", "compiled", "cut")
+    worst = {k: max(r["staged"] for r in rows if r["kind"] == name(k)) for k in KINDS}
+    single = {k: max(r["single"] for r in rows if r["kind"] == name(k)) for k in KINDS}
+    exits = range(len(accuracies["keras"]))
+    accuracy_rows = [
+        {"file": key, **{f"exit {k} accuracy": values[k] for k in exits}}
+        for key, values in accuracies.items()
+    ]
+    stage = max(kept["stage_p99_ms"])
+    return [
+        "# Exported files on the device's runtime: cifar_budgeted_5, one thread",
+        "",
+        f"Medians of {ROUNDS} rounds, all ways in turn; the others as multiples of `static`: a "
+        ".tflite of the network up to the exit, its earlier heads included. `staged`: the stages "
+        "up to the exit, logits on the host. `single`: the single call. `classify`: all that "
+        "`AnytimeModel.classify` does. `compiled`: the stages in CompiledModel. `cut`: the "
+        "network up to the exit without earlier heads, which has no answer on the way.",
+        "",
+        *table(rows, {key: key for key in columns}),
+        "",
+        "Largest staged: "
+        + ", ".join(f"{name(k)} {worst[k]:.3f} (bound {BOUNDS[k]:.2f})" for k in KINDS)
+        + ". Largest single: "
+        + ", ".join(f"{name(k)} {single[k]:.3f} (bound {SINGLE_BOUND:.2f})" for k in KINDS)
+        + ".",
+        "",
+        "The static int8 files are not what they should be: where a feature goes to a padding, a "
+        "concatenation and a convolution, the converter leaves the padded convolution in float32, "
+        "which makes them larger and slower. Cut into stages, the network has no such place.",
+        "",
+        "## Files",
+        "",
+        f"Sizes against the static file of all exits (bound {SIZE_BOUND} for the stages alone), "
+        "and what a program grows by when it loads and runs every signature.",
+        "",
+        *table(sizes, {key: key for key in sizes[0]}),
+        "",
+        "## Deadlines",
+        "",
+        f"{kept['calls']:,} calls of `classify`, nobody leaving by confidence, at random deadlines "
+        f"from {kept['from_ms']:.2f} ms (the first stage's p99) to {kept['to_ms']:.2f} ms (the "
+        f"whole network's median): {kept['answers']:,} answers; {kept['kept_share']:.1%} in time; "
+        f"overrun p99 {kept['overrun_p99_ms']:.2f} ms, longest {kept['overrun_max_ms']:.2f} ms; "
+        f"the slowest stage's p99 is {stage:.2f} ms; mean exit {kept['mean_exit']:.2f}.",
+        "",
+        "## Accuracy",
+        "",
+        "Of every exit on the 5,000 test images.",
+        "",
+        *table(accuracy_rows, {key: key for key in accuracy_rows[0]}),
+    ]
+
+
+if __name__ == "__main__":
+    if "--prepare" in sys.argv:
+        prepare()
+    else:
+        main()

@@ -1,0 +1,87 @@
+"""Keras stages to the bytes of a .tflite file, with one signature a stage."""
+
+import tempfile
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+QUANTIZE = (None, "float16", "dynamic", "int8")
+REPRESENTATIVE = 200  # images that int8 ranges are measured on
+BATCH = 100
+
+
+def convert(stages, quantize=None, old_runtime=False, images=None, batched=None):
+    """Returns the bytes of a file with signatures `stage_0`, `stage_1`, ...
+
+    Args:
+        stages: As `graph.lean_models` gives them.
+        quantize: One of `QUANTIZE`.
+        old_runtime: Whether tflite-runtime 2.14 must run it.
+        images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.
+        batched: The same stages, where those take one image at a time only.
+
+    Raises:
+        RuntimeError: If TensorFlow cannot convert the stages.
+    """
+    module = tf.Module()
+    # Keras's own variable objects would be converted to a file without their values
+    module.values = list(
+        {id(v): v.value for stage, _, _ in stages for v in stage.variables}.values()
+    )
+    signatures = {f"stage_{i}": _function(*stage) for i, stage in enumerate(stages)}
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # the converter measures ranges with an interpreter it calls deprecated
+            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
+            tf.saved_model.save(module, folder, signatures=signatures)
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                folder, signature_keys=list(signatures)
+            )
+            _configure(converter, batched or stages, quantize, old_runtime, images)
+            return converter.convert()
+    except Exception as error:  # the converter's errors have no common class
+        raise RuntimeError(f"Converting the {len(stages)} stages failed: {error}") from error
+
+
+def _function(stage, takes, gives):
+    specs = {
+        name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
+        for name, tensor in zip(takes, stage.inputs, strict=True)
+    }
+
+    def run(**tensors):
+        logits, *features = stage([tensors[name] for name in takes], training=False)
+        return {"logits": logits, **dict(zip(gives, features, strict=True))}
+
+    return tf.function(run, autograph=False).get_concrete_function(**specs)
+
+
+def _configure(converter, stages, quantize, old_runtime, images):
+    builtins, integer = tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    converter.target_spec.supported_ops = [builtins]
+    if quantize is None:
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        converter.target_spec.supported_ops = [integer, builtins]
+        converter.representative_dataset = lambda: _representative(stages, images)
+    if old_runtime:
+        # one scale a channel would make version 12 of the dense layer, which it does not know
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
+def _representative(stages, images):
+    """Yields the inputs of every signature; one left out would silently stay float32."""
+    chosen = images[np.linspace(0, len(images) - 1, min(len(images), REPRESENTATIVE)).astype(int)]
+    for start in range(0, len(chosen), BATCH):
+        tensors = {"input_0": chosen[start : start + BATCH]}
+        for i, (stage, takes, gives) in enumerate(stages):
+            inputs = [np.asarray(tensors[name]) for name in takes]
+            for row in range(len(tensors["input_0"])):
+                each = {n: x[row : row + 1] for n, x in zip(takes, inputs, strict=True)}
+                yield f"stage_{i}", each
+            _, *features = stage.predict_on_batch(inputs)
+            tensors.update(zip(gives, features, strict=True))

@@ -1,0 +1,124 @@
+"""What the converter cannot put into a .tflite file: our `info`, and a digest."""
+
+import hashlib
+import json
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+METADATA = "keras_adaptive"  # name of the metadata entry that holds `info`
+NO_DIGEST = "0" * 64  # what the digest's own field holds while it is computed
+
+
+def read(content):
+    """Returns the file as a tree of objects."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+
+
+def write(model):
+    """Returns the bytes of a tree of objects."""
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def add_buffer(model, data):
+    """Adds constant data; returns the number of its buffer."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, "uint8")
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def tensor(name, shape, dtype, buffer=0):
+    """Returns a tensor; buffer 0 is empty: the values come at run time."""
+    made = schema.TensorT()
+    made.name, made.shape, made.buffer = name, list(shape), buffer
+    made.type = getattr(schema.TensorType, dtype.upper())
+    return made
+
+
+def subgraph(name, tensors, inputs, outputs, operators=()):
+    """Returns a subgraph; inputs and outputs are numbers of tensors."""
+    made = schema.SubGraphT()
+    made.name, made.tensors, made.operators = name, list(tensors), list(operators)
+    made.inputs, made.outputs = list(inputs), list(outputs)
+    return made
+
+
+def add_signature(model, key, graph, inputs, outputs):
+    """Adds a subgraph, last, and a signature for it.
+
+    Last, since XNNPACK is not applied to a file whose first subgraph has nothing to
+    compute: every stage would then take twice to three times as long.
+
+    Args:
+        inputs, outputs: Dictionaries, name to number of the tensor.
+    """
+    model.subgraphs.append(graph)
+    made = schema.SignatureDefT()
+    made.signatureKey, made.subgraphIndex = key, len(model.subgraphs) - 1
+    made.inputs, made.outputs = _map(inputs), _map(outputs)
+    model.signatureDefs.append(made)
+
+
+def _map(names):
+    entries = []
+    for name, number in names.items():
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, number
+        entries.append(entry)
+    return entries
+
+
+def minimum_runtime(model):
+    """Returns the oldest runtime that knows all operations, for example `"1.11.0"`."""
+    for entry in model.metadata or []:
+        if text(entry.name) == "min_runtime_version":
+            return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()
+    return "1.5.0"  # what the converter means when it says nothing
+
+
+def raise_minimum_runtime(model, version):
+    """Says that the file needs at least this runtime."""
+    if _version(version) > _version(minimum_runtime(model)):
+        data = np.frombuffer(version.encode().ljust(16, b"\0"), "uint8")
+        for entry in model.metadata or []:
+            if text(entry.name) == "min_runtime_version":
+                model.buffers[entry.buffer].data = data
+
+
+def _version(version):
+    return tuple(int(n) for n in version.split("."))
+
+
+def text(name):
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def add_info(model, info):
+    """Adds `info` as JSON: a signature of this name, and metadata; both are one buffer."""
+    content = json.dumps({**info, "sha256": NO_DIGEST}, allow_nan=False).encode()
+    buffer = add_buffer(model, content)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = METADATA, buffer
+    model.metadata = [*(model.metadata or []), entry]
+    tensors = [
+        tensor("unused", [1], "int32"),
+        tensor("json", [len(content)], "uint8", buffer),
+    ]
+    graph = subgraph("info", tensors, [0], [1])
+    add_signature(model, "info", graph, {"unused": 0}, {"json": 1})
+
+
+def seal(content):
+    """Returns the file with its SHA-256 in `info`, computed while that field is zeros.
+
+    It tells damage, not forgery: whoever changes a file can compute it anew.
+    """
+    field = f'"sha256": "{NO_DIGEST}"'.encode()
+    if content.count(field) != 1:
+        raise RuntimeError("The file must hold `sha256` once; nothing was written.")
+    digest = hashlib.sha256(content).hexdigest()
+    return content.replace(field, field.replace(NO_DIGEST.encode(), digest.encode())), digest

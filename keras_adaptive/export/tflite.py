@@ -1,0 +1,252 @@
+"""Writes a network and its policy as one .tflite file with one signature a stage."""
+
+import keras
+import numpy as np
+
+from keras_adaptive import graph
+from keras_adaptive.export import flatbuffer, verification
+from keras_adaptive.export.conversion import QUANTIZE, convert
+from keras_adaptive.export.recalibration import compare, recalibrate
+from keras_adaptive.export.single_call import add_single_call
+from keras_adaptive.files import write_whole
+from keras_adaptive.policy import ExitPolicy, PatiencePolicy, to_json
+from keras_adaptive.training import AdaptiveModel
+
+FORMAT = "keras_adaptive.tflite"
+VERSION = 2
+
+
+def export_tflite(
+    model,
+    path,
+    policy,
+    *,
+    quantize=None,
+    calibration_data=None,
+    single_call=False,
+    class_names=None,
+    runtime="litert",
+    preprocessing=None,
+    stage_ms=None,
+):
+    """Writes one .tflite file that gives an answer after every stage.
+
+    The file holds a signature `stage_0`, `stage_1`, ... for every exit the policy
+    uses, and `info`: a JSON text with thresholds, temperatures, costs and class names.
+    A stage takes named tensors (`input_0` is the image) and gives `logits` and the
+    named `features_<i>` that later stages take. Exits that the policy closes (+inf)
+    are left out, with their heads. Confidence is not in the stages: `anytime_tflite`,
+    or the app, computes it from the logits.
+
+    What was written is read back before it gets its name: builtin operations only,
+    every weight inside and of the type asked for, no state, old enough for the runtime,
+    and every exit equal to Keras: to rounding in float32, roughly if quantised. Only the
+    TensorFlow backend exports.
+
+    Quantised logits differ from Keras's. With `calibration_data` the thresholds are moved
+    so that as many of these images leave at each exit as before (`info["policy"]` keeps
+    what they were; a promise about risk does not pass over), and `info["quantisation"]`
+    says what changed at each exit.
+
+    Args:
+        model: An `AdaptiveModel` with one input of fixed shape.
+        path: Where to.
+        policy: An `ExitPolicy` with one threshold an exit, or a `PatiencePolicy`.
+        quantize: `None`: float32; `"float16"`: weights of half the size, computed in
+            float32; `"dynamic"`: int8 weights, ranges of features measured on the device;
+            `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
+        calibration_data: Array `(samples, ...)` as the model takes it, or a tuple of it
+            and integer labels `(samples,)`. Use data that trained nothing. Needed for
+            `"int8"`; not used if `quantize` is `None`.
+        single_call: Whether to add a signature `predict(x, thresholds)` that leaves by
+            itself: it gives `logits` and `exit_index`, the first exit as sure as its
+            threshold (float32, one a stage of the file). The weights are stored once,
+            but the runtime unpacks them for each form: a program that loads the file needs
+            up to twice the memory for weights.
+        class_names: List of strings, one a class, or `None`.
+        runtime: `"litert"`, or `"tflite-2.14"`: the last tflite-runtime, of 2023.
+        preprocessing: Dictionary `{"mean": ..., "std": ...}` of one number a channel:
+            how uint8 pixels become inputs, `(pixel / 255 - mean) / std`. `None`: the
+            app gives floats.
+        stage_ms: Sequence of one number a stage of the file, milliseconds measured on the
+            device, to be kept in `info`; or `None`.
+
+    Returns:
+        Dictionary, the content of `info`.
+
+    Raises:
+        TypeError, ValueError: If an argument does not fit.
+        RuntimeError: If the conversion fails or the file does not do what the model
+            does. Then nothing is written.
+
+    Example:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from keras_adaptive import build_msdnet
+    >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
+    >>> path = Path(tempfile.mkdtemp(), "digits.tflite")
+    >>> info = export_tflite(model, path, ExitPolicy([0.9, 0.0]))
+    >>> info["exits"]
+    [0, 1]
+    """
+    preprocessing = _check(model, policy, class_names, preprocessing)
+    images, labels = _check_data(model, quantize, calibration_data)
+    _check_choice(verification.RUNTIMES, runtime=runtime)
+    patience = None
+    if isinstance(policy, PatiencePolicy):
+        patience = policy.patience
+        policy = ExitPolicy(np.full(model.exits, np.inf))
+        exits = list(range(model.exits))
+    else:
+        exits = policy.used_exits
+    outputs = [model.outputs[k] for k in exits]
+    stages = graph.lean_models(model.inputs, outputs)
+    _check_stage_ms(stage_ms, len(stages))
+
+    skipping = graph.lean_models(model.inputs, outputs, "cond")  # for one image at a time
+    content = convert(skipping, quantize, runtime == "tflite-2.14", images, stages)
+    file = flatbuffer.read(content)
+    details, report = policy.details, None
+    if quantize is not None and images is not None:
+        before = policy
+        logits = verification.keras_logits(stages, images)
+        quantised = verification.FileStages(flatbuffer.write(file), stages).logits(images)
+        policy = recalibrate(before, exits, logits, quantised)
+        report = compare(logits, quantised, labels)
+        details = {
+            "recalibrated_on": len(images),
+            "thresholds_before": [to_json(t) for t in before.thresholds],
+            "before": details,
+        }
+    if single_call:
+        add_single_call(file, stages, exits, policy)
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model.name,
+        "quantize": quantize,
+        "runtime": runtime,
+        "minimum_runtime": flatbuffer.minimum_runtime(file),
+        "exits": exits,
+        "confidence": policy.confidence,
+        "thresholds": [to_json(t) for t in policy.thresholds],
+        "temperatures": policy.temperatures.tolist(),
+        "patience": patience,
+        "macs": model.exit_costs(exits=exits).tolist(),
+        "stage_ms": None if stage_ms is None else [float(ms) for ms in stage_ms],
+        "class_names": None if class_names is None else [str(name) for name in class_names],
+        "preprocessing": preprocessing,
+        "quantisation": report,
+        "policy": details,
+    }
+    flatbuffer.add_info(file, info)
+    content, info["sha256"] = flatbuffer.seal(flatbuffer.write(file))
+    verification.check_model(file, len(content), stages, quantize, runtime)
+    verification.check_answers(content, stages, info, images)
+    write_whole(path, content)
+    return info
+
+
+def _check(model, policy, class_names, preprocessing):
+    """Raises an error for what does not fit; returns `preprocessing` in plain numbers."""
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    if not isinstance(policy, (ExitPolicy, PatiencePolicy)):
+        raise TypeError(
+            f"`policy` must be an ExitPolicy or a PatiencePolicy. Received: policy={policy!r}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "The Keras backend must be tensorflow to export. Save the model and load it with "
+            f"KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()}"
+        )
+    if isinstance(policy, ExitPolicy):
+        policy.check_thresholds_suffice()
+        if len(policy.thresholds) != model.exits:
+            raise ValueError(
+                "`policy` must have one threshold an exit of the model. Received: "
+                f"{len(policy.thresholds)} thresholds, {model.exits} exits"
+            )
+    if len(model.inputs) != 1 or None in model.inputs[0].shape[1:]:
+        raise ValueError(
+            "`model` must have one input of fixed shape. Received: inputs "
+            f"{[tuple(tensor.shape) for tensor in model.inputs]}"
+        )
+    if any(len(logits.shape) != 2 for logits in model.outputs):
+        raise ValueError(
+            "`model` must give one answer a sample, logits of shape (batch, classes). "
+            f"Received: outputs {[tuple(logits.shape) for logits in model.outputs]}"
+        )
+    classes = model.outputs[0].shape[-1]
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(
+            f"`class_names` must be {classes} names, one a class. "
+            f"Received: {len(class_names)} names"
+        )
+    channels = model.inputs[0].shape[-1]
+    if preprocessing is None:
+        return None
+    try:
+        plain = {key: [float(v) for v in values] for key, values in preprocessing.items()}
+        fits = set(plain) == {"mean", "std"} and min(plain["std"]) > 0
+        fits = fits and all(len(values) == channels for values in plain.values())
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`preprocessing` must be a dictionary of `mean` and `std`, {channels} numbers "
+            f"each, with positive `std`. Received: preprocessing={preprocessing}"
+        )
+    return plain
+
+
+def _check_choice(choices, **argument):
+    ((name, value),) = argument.items()
+    if value not in tuple(choices):
+        raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {name}={value!r}")
+
+
+def _check_data(model, quantize, data):
+    """Returns images and labels, either of which may be `None`."""
+    _check_choice(QUANTIZE, quantize=quantize)
+    if data is None:
+        if quantize == "int8":
+            raise ValueError(
+                '`calibration_data` must be given for `quantize="int8"`: ranges are measured '
+                "on it. Received: calibration_data=None"
+            )
+        return None, None
+    images, labels = data if isinstance(data, tuple) else (data, None)
+    images = np.asarray(images)
+    shape = tuple(model.inputs[0].shape[1:])
+    if images.shape[1:] != shape or not len(images) or images.dtype.kind not in "fiu":
+        raise ValueError(
+            "`calibration_data` must be numbers of shape "
+            f"(samples, {', '.join(map(str, shape))}), or a tuple of them and labels. "
+            f"Received: dtype {images.dtype}, shape {images.shape}"
+        )
+    if not np.isfinite(images).all():
+        raise ValueError("`calibration_data` must be finite. Received: NaN or infinite values")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"The labels of `calibration_data` must be {len(images)} integers. "
+                f"Received: dtype {labels.dtype}, shape {labels.shape}"
+            )
+    return verification.standardise(images, model.inputs[0].dtype), labels
+
+
+def _check_stage_ms(stage_ms, stages):
+    if stage_ms is None:
+        return
+    try:
+        fits = len(stage_ms) == stages and all(0 < float(ms) < np.inf for ms in stage_ms)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`stage_ms` must be {stages} positive numbers, one a stage of the file. "
+            f"Received: stage_ms={stage_ms}"
+        )

@@ -1,0 +1,250 @@
+"""Files of half and a quarter of the size, and files with the exits inside."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import keras_adaptive as ka
+from anytime_tflite import AnytimeModel, read_info
+from keras_adaptive.export import conversion, flatbuffer, tflite
+from keras_adaptive.export.recalibration import compare, recalibrate
+
+KINDS = ("float16", "dynamic", "int8")
+
+
+@pytest.fixture(scope="module")
+def calibration_data(digits):
+    x, y = digits.arrays("calibrate")
+    return x[:200], y[:200]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def quantized(request, trained, policy, calibration_data, tmp_path_factory):
+    """Returns the kind, the path and the info of a quantised file."""
+    path = tmp_path_factory.mktemp("quantized") / "digits.tflite"
+    info = ka.export_tflite(
+        trained,
+        path,
+        policy,
+        quantize=request.param,
+        calibration_data=calibration_data,
+        single_call=True,
+        runtime="tflite-2.14",
+    )
+    return request.param, path, info
+
+
+def stage_logits(device, images):
+    """Returns what the stages of a file give, `(exits, samples, classes)`."""
+    rows = []
+    for image in images:
+        device._backend.start(device._prepare(image))
+        rows.append([device._backend.run(i) for i in range(len(device.exits))])
+    return np.swapaxes(rows, 0, 1)
+
+
+def weight_bytes(path):
+    """Returns the bytes of the kernels, each counted once however often it is used."""
+    model = flatbuffer.read(path.read_bytes())
+    kernels = {t.buffer for g in model.subgraphs for t in g.tensors if len(t.shape) == 4}
+    return sum(len(model.buffers[k].data) for k in kernels if model.buffers[k].data is not None)
+
+
+def test_is_smaller_and_as_accurate(quantized, trained, exported, test_images):
+    kind, path, _ = quantized
+    share = weight_bytes(path) / weight_bytes(exported)
+    # dynamic: the converter leaves kernels of less than 1024 numbers as they are
+    assert share < {"float16": 0.51, "dynamic": 0.8, "int8": 0.26}[kind]
+    x, y = test_images
+    expected = (np.stack(trained.predict(x, verbose=0)).argmax(-1) == y).mean(axis=1)
+    found = (stage_logits(AnytimeModel(path), x).argmax(-1) == y).mean(axis=1)
+    assert (found >= expected - 0.02).all()
+
+
+def test_reports_what_each_exit_lost(quantized, trained, calibration_data):
+    _, path, info = quantized
+    x, y = calibration_data
+    report = info["quantisation"]
+    found = stage_logits(AnytimeModel(path), x)
+    assert report["samples"] == 200
+    assert report["accuracy"] == pytest.approx((found.argmax(-1) == y).mean(axis=1))
+    before = (np.stack(trained.predict(x, verbose=0)).argmax(-1) == y).mean(axis=1)
+    drop = np.array(report["accuracy_drop"])
+    assert drop == pytest.approx(before - report["accuracy"])
+
+
+def test_as_many_leave_at_each_exit_as_before(quantized, trained, policy, calibration_data):
+    _, path, info = quantized
+    x, _ = calibration_data
+    logits = np.stack(trained.predict(x, verbose=0))
+    before = np.bincount(policy.decide(logits), minlength=3)
+    device = AnytimeModel(path)
+    now = np.bincount([device.classify(image).exit for image in x], minlength=3)
+    assert np.abs(before - now).max() <= 2  # quantised confidences can be equal
+    assert info["policy"]["thresholds_before"][:2] == policy.thresholds[:2].tolist()
+    assert info["policy"]["before"] == policy.details
+
+
+def test_the_single_call_leaves_where_the_stages_do(quantized, test_images):
+    _, path, info = quantized
+    device = AnytimeModel(path)
+    for image in test_images[0][:60]:
+        staged, single = device.classify(image), device.predict(image)
+        assert (single.exit, single.label) == (staged.exit, staged.label)
+        np.testing.assert_allclose(single.probabilities, staged.probabilities, atol=1e-6)
+        never = [np.inf] * 3
+        assert device.predict(image, never).exit == device.classify(image, None, never).exit == 2
+
+
+def test_the_single_call_has_thresholds_as_an_input(quantized, test_images):
+    _, path, _ = quantized
+    runner = Interpreter(str(path)).get_signature_runner("predict")
+    image = test_images[0][:1]
+    for exit in range(3):
+        thresholds = np.full(3, np.inf, "float32")
+        thresholds[exit] = -np.inf
+        answer = runner(x=image, thresholds=thresholds)
+        assert answer["exit_index"].tolist() == [exit]
+        assert answer["logits"].shape == (1, 10)
+
+
+@pytest.mark.parametrize("confidence", ["max_prob", "prob_margin", "logit_margin", "entropy"])
+def test_the_single_call_has_every_confidence(trained, logits, test_images, tmp_path, confidence):
+    sure = ka.policy.confidence(logits, confidence, [2.0, 1.5, 1.0])
+    thresholds = np.median(sure, axis=1)
+    thresholds[0] = np.inf  # this exit is left out
+    policy = ka.ExitPolicy(thresholds, confidence, [2.0, 1.5, 1.0])
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(trained, path, policy, single_call=True)
+    device = AnytimeModel(path)
+    expected = policy.decide(logits[:, :50])
+    far = np.abs(sure[1, :50] - thresholds[1]) > 1e-4
+    found = np.array([device.predict(image).exit for image in test_images[0][:50]])
+    assert set(found) == {1, 2}
+    np.testing.assert_array_equal(found[far], expected[far])
+
+
+@pytest.fixture(scope="module")
+def logits(trained, test_images):
+    return np.stack(trained.predict(test_images[0], verbose=0))
+
+
+def test_the_single_call_shares_the_weights(trained, policy, exported, tmp_path):
+    path = tmp_path / "model.tflite"
+    info = ka.export_tflite(trained, path, policy, single_call=True)
+    assert path.stat().st_size < exported.stat().st_size + 60_000  # no second copy, 0.1 MB
+    assert info["minimum_runtime"] >= "1.15"
+
+
+# ---- traps: each is set, and must be caught
+
+
+def test_a_signature_without_calibration_data_is_refused(
+    trained, policy, calibration_data, tmp_path, monkeypatch
+):
+    """The converter leaves it in float32 without a word."""
+    every = conversion._representative
+    monkeypatch.setattr(
+        conversion,
+        "_representative",
+        lambda *args: (pair for pair in every(*args) if pair[0] != "stage_2"),
+    )
+    with pytest.raises(RuntimeError, match="must be stored as int8. The converter left"):
+        ka.export_tflite(
+            trained,
+            tmp_path / "m.tflite",
+            policy,
+            quantize="int8",
+            calibration_data=calibration_data,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["float16", "dynamic"])
+def test_a_file_that_was_not_quantised_is_refused(trained, policy, tmp_path, monkeypatch, kind):
+    plain = conversion.convert
+    monkeypatch.setattr(tflite, "convert", lambda stages, *_: plain(stages))
+    with pytest.raises(RuntimeError, match=f"must be stored as {kind}"):
+        ka.export_tflite(trained, tmp_path / "m.tflite", policy, quantize=kind)
+
+
+def test_a_quantised_file_that_answers_otherwise_is_refused(
+    trained, policy, quantized, tmp_path, monkeypatch
+):
+    kind, _, _ = quantized
+    other = keras.models.clone_model(trained)  # fresh weights
+    stages = ka.graph.lean_models(other.inputs, other.outputs)
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+    content = conversion.convert(stages, kind, True, images)
+    monkeypatch.setattr(tflite, "convert", lambda *_: content)
+    with pytest.raises(RuntimeError, match="Exit 0 of the file must equal Keras"):
+        ka.export_tflite(
+            trained, tmp_path / "m.tflite", policy, quantize=kind, calibration_data=images
+        )
+
+
+def test_dynamic_range_for_the_old_runtime_needs_no_new_operation(
+    trained, policy, quantized, tmp_path
+):
+    kind, path, info = quantized
+    limit = (2, 14)
+    needed = tuple(int(n) for n in info["minimum_runtime"].split(".")[:2])
+    assert needed <= limit
+    versions = {code.version for code in flatbuffer.read(path.read_bytes()).operatorCodes}
+    assert max(versions) <= 11
+
+
+# ---- recalibration on arrays
+
+
+def test_thresholds_follow_logits_that_moved(rng):
+    logits = rng.normal(size=(4, 500, 10)) * 3
+    policy = ka.ExitPolicy([0.8, np.inf, 0.7, 0.0], temperatures=[1.0, 1.0, 2.0, 1.0])
+    exits = policy.used_exits
+    moved = 0.5 * logits  # less sure of everything
+    found = recalibrate(policy, exits, logits[exits], moved[exits])
+    before, now = (
+        np.bincount(k, minlength=4) for k in (policy.decide(logits), found.decide(moved))
+    )
+    np.testing.assert_array_equal(now, before)
+    assert found.thresholds[1] == np.inf
+    assert found.thresholds[-1] == -np.inf
+    assert (policy.decide(moved) == 0).sum() < before[0] / 2  # it was needed
+
+
+def test_equal_confidences_leave_together(rng):
+    logits = rng.normal(size=(2, 400, 10)) * 3
+    coarse = np.round(logits)
+    policy = ka.ExitPolicy([0.9, 0.0])
+    found = recalibrate(policy, [0, 1], logits, coarse)
+    before, now = ((p == 0).sum() for p in (policy.decide(logits), found.decide(coarse)))
+    assert abs(int(before) - int(now)) < 20
+
+
+def test_nothing_moves_if_the_logits_do_not(rng):
+    logits = rng.normal(size=(3, 300, 5)) * 2
+    policy = ka.ExitPolicy([0.9, 0.8, 0.0])
+    found = recalibrate(policy, [0, 1, 2], logits, logits)
+    np.testing.assert_array_equal(found.decide(logits), policy.decide(logits))
+
+
+def test_compare_counts_labels_and_accuracy():
+    logits = np.array([[[0.0, 1.0], [2.0, 0.0]]])
+    changed = np.array([[[0.0, 1.0], [0.0, 2.0]]])
+    report = compare(logits, changed, np.array([1, 0]))
+    assert report["same_label_share"] == [0.5]
+    assert report["accuracy"] == [0.5]
+    assert report["accuracy_drop"] == [0.5]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_without_data_thresholds_stay(trained, policy, tmp_path):
+    path = tmp_path / "m.tflite"
+    info = ka.export_tflite(trained, path, policy, quantize="float16", stage_ms=[1.0, 2.0, 3.0])
+    assert [float(t) for t in info["thresholds"]] == policy.thresholds.tolist()
+    assert info["quantisation"] is None
+    assert read_info(path) == info
+    assert info["stage_ms"] == [1.0, 2.0, 3.0]

@@ -1,0 +1,147 @@
+"""Reads what a .tflite file says of itself, and refuses one that is not whole."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+from anytime_tflite import flatbuffer
+from anytime_tflite.rule import CONFIDENCES
+
+FORMAT = "keras_adaptive.tflite"
+VERSION = 2
+METADATA = "keras_adaptive"
+DIGEST = b'"sha256": "'
+KEYS = {
+    "exits",
+    "confidence",
+    "thresholds",
+    "temperatures",
+    "patience",
+    "class_names",
+    "preprocessing",
+    "stage_ms",
+    "sha256",
+}
+
+
+def read_info(path):
+    """Returns what the file says of itself; no interpreter is needed.
+
+    Args:
+        path: Path of a file written by `keras_adaptive.export_tflite`.
+
+    Returns:
+        Dictionary. Infinite thresholds are the texts `"Infinity"` and `"-Infinity"`.
+
+    Raises:
+        ValueError: If the file is missing, cut, changed, of another kind, or of a version
+            this program does not know.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`path` must be a file. Received: path={path}")
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"`path` must be a TFLite model. Received: path={path}")
+    try:
+        place = flatbuffer.metadata(content, METADATA)
+    except flatbuffer.Damaged as error:
+        raise ValueError(
+            f"`path` must be a whole TFLite model. Received: path={path} ({error})"
+        ) from error
+    if place is None:
+        raise ValueError(
+            "`path` must be a file of `keras_adaptive.export_tflite`. Received: "
+            f"path={path}, which is another TFLite model"
+        )
+    info = _parse(content, *place, path)
+    _check_digest(content, *place, info["sha256"], path)
+    try:
+        flatbuffer.check(content)
+    except flatbuffer.Damaged as error:
+        raise ValueError(
+            f"`path` must be a whole TFLite model. Received: path={path} ({error})"
+        ) from error
+    return info
+
+
+def _parse(content, start, length, path):
+    try:
+        info = json.loads(content[start : start + length].decode())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"`path` must be a file whose info is JSON. Received: path={path} ({error})"
+        ) from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise ValueError(
+            f'`path` must be a file whose info says "format": "{FORMAT}". Received: path={path}'
+        )
+    version = info.get("version")
+    if version != VERSION:
+        older = isinstance(version, int) and version < VERSION
+        advice = "export it again" if older else "update anytime_tflite"
+        raise ValueError(
+            f"`path` must be of version {VERSION}: {advice}. Received: path={path} of "
+            f"version {version}"
+        )
+    wrong = _wrong(info)
+    if wrong:
+        raise ValueError(
+            f"`path` must be a file whose info is complete. Received: path={path} with {wrong}"
+        )
+    return info
+
+
+def _wrong(info):
+    """Returns what is wrong with the info, or `None`."""
+    missing = sorted(KEYS - set(info))
+    if missing:
+        return f"no {', '.join(missing)}"
+    exits, temperatures, patience = info["exits"], info["temperatures"], info["patience"]
+    names, digest = info["class_names"], info["sha256"]
+    try:
+        thresholds = [float(t) for t in info["thresholds"]]
+        fits = {
+            "confidence": info["confidence"] in CONFIDENCES,
+            "exits": exits == sorted(set(exits))
+            and 0 <= exits[0] <= exits[-1] < len(thresholds)
+            and all(type(k) is int for k in exits),
+            "thresholds": not any(math.isnan(t) for t in thresholds),
+            "temperatures": len(temperatures) == len(thresholds)
+            and all(0 < float(t) < math.inf for t in temperatures),
+            "patience": patience is None or (type(patience) is int and patience >= 2),
+            "class_names": names is None
+            or (isinstance(names, list) and all(isinstance(name, str) for name in names)),
+            "preprocessing": _preprocessing_fits(info["preprocessing"]),
+            "stage_ms": info["stage_ms"] is None
+            or (len(info["stage_ms"]) == len(exits) and min(info["stage_ms"]) > 0),
+            "sha256": isinstance(digest, str) and len(digest) == 64,
+        }
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        return str(error)
+    return next((f"{key}={info[key]!r}" for key, good in fits.items() if not good), None)
+
+
+def _preprocessing_fits(preprocessing):
+    if preprocessing is None:
+        return True
+    mean, std = preprocessing["mean"], preprocessing["std"]
+    finite = all(math.isfinite(float(value)) for value in (*mean, *std))
+    return finite and len(mean) == len(std) and min(std) > 0
+
+
+def _check_digest(content, start, length, expected, path):
+    """The digest is of the file while the digest's own 64 characters are zeros."""
+    at = content.find(DIGEST, start, start + length)
+    zeroed = hashlib.sha256()
+    if at >= 0:
+        at += len(DIGEST)
+        view = memoryview(content)
+        for part in (view[:at], b"0" * 64, view[at + 64 :]):
+            zeroed.update(part)
+    if at < 0 or zeroed.hexdigest() != expected:
+        raise ValueError(
+            "`path` must be unchanged since it was exported, by its SHA-256. Received: "
+            f"path={path}, which is damaged or was changed"
+        )
