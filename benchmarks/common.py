@@ -56,6 +56,12 @@ def _repack(path):
     fresh.replace(path)
 
 
+def table(heads, rows):
+    """Returns the lines of a Markdown table of text."""
+    columns = {str(i): head for i, head in enumerate(heads)}
+    return report.table([{str(i): str(x) for i, x in enumerate(row)} for row in rows], columns)
+
+
 def write(name, results, lines, command):
     """Writes results/<name>.json and .md, with machine, date and command."""
     facts = {**report.machine(), "command": command}

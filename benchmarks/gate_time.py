@@ -20,7 +20,6 @@ from keras_adaptive import graph
 from keras_adaptive.gated_costs import gated_costs
 from keras_adaptive.inference.compiled import compiled
 from keras_adaptive.layers import GatedBlock
-from keras_adaptive.report import table
 
 DEPTH, THREADS, ROUNDS = 38, 2, 30
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -112,7 +111,7 @@ def main():
         "turn. Batch 1: a conditional a block; batch 256: gather, compute, scatter, for which",
         "every image needs the same blocks here.",
         "",
-        *table(["batch", "gates open", "MACs", "time", "quartiles", "time - MACs"], rows),
+        *common.table(["batch", "gates open", "MACs", "time", "quartiles", "time - MACs"], rows),
     ]
     common.write("gate_time", {"rows": results}, text, "make bench-gate-time")
 

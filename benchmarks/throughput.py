@@ -15,7 +15,6 @@ import tensorflow as tf
 
 import keras_adaptive as ka
 from benchmarks import common
-from keras_adaptive.report import table
 from keras_adaptive.training import regimes
 
 PRESET, IMAGES, BATCH, THREADS, ROUNDS = "cifar_budgeted_5", 64 * 24, 64, 2, 7
@@ -108,7 +107,7 @@ def main():
         f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images a round,",
         f"augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
         "",
-        *table(["contender", "images/s", "quartiles", "times plain fit", "quartiles"], rows),
+        *common.table(["contender", "images/s", "quartiles", "times plain fit", "quartiles"], rows),
     ]
     facts = {"preset": PRESET, "batch": BATCH, "threads": THREADS, "rows": ratios}
     common.write("throughput", facts, text, "make bench-throughput")

@@ -18,7 +18,6 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import common
 from keras_adaptive.files import write_whole
-from keras_adaptive.report import table
 from keras_adaptive.training import Distillation, ExitHistory, Recipe, fit
 
 PRESET, TRAIN, EPOCHS, SEEDS = "cifar_budgeted_4", 25_000, 8, (0, 1)
@@ -173,13 +172,13 @@ def write(rows):
         "(temperature 1, weight 0.1). Accuracy on 5,000 test images in per cent: mean of the",
         "seeds ± half their range.",
         "",
-        *table(["way", "seeds", *heads, "mean"], accuracies),
+        *common.table(["way", "seeds", *heads, "mean"], accuracies),
         "",
         "Points gained over plain joint training with the same seeds, ± standard error (of the",
         "paired images or of the seeds, whichever is larger). Less than two standard errors is",
         "called a tie.",
         "",
-        *table(["way", *heads], gains),
+        *common.table(["way", *heads], gains),
     ]
     facts = {"preset": PRESET, "train": TRAIN, "epochs": EPOCHS, "rows": lines}
     common.write("training", facts, text, "make bench-training")
