@@ -11,7 +11,7 @@ REPRESENTATIVE = 200  # images that int8 ranges are measured on
 BATCH = 100
 
 
-def convert(stages, quantize=None, old_runtime=False, images=None):
+def convert(stages, quantize=None, old_runtime=False, images=None, batched=None):
     """Returns the bytes of a file with signatures `stage_0`, `stage_1`, ...
 
     Args:
@@ -19,6 +19,7 @@ def convert(stages, quantize=None, old_runtime=False, images=None):
         quantize: One of `QUANTIZE`.
         old_runtime: Whether tflite-runtime 2.14 must run it.
         images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.
+        batched: Stages of the same names that take batches, if `stages` do not.
 
     Raises:
         RuntimeError: If TensorFlow cannot convert the stages.
@@ -37,7 +38,7 @@ def convert(stages, quantize=None, old_runtime=False, images=None):
             converter = tf.lite.TFLiteConverter.from_saved_model(
                 folder, signature_keys=list(signatures)
             )
-            _configure(converter, stages, quantize, old_runtime, images)
+            _configure(converter, batched or stages, quantize, old_runtime, images)
             return converter.convert()
     except Exception as error:  # the converter's errors have no common class
         raise RuntimeError(f"Converting the {len(stages)} stages failed: {error}") from error

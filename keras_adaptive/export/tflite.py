@@ -100,10 +100,14 @@ def export_tflite(
         exits = list(range(model.exits))
     else:
         exits = policy.used_exits
-    stages = graph.lean_models(model.inputs, [model.outputs[k] for k in exits])
+    outputs = [model.outputs[k] for k in exits]
+    stages = graph.lean_models(model.inputs, outputs)
+    # what a gate closes is not computed on the device; a batch of one can branch
+    branching = graph.lean_models(model.inputs, outputs, skipping="cond")
     _check_stage_ms(stage_ms, len(stages))
 
-    file = flatbuffer.read(convert(stages, quantize, runtime == "tflite-2.14", images))
+    content = convert(branching, quantize, runtime == "tflite-2.14", images, stages)
+    file = flatbuffer.read(content)
     details, report = policy.details, None
     if quantize is not None and images is not None:
         before = policy
