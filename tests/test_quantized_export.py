@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import keras_adaptive as ka
@@ -248,3 +249,49 @@ def test_without_data_thresholds_stay(trained, policy, tmp_path):
     assert info["quantisation"] is None
     assert read_info(path) == info
     assert info["stage_ms"] == [1.0, 2.0, 3.0]
+
+
+# ---- networks of other kinds
+
+
+@pytest.fixture(scope="module")
+def gated():
+    keras.utils.set_random_seed(0)
+    small = {"depth": 14, "width": 0.25, "exits": 2, "head_channels": 4}
+    return ka.build_resnet((8, 8, 1), 10, gates="layer", **small)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_gated_networks_skip_inside_the_file(gated, tmp_path, rng, quantize):
+    images = rng.normal(size=(40, 8, 8, 1)).astype("float32")
+    path = tmp_path / "m.tflite"
+    policy = ka.ExitPolicy([0.2] * gated.exits)
+    how = {"quantize": quantize, "calibration_data": images, "single_call": True}
+    info = ka.export_tflite(gated, path, policy, **how)
+    codes = {code.builtinCode for code in flatbuffer.read(path.read_bytes()).operatorCodes}
+    assert schema.BuiltinOperator.IF in codes
+    device = AnytimeModel(path)
+    expected = np.stack(gated.predict(images, verbose=0))[info["exits"]]
+    found = stage_logits(device, images)
+    if quantize is None:
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    for image in images[:10]:
+        assert device.predict(image).exit == device.classify(image).exit
+
+
+def test_a_cascade_of_whole_models_exports(tmp_path, rng):
+    image = keras.Input((8, 8, 1))
+    logits = []
+    for width in (2, 4):
+        x = keras.layers.Conv2D(width, 3, activation="relu")(image)
+        logits.append(keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    mean = keras.layers.Average()(logits)
+    model = ka.AdaptiveModel(image, [logits[0], mean])
+    path = tmp_path / "m.tflite"
+    ka.export_tflite(model, path, ka.ExitPolicy([0.4, 0.0]), single_call=True)
+    device = AnytimeModel(path)
+    images = rng.normal(size=(10, 8, 8, 1)).astype("float32")
+    expected = np.stack(model.predict(images, verbose=0))
+    np.testing.assert_allclose(stage_logits(device, images), expected, atol=1e-5)
+    for one in images:
+        assert device.predict(one).exit == device.classify(one).exit

@@ -56,10 +56,7 @@ class InterpreterBackend:
 
     def start(self, image):
         """Takes the image, of the network's input shape with a batch of one."""
-        if self._steps is None:
-            self._tensors = {"input_0": image}
-        else:
-            self._image[...] = image
+        self._tensors = {"input_0": image}
 
     def run(self, stage):
         """Runs a stage, whose earlier ones must have run; returns its logits `(classes,)`."""
@@ -67,11 +64,13 @@ class InterpreterBackend:
             runner, takes = self._runners[stage], self._takes[stage]
             self._tensors.update(runner(**{name: self._tensors[name] for name in takes}))
             return self._tensors["logits"][0].astype("float64")
-        invoke, graph, copies, logits = self._steps[stage]
-        for target, source in copies:
-            np.copyto(target, source)
-        invoke(graph)
-        return logits[0].astype("float64")
+        wrapper, graph, inputs, outputs = self._steps[stage]
+        for name, target in inputs:
+            np.copyto(target, self._tensors[name])
+        wrapper.Invoke(graph)
+        for name, number in outputs:  # anew: where a block can be skipped, they may move
+            self._tensors[name] = wrapper.tensor(wrapper, number, graph)
+        return self._tensors["logits"][0].astype("float64")
 
     def predict(self, image, thresholds):
         """Runs the single call; returns logits `(classes,)` and the exit."""
@@ -90,7 +89,7 @@ class InterpreterBackend:
         return answer["logits"][0].astype("float64"), int(answer["exit_index"][0])
 
     def close(self):
-        self._steps = self._runners = self._interpreter = self._image = self._single = None
+        self._steps = self._runners = self._interpreter = self._single = None
         self._tensors = {}
 
     def _direct(self):
@@ -101,17 +100,12 @@ class InterpreterBackend:
         self.start(image)
         expected = [self.run(i) for i in range(len(self._runners))]  # allocates every stage
         try:
-            views, steps = {}, []
+            steps = []
             for runner, takes in zip(self._runners, self._takes, strict=True):
                 wrapper, graph = runner._interpreter_wrapper, runner._subgraph_index
                 inputs = {n: wrapper.tensor(wrapper, runner._inputs[n], graph) for n in takes}
-                if not steps:
-                    self._image = inputs.pop("input_0")
-                    views["input_0"] = self._image
-                copies = [(inputs[name], views[name]) for name in inputs]
-                for name, number in dict(runner._outputs).items():
-                    views[name] = wrapper.tensor(wrapper, number, graph)
-                steps.append((wrapper.Invoke, graph, copies, views["logits"]))
+                outputs = list(dict(runner._outputs).items())
+                steps.append((wrapper, graph, list(inputs.items()), outputs))
             self._steps = steps
             self.start(image)
             found = [self.run(i) for i in range(len(steps))]

@@ -19,7 +19,7 @@ def convert(stages, quantize=None, old_runtime=False, images=None, batched=None)
         quantize: One of `QUANTIZE`.
         old_runtime: Whether tflite-runtime 2.14 must run it.
         images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.
-        batched: The same stages, where those take one image at a time only.
+        batched: Stages of the same names that take batches, if `stages` do not.
 
     Raises:
         RuntimeError: If TensorFlow cannot convert the stages.

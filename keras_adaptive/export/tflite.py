@@ -102,10 +102,11 @@ def export_tflite(
         exits = policy.used_exits
     outputs = [model.outputs[k] for k in exits]
     stages = graph.lean_models(model.inputs, outputs)
+    # what a gate closes is not computed on the device; a batch of one can branch
+    branching = graph.lean_models(model.inputs, outputs, skipping="cond")
     _check_stage_ms(stage_ms, len(stages))
 
-    skipping = graph.lean_models(model.inputs, outputs, "cond")  # for one image at a time
-    content = convert(skipping, quantize, runtime == "tflite-2.14", images, stages)
+    content = convert(branching, quantize, runtime == "tflite-2.14", images, stages)
     file = flatbuffer.read(content)
     details, report = policy.details, None
     if quantize is not None and images is not None:
