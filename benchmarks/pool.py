@@ -20,7 +20,7 @@ from keras_adaptive.training.recipes import Recipe
 MEMBERS = {"4x1": (4, 1), "8x1": (8, 1), "8x2": (8, 2), "16x1": (16, 1), "16x2": (16, 2)}
 COPIES = 2
 # the MSDNet paper's baselines, small: kind to depths
-ENSEMBLES = {"resnet": (8, 14), "densenet": (10, 16)}
+ENSEMBLES = {"resnet": (8, 14)}
 ENSEMBLE_EPOCHS = 4
 TRAIN_IMAGES = 20_000
 RECIPE = Recipe(learning_rate=0.1, epochs=8, batch_size=64, schedule="one_cycle")
