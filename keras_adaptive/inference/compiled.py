@@ -71,6 +71,9 @@ class TensorFlowStages(Stages):
 
     def __init__(self, stages):
         super().__init__(stages)
+        # branches of conditionals are functions by name, which TensorFlow forgets with the
+        # function they were traced in; what is imported from its graph still calls them
+        self._alive = []
         self._frozen = [self._freeze(model) for model in self.models]
         self.functions = [
             self._function(self._applying(k), takes) for k, takes in enumerate(self.takes)
@@ -95,6 +98,7 @@ class TensorFlowStages(Stages):
         traced = self._function(
             nested(self._apply, self, policy, exits), self.takes[0], [thresholds], batch=1
         )
+        self._alive.append(traced)
         function = self._with_calls_for_branches(traced)
         thresholds = tf.constant(policy.thresholds[exits], tf.float32)
 
@@ -137,7 +141,9 @@ class TensorFlowStages(Stages):
             for i, t in enumerate(model.inputs)
         ]
         function = tf.function(lambda *x: model(list(x), training=False), autograph=False)
-        frozen = freeze(function.get_concrete_function(*specs))
+        concrete = function.get_concrete_function(*specs)
+        frozen = freeze(concrete)
+        self._alive += [concrete, frozen]
         names = [[t.name for t in side] for side in (frozen.inputs, frozen.outputs)]
         return frozen.graph.as_graph_def(), *names
 

@@ -221,5 +221,7 @@ def _pre_block(x, channels, strides, name):
 
 
 def _plain_block(x, shortcut, branch, merge, name):
+    if merge == "add":
+        return keras.layers.Add(name=name)([shortcut, apply(branch, x)])
     x = keras.layers.Add(name=f"{name}_add")([shortcut, apply(branch, x)])
-    return keras.layers.ReLU(name=name)(x) if merge == "add_relu" else x
+    return keras.layers.ReLU(name=name)(x)
