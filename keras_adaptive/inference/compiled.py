@@ -188,8 +188,12 @@ class JaxStages(Stages):
         import jax
 
         super().__init__(stages)
+        # copies: Keras hands its own arrays to the functions it compiles, which delete them
         self._weights = [
-            ([v.value for v in m.trainable_variables], [v.value for v in m.non_trainable_variables])
+            tuple(
+                [jax.numpy.array(v.value, copy=True) for v in variables]
+                for variables in (m.trainable_variables, m.non_trainable_variables)
+            )
             for m in self.models
         ]
         self._jitted = [
