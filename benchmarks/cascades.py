@@ -24,6 +24,8 @@ from keras_adaptive.selection import cascade_front, select_cascade
 
 BATCH = 250
 REPEATS = 5
+TIMED = 2_000  # images
+DEEPER = (("8x1", "8x2"), ("16x1", "16x2"))  # residual networks of 6 and of 10 layers
 ENSEMBLE_SHARES = (0.25, 0.5, 0.75)
 RESOLUTIONS = ((24, 32), (28, 32), (32, 40))
 GRIDS = (((1, 1), 0), ((2, 2), 0), ((2, 2), 16), ((3, 4), 0), ((3, 4), 16))
@@ -157,7 +159,7 @@ def self_cascades(networks, splits):
 
 def timed(rows, splits):
     """Measured time beside MACs: each single network and what replaces it, in turns."""
-    x, _ = splits.arrays("test")
+    x = splits.arrays("test")[0][:TIMED]
     runs = {}
     for name in pool.MEMBERS:
         network = pool.member(name, 0)
@@ -188,7 +190,7 @@ def timed(rows, splits):
             row[f"{kind}_spread"] = float(np.ptp(values))
         row["time_ratio"] = row["single_us"] / row["cascade_us"]
         chosen = [r for r in rows if r["single"] == name and r["aim"] == "same accuracy"][0]
-        row["macs_ratio"] = chosen["saving"]
+        row["work_ratio"] = chosen["saving"]
         result.append(row)
     return result
 
@@ -263,8 +265,10 @@ def segmentation():
             }
         )
         answers[name] = found.labels
-    large = networks["large"]
-    wanted = mean_accuracy(SegmentationCascade([large]), *chosen_on)
+    small, large = (
+        mean_accuracy(SegmentationCascade([network]), *chosen_on) for network in networks.values()
+    )
+    wanted = {"large's": large, "halfway": (small + large) / 2}
     for grid, margin in GRIDS:
         cascade = SegmentationCascade(list(networks.values()), grid=grid, margin=margin)
         logits, costs = cascade.predict_with_costs(chosen_on[0])
@@ -296,33 +300,29 @@ def mean_accuracy(cascade, images, labels):
 
 
 def best_policy(logits, cells, costs, wanted):
-    """The cheapest policy with the large network's pixel accuracy, or the most accurate."""
-    try:
-        policy = ka.calibrate(logits, cells, costs, accuracy=wanted, temperature=False)
-        return policy, "accuracy of large"
-    except ValueError:
-        policy = ka.calibrate(logits, cells, costs, budget=costs[-1], temperature=False)
-        return policy, "highest accuracy"
+    """The cheapest policy for the first of several accuracies that can be reached."""
+    for aim, accuracy in wanted.items():
+        try:
+            return ka.calibrate(logits, cells, costs, accuracy=accuracy, temperature=False), aim
+        except ValueError:
+            continue
+    policy = ka.calibrate(logits, cells, costs, budget=costs[-1], temperature=False)
+    return policy, "highest"
 
 
 def baselines(splits):
-    """Ensembles of growing depth with dynamic evaluation, beside their members."""
+    """Ensembles of ever deeper networks with dynamic evaluation, as MSDNet's baselines."""
     rows = []
-    for kind, depths in pool.ENSEMBLES.items():
-        members = [pool.ensemble_member(kind, depth, splits) for depth in depths]
+    for names in DEEPER:
+        members = [pool.member(name, 0, splits) for name in names]
         ensemble = ka.build_cascade(members, combine="mean_probs")
         costs = ensemble.exit_costs()
         data = {}
         for split in ("calibrate", "test"):
             x, y = splits.arrays(split)
             data[split] = np.stack(ensemble.predict(x, batch_size=BATCH, verbose=0)), y
-        x, y = splits.arrays("test")
-        for depth, member in zip(depths, members, strict=True):
-            answers = member.predict(x, batch_size=BATCH, verbose=0)[-1].argmax(-1)
-            cost = float(member.exit_costs()[-1])
-            rows.append(_row(f"{kind} {depth}", float((answers == y).mean()), cost, cost, [1.0]))
-        name = f"{kind} {', '.join(map(str, depths))}"
-        full = ka.evaluate(ka.ExitPolicy([np.inf] * len(depths)), *data["test"], costs)
+        name = " + ".join(names)
+        full = ka.evaluate(ka.ExitPolicy([np.inf] * len(names)), *data["test"], costs)
         rows.append(_row(f"{name}: all", full.accuracy, costs[-1], costs[-1], full.exit_fractions))
         for share in ENSEMBLE_SHARES:
             budget = max(share * costs[-1], costs[0])
@@ -421,7 +421,7 @@ def lines(results):
         "## Self-cascades",
         "",
         "Thresholds for the better accuracy, on the calibrate split, of the first look and the "
-        "mean of both. Images of 32 pixels are enlarged: nothing new is to be seen.",
+        "mean of both. Images of CIFAR-10 have 32 pixels: enlarged to 40 they show nothing new.",
         "",
         *table(
             results["self_cascades"],
@@ -435,16 +435,16 @@ def lines(results):
         "",
         "## Ensembles of growing depth",
         "",
-        f"Networks of half and small width trained for {pool.ENSEMBLE_EPOCHS} epochs each. The "
-        "mean of the probabilities; with dynamic evaluation thresholds are MSDNet's, for a share "
-        "of the ensemble's cost.",
+        "The MSDNet paper's baseline: residual networks of one width and growing depth, the mean "
+        "of their probabilities. `all`: everybody is asked everything. Otherwise dynamic "
+        "evaluation with MSDNet's thresholds, for a share of the ensemble's cost.",
         "",
         *exit_ratio_lines(results["baselines"], {**plain, **worst}),
         "",
         "## Measured time",
         "",
-        f"Microseconds an image, batches of {BATCH}, median of {REPEATS} turns and their range, "
-        "single networks and cascades of the same accuracy in turns.",
+        f"Microseconds an image, {TIMED:,} images in batches of {BATCH}, median of {REPEATS} turns "
+        "and their range, single networks and cascades of the same accuracy in turns.",
         "",
         *table(
             results["times"],
@@ -455,7 +455,7 @@ def lines(results):
                 "cascade_us": "cascade (us)",
                 "cascade_spread": "range ",
                 "time_ratio": "saving in time (x)",
-                "macs_ratio": "saving in MACs (x)",
+                "work_ratio": "saving in MACs (x)",
             },
         ),
         "",
@@ -463,8 +463,9 @@ def lines(results):
         "",
         "180 x 240 pixels, 11 classes, 367 training images, two small networks trained for "
         f"{camvid.RECIPE.epochs} epochs. Thresholds are chosen on the val split for the pixel "
-        "accuracy of the large network, results come from the test split. Time is a single "
-        "pass over the 233 test images.",
+        "accuracy of the large network; where no thresholds reach it, for the one halfway between "
+        "the networks; else for the highest. Results come from the test split. Time is a single "
+        "pass over the 233 test images, on a busy machine.",
         "",
         *table(
             [{"aim": None, **row} for row in results["segmentation"]],

@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_adaptive as ka
 from benchmarks import common
 from keras_adaptive.layers.conv_unit import apply, conv_unit
 from keras_adaptive.training.recipes import Recipe
@@ -19,9 +18,6 @@ from keras_adaptive.training.recipes import Recipe
 # name: (channels of the first convolution, residual blocks at each of two resolutions)
 MEMBERS = {"4x1": (4, 1), "8x1": (8, 1), "8x2": (8, 2), "16x1": (16, 1), "16x2": (16, 2)}
 COPIES = 2
-# the MSDNet paper's baselines, small: kind to depths
-ENSEMBLES = {"resnet": (8, 14)}
-ENSEMBLE_EPOCHS = 4
 TRAIN_IMAGES = 20_000
 RECIPE = Recipe(learning_rate=0.1, epochs=8, batch_size=64, schedule="one_cycle")
 FOLDER = common.ROOT.parent / "runs" / "cascades"
@@ -53,37 +49,22 @@ def _residual(x, width, strides, name):
 
 def member(name, copy, splits=None):
     """Returns a trained member; trains it where that has not been done."""
+    path = FOLDER / f"{name}_{copy}.weights.h5"
     seed = 100 * copy + list(MEMBERS).index(name)
-    return _trained(lambda: build(name), f"{name}_{copy}", seed, RECIPE.epochs, splits)
-
-
-def ensemble_member(kind, depth, splits=None):
-    """Returns a trained network of an ensemble; trains it where that has not been done."""
-
-    def build():
-        if kind == "resnet":
-            return ka.build_resnet(depth=depth, width=0.5)
-        return ka.build_densenet(depth=depth, growth_rate=8)
-
-    return _trained(build, f"{kind}_{depth}", depth, ENSEMBLE_EPOCHS, splits)
-
-
-def _trained(build, name, seed, epochs, splits):
-    path = FOLDER / f"{name}.weights.h5"
     keras.utils.set_random_seed(seed)
-    model = build()
+    model = build(name)
     if path.exists():
         model.load_weights(path)
         return model
     splits = splits or data()
     steps = -(-TRAIN_IMAGES // RECIPE.batch_size)
     model.compile(
-        RECIPE.optimizer(epochs * steps),
+        RECIPE.optimizer(RECIPE.epochs * steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     batches = splits.batches("train", RECIPE.batch_size, training=True, seed=seed)
-    model.fit(batches, epochs=epochs, verbose=2)
+    model.fit(batches, epochs=RECIPE.epochs, verbose=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"fresh_{path.name}")
     model.save_weights(fresh)
@@ -112,10 +93,6 @@ def main():
         for name in MEMBERS:
             print(f"{name}, copy {copy}", flush=True)
             member(name, copy, splits)
-    for kind, depths in ENSEMBLES.items():
-        for depth in depths:
-            print(f"{kind} {depth}", flush=True)
-            ensemble_member(kind, depth, splits)
 
 
 if __name__ == "__main__":
