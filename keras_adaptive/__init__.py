@@ -18,6 +18,7 @@ from keras_adaptive.evaluation import accuracy_cost_curve as accuracy_cost_curve
 from keras_adaptive.evaluation import evaluate as evaluate
 from keras_adaptive.inference import AdaptivePredictor as AdaptivePredictor
 from keras_adaptive.inference import measure_latency as measure_latency
+from keras_adaptive.models import add_exits as add_exits
 from keras_adaptive.models import build_cascade as build_cascade
 from keras_adaptive.models import build_clip_cascade as build_clip_cascade
 from keras_adaptive.models import build_deeplabv3 as build_deeplabv3

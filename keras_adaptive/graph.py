@@ -107,7 +107,12 @@ def _rebuild(nodes, takes, gives, name, skipping=None):
     return ListModel(inputs, call_again(nodes, tensors, gives, skipping), name=name)
 
 
-def call_again(nodes, tensors, gives, skipping=None):
+def is_model(operation):
+    """Returns whether an operation is a model whose inside is a graph."""
+    return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
+
+
+def call_again(nodes, tensors, gives, skipping=None, opened=False):
     """Applies the operations of some nodes to other tensors.
 
     Args:
@@ -115,17 +120,24 @@ def call_again(nodes, tensors, gives, skipping=None):
         tensors: Dictionary: id of a tensor that the nodes read to the one in its place.
         gives: Tensors of the nodes, or read by them.
         skipping: As in `stage_models`.
+        opened: Boolean, whether the operations of a model inside are applied one by one.
 
     Returns:
         List of tensors: what `gives` has become.
     """
     tensors = dict(tensors)
     for node in nodes:
-        args, kwargs = node.arguments.fill_in(tensors)
         operation = node.operation
-        if skipping is not None and hasattr(operation, "skipping"):
-            operation = operation.skipping(skipping)
-        outputs = keras.tree.flatten(operation(*args, **kwargs))
+        if opened and is_model(operation):
+            read = [tensors[id(tensor)] for tensor in node.input_tensors]
+            places = {id(old): new for old, new in zip(operation.inputs, read, strict=True)}
+            inside = nodes_between(operation.inputs, operation.outputs)
+            outputs = call_again(inside, places, operation.outputs, skipping, opened)
+        else:
+            args, kwargs = node.arguments.fill_in(tensors)
+            if skipping is not None and hasattr(operation, "skipping"):
+                operation = operation.skipping(skipping)
+            outputs = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
     return [tensors[id(t)] for t in gives]
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import TINY
-from tiny import classifier, flat
+from tiny import backbone, classifier, flat
 
 import keras_adaptive as ka
 from keras_adaptive import graph
@@ -24,6 +24,17 @@ def cascade(combine):
 
 def self_cascade(resolutions):
     return ka.build_self_cascade(classifier(4), resolutions)
+
+
+def added(network, **arguments):
+    return ka.add_exits(network(), classes=10, **arguments)
+
+
+def transfer():
+    """A backbone inside a model, as `keras.applications` are used."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.GlobalAveragePooling2D()(backbone()(image, training=False))
+    return keras.Model(image, keras.layers.Dense(10, activation="softmax")(x))
 
 
 MODELS = {
@@ -76,6 +87,12 @@ MODELS = {
     "cascade": (cascade, {"combine": "mean_logits"}),
     "cascade-probabilities": (cascade, {"combine": "mean_probs"}),
     "cascade-last": (cascade, {"combine": "last"}),
+    "exits-at-layers": (added, {"network": transfer, "at": ["block_0", "norm_1"]}),
+    "exits-at-shares": (
+        added,
+        {"network": lambda: backbone(10, "softmax"), "at": (0.3, 0.7), "head_channels": 4},
+    ),
+    "exits-on-features": (added, {"network": backbone, "at": 2}),
     "self-cascade": (self_cascade, {"resolutions": [6, (8, 8), (12, 10)]}),
 }
 

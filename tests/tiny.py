@@ -1,4 +1,4 @@
-"""Small plain classifiers for tests of cascades."""
+"""Small plain classifiers and backbones."""
 
 import keras
 
@@ -18,3 +18,17 @@ def flat(shape=(8, 8, 1), classes=10):
     return keras.Sequential(
         [keras.Input(shape), layers.Rescaling(2.0), layers.Flatten(), layers.Dense(classes)]
     )
+
+
+def backbone(classes=None, activation=None):
+    """Three residual blocks; features without `classes`."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="stem")(image)
+    for i in range(3):
+        branch = keras.layers.Conv2D(4, 3, padding="same", name=f"conv_{i}")(x)
+        branch = keras.layers.BatchNormalization(name=f"norm_{i}")(branch)
+        x = keras.layers.ReLU(name=f"block_{i}")(keras.layers.Add(name=f"add_{i}")([x, branch]))
+    if classes:
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Dropout(0.5, name="drop")(x))
+        x = keras.layers.Dense(classes, activation=activation, name="answer")(x)
+    return keras.Model(image, x, name="backbone")

@@ -1,5 +1,6 @@
 """Builders: each returns a compiled `AdaptiveModel`."""
 
+from keras_adaptive.models.add_exits import add_exits as add_exits
 from keras_adaptive.models.cascade import build_cascade as build_cascade
 from keras_adaptive.models.clip_cascade import build_clip_cascade as build_clip_cascade
 from keras_adaptive.models.deeplabv3 import build_deeplabv3 as build_deeplabv3
@@ -13,6 +14,7 @@ from keras_adaptive.models.self_cascade import build_self_cascade as build_self_
 from keras_adaptive.models.x3d import build_x3d as build_x3d
 
 __all__ = [
+    "add_exits",
     "build_cascade",
     "build_clip_cascade",
     "build_deeplabv3",

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adaptive import graph
 from keras_adaptive.layers import RunningMean
 from keras_adaptive.models.presets import check_choice
 from keras_adaptive.training import AdaptiveModel
@@ -175,8 +176,13 @@ def logits_of(model, name):
 
 def _ends_in_softmax(tensor):
     operation = tensor._keras_history.operation
-    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+    if graph.is_model(operation):
         return _ends_in_softmax(operation.outputs[-1])
+    return is_softmax(operation)
+
+
+def is_softmax(operation):
+    """Returns whether an operation ends in a softmax."""
     softmax = keras.activations.softmax
     return isinstance(operation, keras.layers.Softmax) or (
         getattr(operation, "activation", None) is softmax

@@ -1,0 +1,170 @@
+import keras
+import numpy as np
+import pytest
+from tiny import backbone
+
+import keras_adaptive as ka
+
+APPLICATIONS = {
+    "MobileNetV3Small": (32, ["expanded_conv_2_add", "expanded_conv_5_add"]),
+    "EfficientNetB0": (32, ["block2b_add", "block4c_add"]),
+    "ResNet50": (32, ["conv3_block4_out", "conv4_block6_out"]),
+}
+
+
+@pytest.fixture
+def images(rng):
+    return rng.uniform(0, 255, (3, 32, 32, 3)).astype("float32")
+
+
+def drawn(model):
+    """Random batch statistics too, so that every layer matters."""
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([w + rng.uniform(0, 0.3, w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_keep_their_answer_and_share_their_weights(name, images):
+    size, places = APPLICATIONS[name]
+    build = getattr(keras.applications, name)
+    network = drawn(build(input_shape=(size, size, 3), weights=None, classes=10))
+    model = ka.add_exits(network, at=places, classes=10)
+    logits = model.predict(images, verbose=0)
+    assert [z.shape for z in logits] == [(3, 10)] * 3
+    expected = network.predict(images, verbose=0)
+    np.testing.assert_allclose(ka.policy.softmax(logits[-1]), expected, atol=1e-5)
+    costs = model.exit_costs()
+    assert (np.diff(costs) > 0).all()
+    for k, place in enumerate(places):
+        assert model.get_layer(place) is network.get_layer(place)
+        heads = [model.get_layer(f"exit_{i}").logits.kernel for i in range(k + 1)]
+        own = ka.costs.exit_costs(network.inputs, [network.get_layer(place).output])
+        assert costs[k] == own[0] + sum(np.prod(kernel.shape) for kernel in heads)
+
+
+def test_shares_stand_between_blocks_near_where_they_are_wanted():
+    network = keras.applications.ResNet50(input_shape=(64, 64, 3), weights=None, classes=10)
+    model = ka.add_exits(network, at=4)
+    full = ka.costs.exit_costs(network.inputs, network.outputs)[0]
+    for k, share in enumerate((0.25, 0.5, 0.75)):
+        features = model.get_layer(f"exit_{k}")._inbound_nodes[0].input_tensors[0]
+        assert features._keras_history.operation.name.endswith("_out")
+        cost = ka.costs.exit_costs(network.inputs, [features])[0]
+        assert cost / full == pytest.approx(share, abs=0.05)
+
+
+def test_shares_are_those_of_a_hand_count():
+    # stem 576, each block 9,216 - 8x8 positions of 4x4 kernels of 3x3 - and 40 at the end
+    model = ka.add_exits(backbone(10), at=[0.1, 0.5, 0.98])
+    heads = 40
+    blocks = 64 * 4 * 4 * 9
+    expected = [64 * 36 + n * blocks for n in (0, 1, 3)]
+    found = model.exit_costs()[:3] - heads * np.arange(1, 4)
+    assert found.tolist() == expected
+    names = [model.get_layer(f"exit_{k}")._inbound_nodes[0].input_tensors[0] for k in range(3)]
+    names = [tensor._keras_history.operation.name for tensor in names]
+    assert names == ["stem", "block_0", "block_2"]  # not the dropout behind it
+
+
+def test_names_may_come_in_any_order():
+    model = ka.add_exits(backbone(10), at=["block_1", "block_0"])
+    assert (np.diff(model.exit_costs()) > 0).all()
+    assert model.output_names == ["exit_0", "exit_1", "answer"]
+
+
+def test_a_frozen_network_learns_in_its_heads_alone(rng):
+    network = backbone(10, "softmax")
+    model = ka.add_exits(network, at=["block_0"], trainable=False)
+    assert {v.path.split("/")[0] for v in model.trainable_variables} == {"exit_0"}
+    x, y = rng.normal(size=(16, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 16)
+    before = model.predict(x, verbose=0)
+    model.fit(x, y, epochs=2, verbose=0)
+    after = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(after[-1], before[-1])
+    assert np.abs(after[0] - before[0]).max() > 1e-3
+
+
+def test_a_new_head_stands_on_features(images):
+    network = keras.applications.MobileNetV3Small(
+        input_shape=(32, 32, 3), weights=None, include_top=False
+    )
+    model = ka.add_exits(network, at=[0.5], classes=7, trainable=False)
+    assert [z.shape for z in model.predict(images, verbose=0)] == [(3, 7)] * 2
+    assert {v.path.split("/")[0] for v in model.trainable_variables} == {"exit_0", "exit_1"}
+
+
+def test_layers_of_models_inside_can_be_named_and_are_the_same(rng):
+    network = keras.Sequential([keras.Input((8, 8, 1)), backbone(10), keras.layers.Softmax()])
+    model = ka.add_exits(network, at=["block_0", "block_1"])
+    x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(
+        ka.policy.softmax(model.predict(x, verbose=0)[-1]), network.predict(x, verbose=0), atol=1e-6
+    )
+    assert model.get_layer("conv_0") is network.layers[0].get_layer("conv_0")
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (["blok_1"], "near it: .'block_1'"),
+        (["block_0", "block_0"], "every layer once"),
+        (["answer"], "before the output.*Received: 'answer'"),
+        ([], "Received: at=\\[\\]"),
+        ("block_0", "Received: at=block_0"),
+        (["block_0", 0.5], "Received: at="),
+        ((0.5, 0.2), "must be ascending and between 0 and 1"),
+        ((0.5, 1.0), "must be ascending and between 0 and 1"),
+        (0, "`at` must be an integer of at least 1"),
+        (True, "`at` must be an integer, a list"),
+        (9, "as the model has places for.*Received: at=9; places at"),
+    ],
+)
+def test_rejects_places_that_are_none(at, message):
+    with pytest.raises(ValueError, match=message):
+        ka.add_exits(backbone(10), at=at)
+
+
+def test_rejects_models_that_cannot_be_cut():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    at = {"at": ["conv_0"]}
+    with pytest.raises(TypeError, match="`model` must be keras.Model"):
+        ka.add_exits("resnet", **at)
+    with pytest.raises(ValueError, match="functional or built Sequential"):
+        ka.add_exits(Own(), **at)
+    with pytest.raises(ValueError, match="functional or built Sequential"):
+        ka.add_exits(keras.Sequential([keras.layers.Dense(10)]), **at)
+    x = keras.Input((4,))
+    with pytest.raises(ValueError, match="one input and one output"):
+        ka.add_exits(keras.Model([x, keras.Input((4,))], x), **at)
+    with pytest.raises(ValueError, match="logits or a softmax.*'answer' with the activation 'sig"):
+        ka.add_exits(backbone(10, "sigmoid"), **at)
+    with pytest.raises(ValueError, match="as many as the output.*Received: classes=7"):
+        ka.add_exits(backbone(10), classes=7, **at)
+    with pytest.raises(ValueError, match="`classes` must be an integer.*Received: classes=None"):
+        ka.add_exits(backbone(), **at)
+    with pytest.raises(ValueError, match="`head_channels` must be.*Received: head_channels=0"):
+        ka.add_exits(backbone(10), head_channels=0, **at)
+    with pytest.raises(ValueError, match="`trainable` must be.*Received: trainable=None"):
+        ka.add_exits(backbone(10), trainable=None, **at)
+
+
+def test_rejects_layers_that_cannot_be_told_apart():
+    image = keras.Input((8, 8, 1))
+    twice = keras.layers.Conv2D(1, 1, name="twice")
+    x = keras.layers.GlobalAveragePooling2D()(twice(twice(image)))
+    model = keras.Model(image, keras.layers.Dense(10)(x))
+    with pytest.raises(ValueError, match="called once.*Received: 'twice'"):
+        ka.add_exits(model, at=["twice"])
+    one, other = backbone(10), keras.models.clone_model(backbone(10))
+    other.name = "other"
+    pair = keras.Model(one.inputs, keras.layers.Average()([one(one.inputs), other(one.inputs)]))
+    with pytest.raises(ValueError, match="two layers with the name 'stem'"):
+        ka.add_exits(pair, at=1)
+    with pytest.raises(ValueError, match="exit_<number>.*'exit_0'"):
+        ka.add_exits(ka.add_exits(backbone(10), at=["block_0"]), at=["exit_0"])
