@@ -166,5 +166,16 @@ def test_rejects_layers_that_cannot_be_told_apart():
     pair = keras.Model(one.inputs, keras.layers.Average()([one(one.inputs), other(one.inputs)]))
     with pytest.raises(ValueError, match="two layers with the name 'stem'"):
         ka.add_exits(pair, at=1)
-    with pytest.raises(ValueError, match="exit_<number>.*'exit_0'"):
-        ka.add_exits(ka.add_exits(backbone(10), at=["block_0"]), at=["exit_0"])
+    one.get_layer("stem").name = "exit_0"
+    with pytest.raises(ValueError, match="name of a new head.*'exit_0'"):
+        ka.add_exits(one, at=["conv_0"])
+
+
+def test_exits_of_an_adaptive_model_are_moved(rng):
+    first = ka.add_exits(backbone(10), at=["block_0"])
+    moved = ka.add_exits(first, at=["block_1", "conv_2"])
+    x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
+    assert moved.exits == 3
+    np.testing.assert_allclose(
+        moved.predict(x, verbose=0)[-1], first.predict(x, verbose=0)[-1], atol=1e-6
+    )

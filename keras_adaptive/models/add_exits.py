@@ -92,10 +92,11 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
         raise ValueError(f"`trainable` must be True or False. Received: trainable={trainable}")
     inputs, answer = _opened(model)
     nodes = graph.nodes_between(inputs, [answer])
-    _check_names(nodes)
     classes = _number_of_classes(answer, classes)
     places = _places(at, nodes)
     features = len(answer.shape) > 2
+    names = [f"exit_{k}" for k in range(len(places) + features)]
+    _check_names(nodes, names)
     if not features:
         answer = _logits(answer)
     if not trainable:
@@ -104,8 +105,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
                 node.operation.trainable = False
     convolutions = () if head_channels is None else (head_channels,) * 2
     outputs = [
-        EarlyExit(classes, convolutions, name=f"exit_{k}")(place)
-        for k, place in enumerate([*places, answer] if features else places)
+        EarlyExit(classes, convolutions, name=name)(place)
+        for name, place in zip(names, [*places, answer], strict=False)
     ]
     if not features:
         outputs.append(answer)
@@ -125,7 +126,7 @@ def _opened(model):
     return inputs, answer
 
 
-def _check_names(nodes):
+def _check_names(nodes, new):
     named = {}
     for node in nodes:
         operation = node.operation
@@ -134,9 +135,9 @@ def _check_names(nodes):
                 "The layers of `model` must have names of their own, those of models inside it "
                 f"included. Received: two layers with the name {operation.name!r}"
             )
-        if operation.name.startswith("exit_"):
+        if operation.name in new:
             raise ValueError(
-                "No layer of `model` may be called as new ones are, exit_<number>. "
+                f"No layer of `model` may have the name of a new head, {new}. "
                 f"Received: a layer with the name {operation.name!r}"
             )
 
