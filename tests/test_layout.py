@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "selection": {"policy", "thresholds"},
     "video": set(),
     "training": {"layers", "graph", "costs", "gated_costs", "calibration", "files"},
-    "models": {"layers", "graph", "costs", "training", "models"},
+    "models": {"layers", "graph", "costs", "training", "policy", "models"},
     "segmentation": {"graph", "costs", "policy"},
     "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
     "plotting": {"matplotlib", "temperature"},

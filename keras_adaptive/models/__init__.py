@@ -8,12 +8,16 @@ from keras_adaptive.models.densenet import build_densenet as build_densenet
 from keras_adaptive.models.depth_ensemble import build_depth_ensemble as build_depth_ensemble
 from keras_adaptive.models.efficientnet import build_efficientnet as build_efficientnet
 from keras_adaptive.models.msdnet import build_msdnet as build_msdnet
+from keras_adaptive.models.pretrained import Pretrained as Pretrained
+from keras_adaptive.models.pretrained import pretrained as pretrained
+from keras_adaptive.models.pretrained import pretrained_names as pretrained_names
 from keras_adaptive.models.resnet import build_resnet as build_resnet
 from keras_adaptive.models.scale_cascade import scale_cascade as scale_cascade
 from keras_adaptive.models.self_cascade import build_self_cascade as build_self_cascade
 from keras_adaptive.models.x3d import build_x3d as build_x3d
 
 __all__ = [
+    "Pretrained",
     "add_exits",
     "build_cascade",
     "build_clip_cascade",
@@ -25,5 +29,7 @@ __all__ = [
     "build_resnet",
     "build_self_cascade",
     "build_x3d",
+    "pretrained",
+    "pretrained_names",
     "scale_cascade",
 ]

@@ -74,7 +74,9 @@ def build_msdnet(
         preset: Name of a published configuration; it fills the arguments left out.
             `cifar_anytime`, `cifar_budgeted_4` to `_8`, `imagenet_step4`, `_step6`,
             `_step7`.
-        weights: Path of a `.weights.h5` file to load, or `None`: random.
+        weights: Path of a `.weights.h5` file to load; or the name of a trained network
+            that comes with the library, which fills the arguments left out:
+            `models.pretrained(name)` knows its classes, pixels and policy; or `None`: random.
         blocks: Integer, the number of exits.
         base: Integer, the number of layers before the first exit.
         step: Integer, the number of layers from one exit to the next; see `step_mode`.

@@ -1,0 +1,74 @@
+"""Trained networks that come with the library: weights, policy and facts, no network needed."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_adaptive.policy import ExitPolicy
+
+FOLDER = Path(__file__).parent / "weights"  # a folder each
+
+
+class Pretrained(NamedTuple):
+    """What is known about a trained network.
+
+    Attributes:
+        name: String, as in `weights=name`.
+        builder: String, the function that builds the network.
+        arguments: Dictionary, the arguments it was built with.
+        class_names: List of strings.
+        mean, std: Lists of one number a channel: inputs are `(pixel / 255 - mean) / std`.
+        policy: The `ExitPolicy` chosen for it, for half of its full cost.
+        weights: Path of its weights.
+        card: String, its model card, in Markdown: data, recipe, results, limits.
+    """
+
+    name: str
+    builder: str
+    arguments: dict
+    class_names: list
+    mean: list
+    std: list
+    policy: ExitPolicy
+    weights: Path
+    card: str
+
+    def standardise(self, images):
+        """Returns uint8 images as the network takes them: `(images / 255 - mean) / std`."""
+        images = np.asarray(images, "float32") / 255
+        return (images - np.float32(self.mean)) / np.float32(self.std)
+
+
+def pretrained_names():
+    """Returns the names of the trained networks that are there."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/report.json"))
+
+
+def pretrained(name):
+    """Returns the facts of a trained network that comes with the library.
+
+    Args:
+        name: String; `pretrained_names()` lists them.
+
+    Returns:
+        A `Pretrained`. The network itself: `build_msdnet(weights=name)`.
+
+    Raises:
+        ValueError: If there is no such network.
+    """
+    if name not in pretrained_names():
+        raise ValueError(f"`name` must be one of {pretrained_names()}. Received: name={name}")
+    folder = FOLDER / name
+    run = json.loads((folder / "report.json").read_text())["run"]
+    return Pretrained(
+        name,
+        run["network"]["builder"],
+        run["network"]["arguments"],
+        run["class_names"],
+        **run["preprocessing"],
+        policy=ExitPolicy.load(folder / "policy.json"),
+        weights=folder / "model.weights.h5",
+        card=(folder / "card.md").read_text(),
+    )
