@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "models": {"layers", "graph", "costs", "training", "policy", "models"},
     "segmentation": {"graph", "costs", "policy"},
     "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
-    "plotting": {"matplotlib", "temperature"},
+    "plotting": {"plotting", "matplotlib", "temperature"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {
         "graph",

@@ -20,6 +20,16 @@ def test_curve_shows_every_point_and_every_exit(calibration, tmp_path):
     matplotlib.pyplot.close(ax.figure)
 
 
+def test_curve_has_ordinary_networks_beside_it(calibration):
+    curve = ka.accuracy_cost_curve(*calibration, points=2)
+    static = {"small": (2e6, 0.5), "large": (4e6, 0.75)}
+    ax = ka.plotting.accuracy_cost_curve(curve, static=static)
+    drawn = {points.get_label(): points.get_offsets()[0].tolist() for points in ax.collections}
+    assert drawn == {"small": [2.0, 50.0], "large": [4.0, 75.0]}
+    assert ax.get_xlabel() == "mean cost (MMACs a sample)"
+    matplotlib.pyplot.close(ax.figure)
+
+
 def test_curve_draws_on_the_axes_given(calibration):
     figure, ax = matplotlib.pyplot.subplots()
     curve = ka.accuracy_cost_curve(*calibration, points=2)
@@ -56,3 +66,58 @@ def test_exit_history_draws_every_exit_from_fit_or_from_its_file(tmp_path):
 def test_exit_history_needs_the_exits():
     with pytest.raises(ValueError, match="ExitHistory.*Received: .'loss'"):
         ka.plotting.exit_history({"loss": [1.0]})
+
+
+def test_exit_shares_fill_the_bar_of_every_policy():
+    shares = [[0.6, 0.38, 0.02], [0.1, 0.0, 0.9]]
+    ax = ka.plotting.exit_shares(shares, ["cheap", "dear"])
+    bars = np.array([[bar.get_width() for bar in group] for group in ax.containers]).T
+    np.testing.assert_allclose(bars, 100 * np.array(shares))
+    ends = [bar.get_x() + bar.get_width() for bar in ax.containers[-1]]
+    np.testing.assert_allclose(ends, 100)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["cheap", "dear"]
+    assert sorted(text.get_text() for text in ax.texts) == ["10", "38", "60", "90"]
+    matplotlib.pyplot.close(ax.figure)
+
+
+def test_exit_shares_need_whole_shares():
+    with pytest.raises(ValueError, match="of sum 1 a policy"):
+        ka.plotting.exit_shares([0.5, 0.4])
+    with pytest.raises(ValueError, match="`names` must be one a policy, 1"):
+        ka.plotting.exit_shares([0.5, 0.5], ["a", "b"])
+
+
+def test_images_stand_in_the_row_of_their_exit(rng):
+    images = rng.integers(0, 255, (5, 4, 4, 3), dtype="uint8")
+    exits, labels, answers = [0, 2, 0, 0, 2], [1, 1, 1, 0, 0], [1, 0, 1, 0, 0]
+    axes = ka.plotting.images_by_exit(
+        images, exits, labels=labels, answers=answers, class_names=["cat", "dog"], columns=2
+    )
+    shown = [[ax.images[0].get_array() if ax.images else None for ax in row] for row in axes]
+    np.testing.assert_array_equal(shown[0], images[[0, 2]])
+    assert shown[1] == [None, None]
+    np.testing.assert_array_equal(shown[2], images[[1, 4]])
+    assert axes[0, 0].get_ylabel() == "exit 0\n60%"
+    assert axes[2, 0].get_title() == "cat, is dog"
+    assert axes[2, 1].get_title() == "cat"
+    matplotlib.pyplot.close(axes[0, 0].figure)
+
+
+def test_images_need_an_exit_each(rng):
+    with pytest.raises(ValueError, match="`exits` must be one integer an image, 2"):
+        ka.plotting.images_by_exit(rng.uniform(size=(2, 4, 4, 1)), [0])
+    with pytest.raises(ValueError, match="`images` must be.*shape .2, 4, 4"):
+        ka.plotting.images_by_exit(rng.uniform(size=(2, 4, 4)), [0, 0])
+
+
+def test_latency_shows_the_median_of_every_exit():
+    times = np.array([[1.0, 2.0], [3.0, 6.0], [2.0, 4.0]])
+    ax = ka.plotting.latency(times, static_ms=5.0)
+    points = ax.containers[0].lines[0]
+    assert points.get_ydata().tolist() == [2.0, 4.0]
+    assert [text.get_text() for text in ax.texts] == ["2", "4"]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "ordinary network, 5 ms" in labels
+    matplotlib.pyplot.close(ax.figure)
+    with pytest.raises(ValueError, match="`milliseconds` must be times"):
+        ka.plotting.latency([])

@@ -1,0 +1,49 @@
+"""Every exit over the epochs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_adaptive.plotting.style import exit_colours, new_axes, tidy
+
+
+def exit_history(history, metric="accuracy", *, ax=None):
+    """Draws a metric of every exit over the epochs.
+
+    Args:
+        history: What `fit` returned with an `ExitHistory` among its callbacks, or the
+            dictionary in it, or the path of the file `keras.callbacks.CSVLogger` wrote.
+        metric: String. Training is drawn dotted, validation, if there is one, solid.
+        ax: Matplotlib axes to draw on. `None`: new ones.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the history has no such metric of an exit.
+    """
+    if isinstance(history, (str, Path)):
+        table = np.genfromtxt(history, delimiter=",", names=True)
+        history = {name: np.atleast_1d(table[name]) for name in table.dtype.names}
+    history = getattr(history, "history", history)
+    ax = new_axes(ax)
+    exits = 0
+    while f"exit_{exits}_{metric}" in history:
+        exits += 1
+    if not exits:
+        raise ValueError(
+            f"`history` must hold exit_0_{metric}: train with the callback ExitHistory. "
+            f"Received: {sorted(history)}"
+        )
+    for k, colour in enumerate(exit_colours(exits)):
+        for prefix, style in (("", ":"), ("val_", "-")):
+            values = history.get(f"{prefix}exit_{k}_{metric}")
+            if values is not None:
+                label = f"{prefix.replace('val_', 'validation, ')}exit {k}"
+                epochs = np.arange(1, len(values) + 1)
+                ax.plot(epochs, values, style, marker=".", color=colour, label=label)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(metric)
+    tidy(ax)
+    ax.legend(fontsize="x-small", ncols=2)
+    return ax

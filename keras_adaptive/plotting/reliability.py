@@ -1,0 +1,45 @@
+"""Whether confidence means what it says."""
+
+import matplotlib.pyplot as plt
+
+from keras_adaptive.plotting.style import BLUE, GRAY, ORANGE, tidy
+from keras_adaptive.temperature import reliability as _reliability
+
+
+def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
+    """Draws how often answers of a given confidence are right, exit by exit.
+
+    On the diagonal, confidence means what it says. With temperatures, before is drawn
+    beside after. The expected calibration error is in the legend.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        labels: Integer array `(samples,)`.
+        temperatures: Array `(exits,)`, as in `ExitPolicy.temperatures`, or `None`.
+        axes: Sequence of matplotlib axes, one an exit. `None`: new ones.
+        bins: Integer.
+
+    Returns:
+        Array of axes, one an exit.
+    """
+    exits = len(logits)
+    if axes is None:
+        size = (2.8 * exits, 3.5)
+        axes = plt.subplots(
+            1, exits, figsize=size, layout="constrained", squeeze=False, sharey=True
+        )[1][0]
+    tables = [("as trained", ORANGE, _reliability(logits, labels, bins=bins))]
+    if temperatures is not None:
+        tables.append(("with temperature", BLUE, _reliability(logits, labels, temperatures, bins)))
+    for k, ax in enumerate(axes):
+        ax.plot([0, 1], [0, 1], ":", color=GRAY)
+        for name, colour, table in tables:
+            label = f"{name}, ECE {100 * table.errors[k]:.1f} %"
+            confidences, accuracies = table.confidences[k], table.accuracies[k]
+            ax.plot(confidences, accuracies, "-o", color=colour, ms=3, label=label)
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence")
+        ax.set_title(f"exit {k}", fontsize="medium")
+        tidy(ax)
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    axes[0].set_ylabel("share right")
+    return axes
