@@ -5,6 +5,7 @@ import pytest
 
 import keras_adaptive as ka
 from keras_adaptive import report as reports
+from keras_adaptive.report import document, writing
 
 
 def test_exit_table_is_what_evaluate_says(calibration, policy):
@@ -53,6 +54,73 @@ def test_exit_ratios_stand_side_by_side_whatever_the_number_of_exits():
     assert lines[0] == "|  cascade | worst | leave at 0 | leave at 1 | leave at 2 |"
     assert lines[2] == "|    B0+B1 |  1.08 |    78.70 % |    21.30 % |          - |"
     assert lines[3] == "| B0+B1+B3 |  2.88 |    73.20 % |    21.40 % |     5.40 % |"
+
+
+def parts():
+    return [
+        ("title", "A & B"),
+        ("text", "run `x < 1` first"),
+        ("list", ["one", "two"]),
+        ("table", [{"name": "<net>", "accuracy": 0.5}], {"name": "name", "accuracy": "accuracy"}),
+        ("picture", "curve", "pictures/curve.png"),
+    ]
+
+
+def test_a_document_is_the_same_in_markdown_and_html(tmp_path):
+    text = document.markdown(parts())
+    assert text.startswith("# A & B\n\nrun `x < 1` first\n\n- one\n- two\n\n|")
+    assert "![curve](pictures/curve.png)" in text
+    assert "<img" not in document.html(parts(), tmp_path)  # the picture is not there
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "curve.png").write_bytes(b"\x89PNG")
+    page = document.html(parts(), tmp_path)
+    assert "<h1>A &amp; B</h1>" in page
+    assert "run <code>x &lt; 1</code> first" in page
+    assert "<td>&lt;net&gt;</td><td>50.00 %</td>" in page
+    assert 'src="data:image/png;base64,iVBORw=="' in page
+    assert "http" not in page
+    assert "pictures/curve.png" not in page
+
+
+def test_what_is_promised_stands_in_the_report():
+    guarantee = {
+        "metric": "accuracy_drop",
+        "level": 0.01,
+        "delta": 0.05,
+        "bound": "binomial",
+        "tested_samples": 500,
+        "passed": True,
+        "p_value": 0.04,
+    }
+    ((kind, text),) = writing._guarantee(guarantee)
+    assert "accuracy lost against the full network is at most 1 %, with probability 95 %" in text
+    ((kind, text),) = writing._guarantee({**guarantee, "passed": False})
+    assert text.startswith("Promise: none.")
+
+
+def test_card_says_what_a_user_must_know():
+    run = {
+        "model": "net",
+        "data": "digits",
+        "splits": {"train": 1000},
+        "training": "none",
+        "class_names": ["0", "1"],
+        "preprocessing": {"mean": [0.5], "std": [0.25]},
+        "parameters": 1234567,
+        "network": {"builder": "build_msdnet", "arguments": {"blocks": 2}},
+        "limits": ["Small digits only."],
+    }
+    text = reports.card({"run": run, "commands": [], "machine": reports.machine()})
+    for part in (
+        "# Model card: net on digits",
+        "classes: 0, 1",
+        "mean [0.5000] and std [0.2500]",
+        "1,234,567",
+        "`build_msdnet(blocks=2)`",
+        "## Limits",
+        "- Small digits only.",
+    ):
+        assert part in text
 
 
 def test_report_leaves_out_what_is_not_there(tmp_path):

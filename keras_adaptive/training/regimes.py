@@ -287,7 +287,7 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
         if (backup / "done.json").exists():
             model.load_weights(backup / "done.weights.h5")
             return
-        callbacks.append(keras.callbacks.BackupAndRestore(backup / "running"))
+        callbacks.insert(0, keras.callbacks.BackupAndRestore(backup / "running"))
     gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
     decided = [gate.forced for gate in gates]
     for gate in gates if phase.open_gates else ():

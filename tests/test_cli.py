@@ -4,8 +4,10 @@ import shutil
 import pytest
 
 import keras_adaptive as ka
-from keras_adaptive import __main__ as program
+from anytime_tflite import AnytimeModel
 from keras_adaptive.__main__ import main
+from keras_adaptive.cli import train as program
+from keras_adaptive.cli.arguments import COMMANDS, parse
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,15 +26,22 @@ def run(tmp_path_factory):
 
 
 def test_demo_writes_everything_in_one_folder(run):
-    names = {path.name for path in run.iterdir() if path.is_file()}
+    names = {path.name for path in run.rglob("*") if path.is_file()}
     assert names == {
         "model.keras",
         "history.csv",
         "policy.json",
         "curve.png",
+        "history.png",
+        "images.png",
+        "latency.png",
+        "reliability.png",
+        "shares.png",
         "model.tflite",
         "report.json",
         "report.md",
+        "report.html",
+        "card.md",
     }
 
 
@@ -63,8 +72,44 @@ def test_evaluate_changes_the_policy_and_drops_the_file_that_holds_another(run, 
     assert policy.details["method"] == "geometric"
     assert "device" not in report
     assert not (copy / "model.tflite").exists()
-    main(["export", str(copy)])
-    assert "device" in json.loads((copy / "report.json").read_text())
+    assert not (copy / "pictures" / "latency.png").exists()
+    main(["export", str(copy), "--quantize", "float16", "--single-call"])
+    report = json.loads((copy / "report.json").read_text())
+    assert report["device"]["quantize"] == "float16"
+    assert report["device"]["images"] == 360
+    assert AnytimeModel(copy / "model.tflite").info["quantize"] == "float16"
+    assert "(float16)" in (copy / "report.md").read_text()
+
+
+def test_calibrate_keeps_a_promise_or_an_accuracy_in_the_policy(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    main(["calibrate", str(copy), "--accuracy", "0.1", "--worst-case", "0.5"])
+    assert "thresholds" in capsys.readouterr().out
+    report = json.loads((copy / "report.json").read_text())
+    policy = ka.ExitPolicy.load(copy / "policy.json")
+    assert report["policy"]["worst_case"] == policy.details["worst_case"]
+    assert "exits" not in report
+    before = (copy / "policy.json").read_text()
+    main(["evaluate", str(copy)])  # the policy that is there
+    assert (copy / "policy.json").read_text() == before
+    report = json.loads((copy / "report.json").read_text())
+    assert report["result"]["worst_macs"] <= report["policy"]["worst_case"]
+    main(["evaluate", str(copy), "--risk", "0.9", "--metric", "disagreement"])
+    policy = ka.ExitPolicy.load(copy / "policy.json")
+    assert policy.details["guarantee"]["level"] == 0.9
+    assert "Promise: on new images" in (copy / "report.md").read_text()
+
+
+def test_report_and_card_come_from_what_is_known(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(run / "report.json", copy)
+    main(["report", str(copy)])
+    assert (copy / "report.md").read_text() == (run / "report.md").read_text()
+    capsys.readouterr()
+    main(["card", str(run)])
+    assert capsys.readouterr().out == (run / "card.md").read_text()
 
 
 def test_run_names_what_it_sees(run, tmp_path, capsys, digits):
@@ -105,12 +150,14 @@ def test_training_goes_on_after_a_kill(tmp_path, monkeypatch):
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["evaluate"], ["export"], ["run"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert stop.value.code == 0
-    assert "usage: python -m keras_adaptive" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "usage: python -m keras_adaptive" in text
+    assert "examples:\n  python -m keras_adaptive" in text
 
 
 @pytest.mark.parametrize(
@@ -118,6 +165,10 @@ def test_every_command_explains_itself(command, capsys):
     [
         (["evaluate", "missing"], "The folder must hold a run"),
         (["export", "missing"], "The folder must hold a run"),
+        (["calibrate", "missing", "--budget", "0"], "`--budget` must be a share"),
+        (["card", "missing"], "The folder must hold a run"),
+        (["train", "--image-size", "small"], "must be 64, or 64x48"),
+        (["evaluate", "missing", "--budget", "0.5", "--risk", "0.1"], "not allowed with"),
         (["run", "missing.tflite", "x.png"], "`path` must be a file"),
         (["train", "--preset", "vgg"], "`preset` must be one of"),
         (["train", "--data-dir", "missing"], "`data_dir` must exist"),
@@ -142,3 +193,32 @@ def test_rejects_an_impossible_budget_and_a_picture_that_is_none(run, tmp_path, 
     with pytest.raises(SystemExit):
         main(["run", str(run / "model.tflite"), str(tmp_path / "no.png")])
     assert "A picture must be an image file" in capsys.readouterr().err
+
+
+def test_exit_codes_tell_what_went_wrong(monkeypatch, capsys):
+    for error, code in ((KeyboardInterrupt(), 130), (RuntimeError("broken"), 1)):
+
+        def fail(options, error=error):
+            raise error
+
+        monkeypatch.setattr("keras_adaptive.cli.document.card", fail)
+        with pytest.raises(SystemExit) as stop:
+            main(["card", "run"])
+        assert stop.value.code == code
+    assert "error: broken" in capsys.readouterr().err
+
+
+def test_a_training_that_diverges_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(program.DIGITS_NETWORK, "blocks", 1)
+    arguments = ["train", "--out", str(tmp_path), "--epochs", "1", "--train-limit", "128"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--learning-rate", "1e30"])
+    assert stop.value.code == 1
+    assert "Try a lower --learning-rate. Used: 1e+30" in capsys.readouterr().err
+
+
+def test_a_published_recipe_gives_what_is_left_out():
+    options = parse(["train", "--recipe", "imagenet", "--epochs", "3"])
+    recipe = program._recipe(options)
+    assert (recipe.epochs, recipe.batch_size, recipe.schedule) == (3, 256, "steps")
+    assert program._recipe(parse(["train"])).schedule == "cosine"

@@ -1,0 +1,25 @@
+"""`demo`: every step, one after the other."""
+
+import json
+
+from keras_adaptive.cli.evaluate import evaluate
+from keras_adaptive.cli.export import export
+from keras_adaptive.cli.train import train
+
+
+def demo(options):
+    train(options)
+    options.run = options.out
+    evaluate(options)
+    export(options)
+    report = json.loads((options.out / "report.json").read_text())
+    print("\n" + (options.out / "report.md").read_text())
+    print("files:")
+    for path in sorted(options.out.rglob("*")):
+        if path.is_file():
+            print(f"  {path}  ({path.stat().st_size:,} bytes)")
+    row, full = report["budgets"][-2], report["budgets"][-1]
+    print(
+        f"\n{row['accuracy']:.1%} right at {row['share_of_full']:.0%} of the cost; "
+        f"the full network: {full['accuracy']:.1%}."
+    )

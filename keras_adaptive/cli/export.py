@@ -1,0 +1,88 @@
+"""`export`: one file for the device, checked on the test images."""
+
+import numpy as np
+
+from anytime_tflite import AnytimeModel
+from keras_adaptive.cli import folder as runs
+from keras_adaptive.export import export_tflite
+from keras_adaptive.inference import AdaptivePredictor
+
+NEAR = 1e-5  # of a threshold: rounding may move such an image to another exit
+
+
+def export(options):
+    report, model, splits = runs.open_run(options.run)
+    policy = runs.open_policy(options.run)
+    file = options.run / "model.tflite"
+    export_tflite(
+        model,
+        file,
+        policy,
+        quantize=options.quantize,
+        calibration_data=splits.arrays("calibrate") if options.quantize else None,
+        single_call=options.single_call,
+        runtime=options.runtime,
+        class_names=splits.class_names,
+        preprocessing={"mean": splits.mean, "std": splits.std},
+    )
+    device = AnytimeModel(file, num_threads=options.threads)
+    images, labels = splits.arrays("test")
+    host = AdaptivePredictor(model, policy).predict(images)
+    answers = [device.classify(image) for image in runs.progress(images, "device")]
+    exits = np.array([answer.exit for answer in answers])
+    different = np.flatnonzero(exits != host.exits)
+    report["device"] = {
+        "file": file.name,
+        "bytes": file.stat().st_size,
+        "quantize": options.quantize,
+        "threads": options.threads,
+        "images": len(images),
+        "accuracy": float(np.mean([answer.label for answer in answers] == labels)),
+        "same_exit": len(images) - len(different),
+        "different_exit": len(different),
+    }
+    if options.quantize is None:
+        report["device"].update(_near(model, policy, images[different]))
+    times = np.array([[a.elapsed_ms for a in device.stream(image)] for image in images[:100]])
+    report["device"]["deadlines"] = _deadlines(device, images, labels, np.median(times, axis=0))
+    runs.draw(
+        options.run,
+        report,
+        "latency",
+        "time until the answer of each stage of the file",
+        lambda plotting: plotting.latency(times),
+    )
+    runs.write_report(options.run, report, options.command)
+    print(f"{file}: {file.stat().st_size:,} bytes, checked on {len(images):,} images")
+
+
+def _near(model, policy, images):
+    """Returns how many of some images lie near a threshold."""
+    if not len(images):
+        return {"near_threshold": 0, "tolerance": NEAR}
+    logits, _ = model.predict_with_costs(images, batch_size=500, verbose=0)
+    distance = np.abs(policy.confidences(logits) - policy.thresholds[:, None])
+    return {"near_threshold": int((distance.min(axis=0) <= NEAR).sum()), "tolerance": NEAR}
+
+
+def _deadlines(device, images, labels, medians):
+    """Classifies under three deadlines, between the first stage's time and the last's."""
+    first, last = medians[[0, -1]]
+    rows = []
+    for number, deadline in enumerate((1.5 * first, (first + last) / 2, 2 * last)):
+        watched = runs.progress(images, f"deadline {number + 1} of 3")
+        answers = [device.classify(image, deadline_ms=deadline) for image in watched]
+        elapsed = [a.elapsed_ms for a in answers]
+        rows.append(
+            {
+                "deadline_ms": float(deadline),
+                "accuracy": float(np.mean([a.label for a in answers] == labels)),
+                "median_ms": float(np.median(elapsed)),
+                "p99_ms": float(np.quantile(elapsed, 0.99)),
+                "mean_exit": float(np.mean([a.exit for a in answers])),
+                "stopped_by_deadline": float(
+                    np.mean([a.stopped_by == "deadline" for a in answers])
+                ),
+            }
+        )
+    return rows

@@ -1,0 +1,174 @@
+"""The numbers of a report, and tables of them."""
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from keras_adaptive.calibration import calibrate_budgets
+from keras_adaptive.evaluation import evaluate
+from keras_adaptive.policy import ExitPolicy
+
+SHARES = (0.1, 0.2, 0.5)  # budgets to report on, of the full network's cost
+
+
+def machine():
+    """Returns what a reader needs to judge measured times."""
+    import keras
+
+    model = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": model or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+    }
+
+
+def feasible_budget(share, costs):
+    """Returns this share of the full cost, or the first exit's cost if that is more."""
+    return float(max(share * costs[-1], costs[0]))
+
+
+def exit_table(policy, logits, labels, costs):
+    """Returns one row an exit: what it costs, how good it is, who leaves there."""
+    report = evaluate(policy, logits, labels, costs)
+    return [
+        {
+            "exit": k,
+            "macs": float(costs[k]),
+            "accuracy_alone": float(report.exit_accuracies[k]),
+            "share_leaving": float(report.exit_fractions[k]),
+            "threshold": _json_number(policy.thresholds[k]),
+        }
+        for k in range(len(costs))
+    ]
+
+
+def budget_table(calibration, test, costs, shares=SHARES, **how):
+    """Returns one row a budget, and one for the full network.
+
+    Args:
+        calibration: Tuple of logits and labels that thresholds are chosen on.
+        test: Tuple of logits and labels that are reported on.
+        costs: Array `(exits,)`.
+        shares: Budgets, as shares of the full network's cost.
+        **how: Passed to `calibrate_budgets`.
+    """
+    full = float(costs[-1])
+    budgets = sorted({feasible_budget(share, costs) for share in shares})
+    policies = calibrate_budgets(*calibration, costs, budgets, **how)
+    rows = [
+        result_row(f"{budget / full:.0%} of the cost", policy, test, costs)
+        for budget, policy in zip(budgets, policies, strict=True)
+    ]
+    last = np.append(np.full(len(costs) - 1, np.inf), -np.inf)
+    return [*rows, result_row("full network", ExitPolicy(last), test, costs)]
+
+
+def result_row(name, policy, test, costs):
+    """Returns what a policy does on the test split, under a name."""
+    report = evaluate(policy, *test, costs)
+    return {
+        "policy": name,
+        "budget": policy.details.get("budget"),
+        "accuracy": report.accuracy,
+        "mean_macs": report.mean_cost,
+        "worst_macs": report.worst_cost,
+        "share_of_full": report.mean_cost / float(costs[-1]),
+        "exit_ratios": report.exit_fractions.tolist(),
+    }
+
+
+def exit_ratio_table(rows, titles):
+    """Returns rows and titles, as `table` takes them, of who leaves where.
+
+    Args:
+        rows: List of dictionaries, one a policy, each with `exit_ratios`: the shares of
+            samples that leave at each exit. Rows with fewer exits than others end in dashes.
+        titles: Dictionary: other keys of a row to titles, as in `table`.
+
+    Reference:
+        [Wisdom of Committees (Wang et al., 2022)](https://arxiv.org/abs/2012.01988),
+        table C.
+    """
+    exits = max(len(row["exit_ratios"]) for row in rows)
+    columns = {f"share_{k}": f"leave at {k}" for k in range(exits)}
+    wide = [
+        {
+            **row,
+            **dict.fromkeys(columns),
+            **dict(zip(columns, row["exit_ratios"], strict=False)),
+        }
+        for row in rows
+    ]
+    return wide, {**titles, **columns}
+
+
+def exit_ratio_lines(rows, titles):
+    """Returns the lines of a Markdown table of `exit_ratio_table`."""
+    return table(*exit_ratio_table(rows, titles))
+
+
+def policy_facts(policy, wanted):
+    """Returns what a reader needs to know about a policy, as strings and numbers.
+
+    Args:
+        policy: An `ExitPolicy`.
+        wanted: String, what the thresholds were chosen for.
+    """
+    details = policy.details
+    return {
+        "wanted": wanted,
+        "method": details.get("method"),
+        "confidence": policy.confidence,
+        "temperatures": [float(t) for t in policy.temperatures],
+        "worst_case": details.get("worst_case"),
+        "samples": details.get("samples"),
+        "guarantee": details.get("guarantee"),
+    }
+
+
+def _json_number(number):
+    return float(number) if np.isfinite(number) else ("+inf" if number > 0 else "-inf")
+
+
+def table(rows, columns):
+    """Returns the lines of a Markdown table.
+
+    Args:
+        rows: List of dictionaries.
+        columns: Dictionary: key in a row to title.
+    """
+    cells = [list(columns.values()), *table_cells(rows, columns)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    lines = [
+        "| " + " | ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|")
+    return lines
+
+
+def table_cells(rows, columns):
+    """Returns the text of every cell, one list a row, without the titles."""
+    return [[_cell(key, row[key]) for key in columns] for row in rows]
+
+
+def _cell(key, value):
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if "accuracy" in key or "share" in key or "stopped" in key:
+        return f"{100 * value:.2f} %"
+    if "macs" in key:
+        return f"{value:,.0f}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
