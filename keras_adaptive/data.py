@@ -5,6 +5,7 @@ from `test`. `calibrate` is cut off the published training split; `test` is the
 published test split.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -18,6 +19,15 @@ import tensorflow as tf
 SPLITS = ("train", "calibrate", "test")
 PAD = 4  # pixels, for augmentation; of a 32-pixel image, and in proportion
 AUGMENTATIONS = (None, "pad_crop_flip", "resized_crop_flip")
+MEMORY = 2**31  # bytes: a larger training split is read from disk every epoch
+SHUFFLED = 50_000  # images, or as many as fit into a quarter of this memory
+COUNTED = 50_000  # images that mean and standard deviation are taken from
+RETRIES = 1  # of a download: without a network, an error at once and not after minutes
+# name in tensorflow_datasets: the split with labels that results come from, where not "test"
+EVALUATED = {"imagenet2012": "validation", "imagenet_resized": "validation"}
+ALIASES = {"downsampled_imagenet": "imagenet_resized"}  # the same images, but with labels
+# name: image size and margin around it, for photographs of many sizes
+PHOTOGRAPHS = {"imagenet2012": ((224, 224), 256 / 224)}
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class Splits:
         mean, std: Lists of one number a channel, of the train split's pixels divided
             by 255.
         flips: Boolean, whether a mirrored image shows the same class.
+        originals: The train split before it was cropped to one size, or `None`: training
+            crops of photographs are taken from these.
     """
 
     train: tf.data.Dataset
@@ -40,6 +52,7 @@ class Splits:
     mean: list
     std: list
     flips: bool = True
+    originals: tf.data.Dataset | None = None
 
     @property
     def input_shape(self):
@@ -76,7 +89,13 @@ class Splits:
             )
         dataset = _split(self, split)
         if training:
-            dataset = dataset.cache().shuffle(min(self.size(split), 50_000), seed=seed)
+            size, bytes_each = self.size(split), math.prod(self.input_shape)
+            if augmentation == "resized_crop_flip" and split == "train" and self.originals:
+                dataset = self.originals
+            elif size * bytes_each <= MEMORY:
+                dataset = dataset.cache()
+            kept = min(size, SHUFFLED, max(MEMORY // 4 // bytes_each, 1))
+            dataset = dataset.shuffle(kept, seed=seed)
             if augmentation is not None:
                 change = getattr(self, f"_{augmentation}")
                 dataset = dataset.map(change, num_parallel_calls=tf.data.AUTOTUNE)
@@ -125,16 +144,21 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
     """Loads a data set in three splits.
 
     Args:
-        name: `"digits"`: scikit-learn's handwritten digits, 8x8, which need no
-            network. Any other name is one of tensorflow_datasets, for example
-            `"cifar10"`, with a `train` and a `test` split; with `data_dir` it is just
-            a name.
+        name: `"digits"`: scikit-learn's handwritten digits, 8x8, which need no network; or
+            the path of a folder or tar file, as `data_dir`; or a name of
+            tensorflow_datasets, for example `"cifar10"`, `"cifar100"`, `"imagenet2012"`
+            (its two archives have to be fetched by hand, as the error says) or
+            `"downsampled_imagenet/32x32"` (read as `imagenet_resized`, which has labels).
+            With `data_dir` it is just a name. Results come from the test split, or from the
+            validation split where that is the one with labels.
         data_dir: Path of a folder or tar file that holds `train/<class>/*` and
             `test/<class>/*` images, at any depth. Read once into tensorflow_datasets
             records.
         cache_dir: Where records are kept. `None`: tensorflow_datasets' own place.
-        image_size: `(height, width)` to resize to. `None`: as they are; then all must
-            be of one size.
+        image_size: Integer, or `(height, width)`: images are scaled to cover it and cut
+            around their middle. `None`: as they are; then all must be of one size. For
+            `"imagenet2012"` `None` is 224, and the shorter side is scaled to 256 / 224 of it
+            before the cut, as published.
         train_limit: Integer, use only so many training images. `None`: all.
 
     Returns:
@@ -151,17 +175,25 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
     >>> digits.input_shape
     (8, 8, 1)
     """
+    image_size = _size(image_size)
+    margin = 1.0
+    if data_dir is None and name != "digits" and _is_path(name):
+        name, data_dir = Path(name).name, name
     if data_dir is not None:
         parts = _local(Path(data_dir), cache_dir)
     elif name == "digits":
         parts = _digits()
     else:
-        parts = _downloaded(name, cache_dir)
-    train, calibrate, test, class_names = parts
+        given, _, config = name.partition("/")
+        base = ALIASES.get(given, given)
+        usual, margin = PHOTOGRAPHS.get(base, (None, 1.0))
+        image_size = image_size or usual
+        parts = _downloaded(f"{base}/{config}" if config else base, cache_dir, name)
+    *splits, class_names = parts
     if train_limit is not None:
-        train = train.take(train_limit)
-    train, calibrate, test = (_of_one_size(split, image_size) for split in (train, calibrate, test))
-    mean, std = _pixel_statistics(train)
+        splits[0] = splits[0].take(train_limit)
+    train, calibrate, test = (_of_one_size(split, image_size, margin) for split in splits)
+    mean, std = _pixel_statistics(train.take(COUNTED))
     return Splits(
         train,
         calibrate,
@@ -170,6 +202,31 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
         mean,
         std,
         flips=data_dir is not None or name != "digits",
+        originals=splits[0] if margin > 1 else None,
+    )
+
+
+def _size(image_size):
+    if image_size is None:
+        return None
+    size = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
+    if len(size) != 2 or not whole:
+        raise ValueError(
+            "`image_size` must be a positive integer or (height, width). "
+            f"Received: image_size={image_size}"
+        )
+    return tuple(size)
+
+
+def _is_path(name):
+    """Returns whether a name is that of a file or folder rather than of a known data set."""
+    if isinstance(name, Path):
+        return True
+    base = name.partition("/")[0].partition(":")[0]
+    return Path(name).exists() and base not in (
+        *ALIASES,
+        *_datasets().list_builders(with_community_datasets=False),
     )
 
 
@@ -202,29 +259,47 @@ def _datasets():
     return tensorflow_datasets
 
 
-def _cut(builder):
+def _cut(builder, evaluated="test"):
     """The last tenth of the train split becomes the calibrate split."""
     splits = [
         builder.as_dataset(split=split, as_supervised=True)
-        for split in ("train[:90%]", "train[90%:]", "test")
+        for split in ("train[:90%]", "train[90%:]", evaluated)
     ]
     return *splits, list(builder.info.features["label"].names)
 
 
-def _downloaded(name, cache_dir):
+def _downloaded(name, cache_dir, asked):
     tfds = _datasets()
     try:
-        builder = tfds.builder(name, data_dir=cache_dir)
-        builder.download_and_prepare()
-        return _cut(builder)
+        with _few_retries():
+            builder = tfds.builder(name, data_dir=cache_dir)
+            builder.download_and_prepare()
+        known = list(builder.info.splits)
+        evaluated = EVALUATED.get(builder.name, "test")
+        if known and evaluated not in known and "validation" in known:
+            evaluated = "validation"
+        return _cut(builder, evaluated)
     except Exception as error:  # what a download can raise has no common class
-        reason = str(error).splitlines()[0] if str(error) else ""
+        reason = " ".join(str(error).split())
         raise ValueError(
-            "`name` must be a data set with a train and a test split that "
-            "tensorflow_datasets can load or download. Without a network, give `data_dir`: a "
-            "folder or tar file with train/<class>/* and test/<class>/*. "
-            f"Received: name={name} ({type(error).__name__}: {reason})"
+            "`name` must be a path, or a data set of labelled images with a train split and a "
+            "test or validation split that tensorflow_datasets can load or download. Without a "
+            "network, give `data_dir`: a folder or tar file with train/<class>/* and "
+            f"test/<class>/*. Received: name={asked} ({type(error).__name__}: {reason[:400]})"
         ) from error
+
+
+@contextlib.contextmanager
+def _few_retries():
+    """Lets tensorflow_datasets give up soon where there is no network."""
+    from tensorflow_datasets.core.download import downloader
+
+    kept = downloader.MAX_RETRIES
+    downloader.MAX_RETRIES = RETRIES
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = kept
 
 
 def _local(source, cache_dir):
@@ -310,7 +385,7 @@ def _images(source, only=None, read=True):
         ) from error
 
 
-def _of_one_size(dataset, image_size):
+def _of_one_size(dataset, image_size, margin):
     if image_size is None:
         shape = next(iter(dataset.take(1)))[0].shape
     else:
@@ -318,11 +393,23 @@ def _of_one_size(dataset, image_size):
 
     def fit(image, label):
         if image_size is not None:
-            image = tf.cast(tf.round(tf.image.resize(image, image_size)), tf.uint8)
+            image = _covering(image, image_size, margin)
         return tf.ensure_shape(image, shape), label
 
     fitted = dataset.map(fit, num_parallel_calls=tf.data.AUTOTUNE)
     return fitted.apply(tf.data.experimental.assert_cardinality(int(dataset.cardinality())))
+
+
+def _covering(image, size, margin):
+    """Scales an image until it covers a size times a margin; returns its middle of that size."""
+    have = tf.cast(tf.shape(image)[:2], tf.float32)
+    want = tf.constant(size, tf.float32)
+    scale = margin * tf.reduce_max(want / have)
+    scaled = tf.maximum(tf.cast(tf.round(scale * have), tf.int32), size)
+    image = tf.image.resize(image, scaled, antialias=True)
+    top = (scaled - size) // 2
+    image = tf.slice(image, [top[0], top[1], 0], [*size, -1])
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
 def _pixel_statistics(dataset):

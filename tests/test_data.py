@@ -89,6 +89,97 @@ def test_named_data_goes_through_tensorflow_datasets():
     assert y.max() < 10
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "split"),
+    [
+        ("cifar100", (32, 32, 3), 100, "test"),
+        ("imagenet2012", (224, 224, 3), 1000, "validation"),
+        ("downsampled_imagenet/32x32", (32, 32, 3), 1000, "validation"),
+    ],
+)
+def test_results_come_from_the_split_with_labels(name, shape, classes, split, monkeypatch):
+    asked = []
+    with tfds.testing.mock_data(num_examples=6), monkeypatch.context() as patch:
+        mocked = tfds.core.DatasetBuilder.as_dataset
+
+        def as_dataset(self, split=None, **how):
+            asked.append((self.name, split))
+            return mocked(self, split=split, **how)
+
+        patch.setattr(tfds.core.DatasetBuilder, "as_dataset", as_dataset)
+        found = data.load(name)
+        assert found.input_shape == shape
+        assert len(found.class_names) == classes
+        x, y = found.images("test", 2)
+        assert x.shape == (2, *shape)
+        assert x.dtype == "uint8"
+        for augmentation in ("resized_crop_flip", "pad_crop_flip"):
+            batches = found.batches("train", 2, training=True, augmentation=augmentation)
+            assert next(iter(batches))[0].shape == (2, *shape)
+    assert asked[-1][1] == split
+    assert asked[0][0] == name.split("/")[0].replace("downsampled_imagenet", "imagenet_resized")
+
+
+def test_photographs_are_scaled_by_their_shorter_side_and_cut_around_the_middle():
+    height, width = 100, 200
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns, 0 * rows], axis=-1).astype("uint8")
+    cut = data._covering(image, (56, 56), 64 / 56).numpy().astype(float)
+    assert cut.shape == (56, 56, 3)
+    scale = 64 / 100  # the shorter side becomes 64, and 4 of 64 go on each side
+    expected_rows = (np.arange(56) + 4 + 0.5) / scale - 0.5
+    expected_columns = (np.arange(56) + (128 - 56) // 2 + 0.5) / scale - 0.5
+    np.testing.assert_allclose(cut[:, 20, 0], expected_rows, atol=1)
+    np.testing.assert_allclose(cut[20, :, 1], expected_columns, atol=1)
+
+
+def test_scaling_to_cover_keeps_an_image_that_fits():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype="uint8")
+    np.testing.assert_array_equal(data._covering(image, (5, 7), 1.0), image)
+
+
+def test_a_path_comes_first(tmp_path, monkeypatch):
+    pictures(tmp_path / "pets")
+    pets = data.load(str(tmp_path / "pets"), cache_dir=tmp_path / "cache", image_size=4)
+    assert pets.input_shape == (4, 4, 3)
+    assert pets.flips
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").mkdir()  # a known name stays a name
+    with tfds.testing.mock_data(num_examples=20):
+        assert len(data.load("cifar10").class_names) == 10
+    with pytest.raises(ValueError, match="`data_dir` must exist"):
+        data.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("size", [0, (4,), (4, -1), 2.5, "64"])
+def test_rejects_impossible_sizes(size):
+    with pytest.raises(ValueError, match="Received: image_size="):
+        data.load("digits", image_size=size)
+
+
+def test_without_a_network_the_error_comes_soon_and_says_what_to_do(tmp_path, monkeypatch):
+    import requests
+    from tensorflow_datasets.core.download import downloader
+
+    tried = []
+
+    def no_network(self, method, url, **how):
+        tried.append(downloader.MAX_RETRIES)
+        raise requests.exceptions.ConnectionError("no route")
+
+    before = downloader.MAX_RETRIES
+    monkeypatch.setattr(requests.Session, "request", no_network)
+    with pytest.raises(ValueError, match="give `data_dir`.*name=cifar10 .ConnectionError: no rou"):
+        data.load("cifar10", cache_dir=tmp_path)
+    assert set(tried) == {data.RETRIES}
+    assert before == downloader.MAX_RETRIES > data.RETRIES
+
+
+def test_archives_fetched_by_hand_are_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="name=imagenet2012 .AssertionError: Manual directory"):
+        data.load("imagenet2012", cache_dir=tmp_path)
+
+
 def test_rejects_what_is_no_data(tmp_path):
     with pytest.raises(ValueError, match="`data_dir` must exist"):
         data.load("pets", data_dir=tmp_path / "missing")

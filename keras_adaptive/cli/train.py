@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -69,9 +70,11 @@ def _recipe(options):
 def describe(options, splits, model, arguments, recipe):
     """Returns the report of a run as far as training goes."""
     files = options.data_dir is not None
+    path = Path(options.data)
+    name = path.name if path.exists() and not files else options.data
     return {
         "run": {
-            "data": options.data + (" (local files)" if files else ""),
+            "data": name + (" (local files)" if files else ""),
             "model": options.preset or model.name,
             "network": {"builder": "build_msdnet", "arguments": arguments},
             "parameters": model.count_params(),
