@@ -4,13 +4,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint bench bench-calibration bench-training bench-throughput \
+.PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
 	vectors clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
 	@echo "make test   lint and test everything"
+	@echo "make docs   write the pages of the API from the docstrings"
 	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
 
@@ -23,6 +24,9 @@ test: .venv/test lint
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs:
+	$(PYTHON) -m docs.write
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz
