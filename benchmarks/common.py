@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 import keras_adaptive as ka
 from keras_adaptive import report
@@ -29,31 +28,30 @@ def cifar_net():
 def save_half(model, path):
     """Writes the weights in float16; `load_weights` reads them into float32."""
     model.save_weights(path)
-    with h5py.File(path, "r+") as file:
-        names = []
-        file.visititems(lambda name, x: names.append(name) if _is_float(x) else None)
-        for name in names:
-            values = np.asarray(file[name], "float16")
-            del file[name]
-            # compressing small arrays would add more than it saves
-            packed = {"compression": "gzip", "shuffle": True} if values.size > 4096 else {}
-            file.create_dataset(name, data=values, **packed)
-    _repack(path)
+    compact(path, path)
 
 
-def _is_float(x):
-    return isinstance(x, h5py.Dataset) and x.dtype == "float32"
+def compact(source, target):
+    """Copies a file of weights, in float16 and without the room HDF5 leaves between them."""
+    fresh = target.with_suffix(".tmp")
+    with h5py.File(source) as old, h5py.File(fresh, "w", libver="latest") as new:
+        _copy(old, new)
+    fresh.replace(target)
 
 
-def _repack(path):
-    """Copies the file, which drops the space of what was deleted."""
-    fresh = path.with_suffix(".tmp")
-    with h5py.File(path) as old, h5py.File(fresh, "w") as new:
-        for key, value in old.attrs.items():
-            new.attrs[key] = value
-        for name in old:
-            old.copy(name, new)
-    fresh.replace(path)
+def _copy(old, new):
+    for key, value in old.attrs.items():
+        new.attrs[key] = value
+    for name, item in old.items():
+        if isinstance(item, h5py.Group):
+            _copy(item, new.create_group(name))
+            continue
+        values = item[()]
+        if values.dtype == "float32":
+            values = values.astype("float16")
+        # compressing small arrays would add more than it saves
+        packed = {"compression": "gzip", "shuffle": True} if values.size > 4096 else {}
+        new.create_dataset(name, data=values, **packed)
 
 
 def table(heads, rows):

@@ -54,7 +54,7 @@ def train(options):
             f"Used: {recipe.learning_rate:g}"
         )
     model.save(options.out / "model.keras")
-    write_report(options.out, describe(options, splits, model, arguments, recipe))
+    write_report(options.out, _describe(options, splits, model, arguments, recipe))
 
 
 def _recipe(options):
@@ -67,7 +67,7 @@ def _recipe(options):
     return dataclasses.replace(recipe, **given)
 
 
-def describe(options, splits, model, arguments, recipe):
+def _describe(options, splits, model, arguments, recipe):
     """Returns the report of a run as far as training goes."""
     files = options.data_dir is not None
     path = Path(options.data)
@@ -76,11 +76,7 @@ def describe(options, splits, model, arguments, recipe):
         "run": {
             "data": name + (" (local files)" if files else ""),
             "model": options.preset or model.name,
-            "network": {"builder": "build_msdnet", "arguments": arguments},
-            "parameters": model.count_params(),
-            "class_names": splits.class_names,
-            "preprocessing": {"mean": splits.mean, "std": splits.std},
-            "splits": {name: splits.size(name) for name in ("train", "calibrate", "test")},
+            **network_facts(model, splits, "build_msdnet", arguments),
             "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate "
             f"{recipe.learning_rate:g} ({recipe.schedule}), regime {options.regime}, "
             f"seed {options.seed}",
@@ -93,4 +89,15 @@ def describe(options, splits, model, arguments, recipe):
             },
         },
         "commands": [options.command],
+    }
+
+
+def network_facts(model, splits, builder, arguments):
+    """Returns what a report says of a network and its data, and what builds it again."""
+    return {
+        "network": {"builder": builder, "arguments": arguments},
+        "parameters": model.count_params(),
+        "class_names": splits.class_names,
+        "preprocessing": {"mean": splits.mean, "std": splits.std},
+        "splits": {name: splits.size(name) for name in ("train", "calibrate", "test")},
     }
