@@ -37,6 +37,7 @@ def run(weights, training, command):
     model = getattr(ka, BUILDER)(**ARGUMENTS, weights=weights)
     folder = ROOT / "runs" / "shipped" / NAME
     folder.mkdir(parents=True, exist_ok=True)
+    model.optimizer.build(model.trainable_variables)  # as if trained, or loading warns
     model.save(folder / "model.keras")
     source = {"data": NAME, "data_dir": DATA_DIR, "cache_dir": CACHE_DIR, "train_limit": None}
     facts = network_facts(model, splits, BUILDER, ARGUMENTS)

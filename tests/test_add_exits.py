@@ -150,6 +150,10 @@ def test_rejects_models_that_cannot_be_cut():
         ka.add_exits(backbone(), **at)
     with pytest.raises(ValueError, match="`head_channels` must be.*Received: head_channels=0"):
         ka.add_exits(backbone(10), head_channels=0, **at)
+    flat = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="conv_0")])
+    flat.add(keras.layers.Dense(10))
+    with pytest.raises(ValueError, match="`head_channels` must be None.*shape .None, 8"):
+        ka.add_exits(flat, head_channels=4, **at)
     with pytest.raises(ValueError, match="`trainable` must be.*Received: trainable=None"):
         ka.add_exits(backbone(10), trainable=None, **at)
 

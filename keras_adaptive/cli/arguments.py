@@ -173,7 +173,8 @@ def _add_training(sub, out):
 
 
 def _add_target(sub):
-    target = sub.add_argument_group("when to stop").add_mutually_exclusive_group()
+    group = sub.add_argument_group("when to stop")
+    target = group.add_mutually_exclusive_group()
     target.add_argument(
         "--budget",
         type=float,
@@ -183,19 +184,19 @@ def _add_target(sub):
     target.add_argument(
         "--risk", type=float, help="promise that the risk (--metric) is at most this"
     )
-    sub.add_argument(
+    group.add_argument(
         "--metric",
         choices=("accuracy_drop", "disagreement", "error"),
         default="accuracy_drop",
         help="of --risk",
     )
-    sub.add_argument(
+    group.add_argument(
         "--delta", type=float, default=0.05, help="of --risk: probability that it is broken"
     )
-    sub.add_argument(
+    group.add_argument(
         "--worst-case", type=float, help="most that one image may cost, as a share likewise"
     )
-    sub.add_argument("--method", choices=METHODS, default="optimal", help="of calibration")
+    group.add_argument("--method", choices=METHODS, default="optimal", help="of calibration")
 
 
 def _add_export(sub):

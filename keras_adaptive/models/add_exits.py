@@ -39,10 +39,9 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
 
     Models inside the model are opened: their layers can be named like others.
 
-    The new heads know nothing yet. `model.fit` trains heads and network together;
-    `ka.training.fit(..., regime="disjoint")`, or `trainable=False`, leaves the network as
-    it is. The model comes compiled for training from scratch; compile it again with a lower
-    learning rate to refine a trained network.
+    The new heads know nothing yet. `model.fit` trains heads and network together, or the
+    heads alone with `trainable=False`. The model comes compiled for training from scratch;
+    compile it again with a lower learning rate to refine a trained network.
 
     Args:
         model: A built `keras.Model`, functional or Sequential, with one input and one
@@ -103,9 +102,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
         for node in graph.nodes_between(inputs, [answer]):
             if isinstance(node.operation, keras.layers.Layer):
                 node.operation.trainable = False
-    convolutions = () if head_channels is None else (head_channels,) * 2
     outputs = [
-        EarlyExit(classes, convolutions, name=name)(place)
+        _head(place, classes, head_channels, name)
         for name, place in zip(names, [*places, answer], strict=False)
     ]
     if not features:
@@ -113,6 +111,17 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
     adaptive = AdaptiveModel(inputs, outputs, name=f"adaptive_{model.name}")
     adaptive.compile()
     return adaptive
+
+
+def _head(features, classes, head_channels, name):
+    if head_channels is None:
+        return EarlyExit(classes, name=name)(features)
+    if len(features.shape) != 4:
+        raise ValueError(
+            "`head_channels` must be None where features are not (batch, height, width, channels). "
+            f"Received: head_channels={head_channels}, features of shape {tuple(features.shape)}"
+        )
+    return EarlyExit(classes, (head_channels,) * 2, name=name)(features)
 
 
 def _opened(model):
