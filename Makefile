@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	vectors clean
+	vectors notebooks clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -66,6 +66,10 @@ bench-fuzz: .venv/test
 vectors: .venv/test
 	$(BIN)/python -m tests.write_vectors
 
+# the tutorials as notebooks, beside the programs
+notebooks: .venv/test
+	$(BIN)/jupytext --to ipynb tutorials/*.py
+
 .venv/python:
 	$(PYTHON) -m venv .venv
 	touch $@
@@ -79,4 +83,4 @@ vectors: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run
+	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs tutorials/*.ipynb
