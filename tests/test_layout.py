@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "segmentation": {"graph", "costs", "policy"},
     "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
     "plotting": {"matplotlib", "temperature"},
+    "plotting_gates": {"matplotlib"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {
         "graph",
