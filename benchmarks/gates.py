@@ -34,7 +34,9 @@ WAYS = {
     "both": {"gates": "both"},
     "both with exits": {"gates": "both", "exits": (0.25, 0.75)},
 }
-LOSS = GateLoss(weight=2e-4)
+# alpha: the paper's 2e-4 skips nothing in so few epochs; channels need more than layers, since
+# each closed channel saves so little. Chosen on a quarter of the pixels of 12,000 images.
+ALPHA = {"layer": 1e-3, "channel": 1e-2, "both": 2e-3}
 POINTS = 20  # budgets of the curve
 ROWS = common.RESULTS / "gates"
 RUNS = common.ROOT.parent / "runs" / "gates"
@@ -59,7 +61,10 @@ def train(way, data):
     model = build(way)
     backup = RUNS / file_name(way)
     backup.mkdir(parents=True, exist_ok=True)
-    gated = {"regime": "gated", "first_share": FIRST_SHARE, "gate_loss": LOSS}
+    how = {}
+    if "gates" in WAYS[way]:
+        loss = GateLoss(weight=ALPHA[WAYS[way]["gates"]])
+        how = {"regime": "gated", "first_share": FIRST_SHARE, "gate_loss": loss}
     start = time.time()
     fit(
         model,
@@ -70,7 +75,7 @@ def train(way, data):
         backup_dir=backup,
         seed=SEED,
         verbose=2,
-        **(gated if "gates" in WAYS[way] else {}),
+        **how,
     )
     minutes = (time.time() - start) / 60
     model.save_weights(weights(way))

@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "plotting_gates": {"matplotlib"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {
+        "layers",
         "graph",
         "training",
         "policy",
