@@ -274,6 +274,25 @@ class AdaptiveModel(graph.ListModel):
         logits = np.stack(values[: self.exits])
         return logits, gated.per_sample(values[self.exits :], expected)
 
+    def predict_gates(self, x, **kwargs):
+        """Returns how much of every gated block is computed for each sample.
+
+        Args:
+            x: Input, as for `predict`.
+            **kwargs: Passed to `predict`, for example `batch_size`.
+
+        Returns:
+            Float array `(blocks, samples)`, in the order of the network: 0 where a block is
+            skipped, else the share of its channels that are open; 1 without channel gates.
+
+        Raises:
+            ValueError: If the network has no gates.
+        """
+        gated = gated_costs(self.inputs, self.outputs)
+        if gated is None:
+            raise ValueError("The network must have gates. Received: one without")
+        return gated.open_shares(graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
+
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **how):
         """Chooses when to stop. Use data that trained nothing.
 
