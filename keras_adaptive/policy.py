@@ -4,15 +4,15 @@ A policy reads logits and no network. `decide` is the same for all of them.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.files import write_whole
+from keras_adaptive.files import read_json, write_whole
 from keras_adaptive.thresholds import first_exit
 
 FORMAT = "keras_adaptive.ExitPolicy"
 VERSION = 1
+LOADERS = {}  # confidence: the class of its policies, where that is not ExitPolicy
 
 
 # ---- confidence: how sure an answer looks, (..., classes) -> (...)
@@ -241,8 +241,21 @@ class ExitPolicy(Policy):
         Returns:
             Boolean array `(samples,)`.
         """
-        sure = _one_exit(logits, self.confidence, self.temperatures[exit], self.pixel_floor)
-        return sure >= self.thresholds[exit]
+        return self.sureness(exit, logits) >= self.thresholds[exit]
+
+    def sureness(self, exit, logits):
+        """Returns the confidence of one exit's answers, `(samples,)`."""
+        return _one_exit(logits, self.confidence, self.temperatures[exit], self.pixel_floor)
+
+    def with_thresholds(self, thresholds):
+        """Returns the policy with other thresholds and no hard limit."""
+        return ExitPolicy(
+            thresholds,
+            self.confidence,
+            self.temperatures,
+            pixel_floor=self.pixel_floor,
+            details=self.details,
+        )
 
     def decide(self, logits, costs=None):
         logits = check_logits(logits)
@@ -261,9 +274,12 @@ class ExitPolicy(Policy):
 
     def save(self, path):
         """Writes the policy to a JSON file."""
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
+        content = {"format": FORMAT, "version": VERSION, **self.content()}
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def content(self):
+        """Returns what makes the policy, as JSON can hold it."""
+        return {
             "confidence": self.confidence,
             "thresholds": [to_json(t) for t in self.thresholds],
             "temperatures": self.temperatures.tolist(),
@@ -271,22 +287,28 @@ class ExitPolicy(Policy):
             "worst_case": self.worst_case,
             "details": self.details,
         }
-        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def from_content(cls, content):
+        """Returns the policy that `content` described."""
+        return cls(
+            [float(t) for t in content["thresholds"]],
+            content["confidence"],
+            content["temperatures"],
+            pixel_floor=float(content["pixel_floor"]),
+            worst_case=content["worst_case"],
+            details=content["details"],
+        )
 
     @classmethod
     def load(cls, path):
-        """Reads a policy written by `save`.
+        """Reads a policy written by `save`; a learnt one comes back as a `LearnedPolicy`.
 
         Raises:
             ValueError: If the file is not a policy, or of a version this library does
                 not know.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"A policy file must hold JSON. Received: path={path} ({error})"
-            ) from error
+        content = read_json(path, "A policy file")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f'A policy file must say "format": "{FORMAT}". Received: path={path}')
         if content.get("version") != VERSION:
@@ -295,19 +317,18 @@ class ExitPolicy(Policy):
                 f"Received: version={content.get('version')} in {path}"
             )
         try:
-            return cls(
-                [float(t) for t in content["thresholds"]],
-                content["confidence"],
-                content["temperatures"],
-                pixel_floor=float(content["pixel_floor"]),
-                worst_case=content["worst_case"],
-                details=content["details"],
-            )
+            policy = LOADERS.get(content["confidence"], ExitPolicy).from_content(content)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 "A policy file must hold thresholds, confidence, temperatures, pixel_floor, "
                 f"worst_case and details. Received: path={path} ({error!r})"
             ) from error
+        if not isinstance(policy, cls):
+            raise ValueError(
+                f"The file must hold a {cls.__name__}. Received: path={path}, a "
+                f"{type(policy).__name__}"
+            )
+        return policy
 
 
 class PatiencePolicy(Policy):
