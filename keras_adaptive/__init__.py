@@ -37,6 +37,7 @@ from keras_adaptive.risk import RiskControl as RiskControl
 from keras_adaptive.segmentation import SegmentationCascade as SegmentationCascade
 from keras_adaptive.selection import select_cascade as select_cascade
 from keras_adaptive.stopping import LearnedPolicy as LearnedPolicy
+from keras_adaptive.sweep import sweep as sweep
 from keras_adaptive.training import AdaptiveModel as AdaptiveModel
 from keras_adaptive.version import __version__ as __version__
 

@@ -38,6 +38,8 @@ MAY_IMPORT = {
     "selection": {"policy", "thresholds"},
     "video": set(),
     "stopping": {"evaluation", "policy"},
+    "sweep": {"evaluation", "files", "stopping", "training"},
+    "plotting_stopping": {"matplotlib", "policy"},
     "training": {
         "layers",
         "graph",
@@ -56,6 +58,7 @@ MAY_IMPORT = {
         "graph",
         "training",
         "policy",
+        "stopping",
         "thresholds",
         "files",
         "tensorflow",

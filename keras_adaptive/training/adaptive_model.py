@@ -11,7 +11,6 @@ from keras_adaptive.stopping import LearnedPolicy
 from keras_adaptive.training import stopping
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
-from keras_adaptive.training.stopping_loss import StoppingLoss
 
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
 
