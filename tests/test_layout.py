@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "energy": set(),
     "costs": {"layers", "graph", "energy"},
     "gated_costs": {"layers", "graph", "costs"},
-    "policy": {"files", "thresholds"},
+    "confidence": set(),
+    "policy": {"confidence", "files", "thresholds"},
     "thresholds": set(),
     "temperature": {"policy"},
     "risk": {"policy", "thresholds"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "video": set(),
     "stopping": {"evaluation", "policy"},
     "sweep": {"evaluation", "files", "stopping", "training"},
-    "plotting_stopping": {"matplotlib", "policy"},
+    "plotting_stopping": {"matplotlib"},
     "training": {
         "layers",
         "graph",
@@ -68,6 +69,7 @@ MAY_IMPORT = {
 }
 NUMPY_ONLY = {
     "calibration",
+    "confidence",
     "evaluation",
     "files",
     "policy",
