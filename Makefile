@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	vectors notebooks clean
+	bench-stopping vectors notebooks clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -29,7 +29,7 @@ docs:
 	$(PYTHON) -m docs.write
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz
+	bench-cascades bench-moving-digits bench-device bench-fuzz bench-stopping
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -57,6 +57,11 @@ bench-moving-digits: .venv/test
 
 bench-device: .venv/test
 	$(BIN)/python -m benchmarks.device
+
+# an hour: a row is kept when it is done
+bench-stopping: .venv/test
+	$(BIN)/python -m benchmarks.stopping_members
+	$(BIN)/python -m benchmarks.stopping
 
 # damaged files and policies; needs no data
 bench-fuzz: .venv/test

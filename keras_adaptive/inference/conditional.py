@@ -28,7 +28,7 @@ def nested(apply, stages, policy, exits):
         later = {name for takes in stages.takes[k + 1 :] for name in takes}
         tensors = {name: tensor for name, tensor in tensors.items() if name in later}
         logits = answer[..., : stages.classes]
-        sure = _confidence(logits, policy.confidence, policy.temperatures[exits[k]])
+        sure = _confidence(logits, policy, exits[k])
         leaves = sure >= thresholds[k]
         if answer.shape[-1] > stages.classes:
             leaves = ops.logical_or(leaves, answer[0, -1] > 0)
@@ -41,12 +41,24 @@ def nested(apply, stages, policy, exits):
     return lambda images, thresholds: from_stage(0, {stages.takes[0][0]: images}, thresholds)
 
 
-def _confidence(logits, kind, temperature):
-    """`policy.confidence` of one answer, as a scalar in the graph."""
-    scaled = ops.cast(logits, "float32")[0] / float(temperature)
+def _confidence(logits, policy, exit):
+    """`policy.sureness` of one answer, as a scalar in the graph."""
+    kind = policy.confidence
+    scaled = ops.cast(logits, "float32")[0] / float(policy.temperatures[exit])
+    if kind == "learned":
+        return _stopping_probability(policy.networks[exit], ops.softmax(scaled)[None])
     if kind == "entropy":
         return ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled))
     if kind == "max_prob":
         return ops.max(ops.softmax(scaled))
     top = ops.top_k(ops.softmax(scaled) if kind == "prob_margin" else scaled, 2)[0]
     return top[0] - top[1]
+
+
+def _stopping_probability(network, features):
+    """`stopping.stopping_probability` in the graph."""
+    for i, (kernel, bias) in enumerate(network):
+        if i > 0:
+            features = ops.relu(features)
+        features = ops.matmul(features, kernel) + bias
+    return ops.softmax(features)[0, 0]
