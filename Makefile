@@ -6,6 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
+	bench-compression bench-search \
 	vectors clean
 
 help:
@@ -25,7 +26,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz
+	bench-cascades bench-moving-digits bench-device bench-fuzz bench-compression bench-search
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -57,6 +58,14 @@ bench-device: .venv/test
 # damaged files and policies; needs no data
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
+
+# half an hour: a row is kept when it is done
+bench-compression: .venv/test
+	$(BIN)/python -m benchmarks.compression
+
+# likewise; a search that was killed goes on
+bench-search: .venv/test
+	$(BIN)/python -m benchmarks.search
 
 # tflite/testdata, which programs in every language are held to
 vectors: .venv/test
