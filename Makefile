@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	bench-stopping vectors notebooks clean
+	bench-gates bench-stopping bench-compression bench-search vectors notebooks clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -29,7 +29,8 @@ docs:
 	$(PYTHON) -m docs.write
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz bench-stopping
+	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
+	bench-compression bench-search
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -66,6 +67,14 @@ bench-stopping: .venv/test
 # damaged files and policies; needs no data
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
+
+# half an hour: a row is kept when it is done
+bench-compression: .venv/test
+	$(BIN)/python -m benchmarks.compression
+
+# likewise; a search that was killed goes on
+bench-search: .venv/test
+	$(BIN)/python -m benchmarks.search
 
 # tflite/testdata, which programs in every language are held to
 vectors: .venv/test

@@ -47,6 +47,8 @@ _LAZY = {
     "data": "keras_adaptive.data",
     "plotting": "keras_adaptive.plotting",
     "export": "keras_adaptive.export",
+    "tuning": "keras_adaptive.tuning",
+    "compression": "keras_adaptive.compression",
 }
 _LAZY_NAMES = {"export_tflite": "keras_adaptive.export"}
 

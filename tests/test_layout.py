@@ -15,6 +15,7 @@ HEAVY = {
     "matplotlib",
     "tensorflow_datasets",
     "tensorflow_model_optimization",
+    "tf_keras",
     "keras_tuner",
     "apache_beam",
     "ai_edge_litert",
@@ -93,6 +94,25 @@ MAY_IMPORT = {
         "training",
         "version",
     },
+    "compression": {
+        "graph",
+        "layers",
+        "training",
+        "tensorflow",
+        "tensorflow_model_optimization",
+        "tf_keras",
+    },
+    "tuning": {
+        "models",
+        "training",
+        "calibration",
+        "evaluation",
+        "policy",
+        "temperature",
+        "thresholds",
+        "keras_tuner",
+    },
+    "plotting_tuning": {"matplotlib"},
 }
 NUMPY_ONLY = {
     "calibration",
@@ -211,7 +231,7 @@ def test_that_the_import_test_can_fail():
     assert (loaded_by(program) - loaded_by("import keras")) & OPTIONAL
 
 
-@pytest.mark.parametrize("name", ["export_tflite", "plotting", "data"])
+@pytest.mark.parametrize("name", ["export_tflite", "plotting", "data", "tuning", "compression"])
 def test_what_is_loaded_late_is_there(name):
     import keras_adaptive
 
