@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	vectors clean
+	bench-gates bench-stopping bench-compression bench-search vectors notebooks clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -29,7 +29,8 @@ docs:
 	$(PYTHON) -m docs.write
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz
+	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
+	bench-compression bench-search
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -58,13 +59,30 @@ bench-moving-digits: .venv/test
 bench-device: .venv/test
 	$(BIN)/python -m benchmarks.device
 
+# an hour: a row is kept when it is done
+bench-stopping: .venv/test
+	$(BIN)/python -m benchmarks.stopping_members
+	$(BIN)/python -m benchmarks.stopping
+
 # damaged files and policies; needs no data
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
 
+# half an hour: a row is kept when it is done
+bench-compression: .venv/test
+	$(BIN)/python -m benchmarks.compression
+
+# likewise; a search that was killed goes on
+bench-search: .venv/test
+	$(BIN)/python -m benchmarks.search
+
 # tflite/testdata, which programs in every language are held to
 vectors: .venv/test
 	$(BIN)/python -m tests.write_vectors
+
+# the tutorials as notebooks, beside the programs
+notebooks: .venv/test
+	$(BIN)/jupytext --to ipynb tutorials/*.py
 
 .venv/python:
 	$(PYTHON) -m venv .venv
@@ -79,4 +97,4 @@ vectors: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run
+	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs tutorials/*.ipynb

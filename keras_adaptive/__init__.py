@@ -10,6 +10,7 @@ from keras_adaptive import models as models
 from keras_adaptive import policy as policy
 from keras_adaptive import segmentation as segmentation
 from keras_adaptive import selection as selection
+from keras_adaptive import stopping as stopping
 from keras_adaptive import temperature as temperature
 from keras_adaptive import training as training
 from keras_adaptive import video as video
@@ -36,6 +37,8 @@ from keras_adaptive.policy import PatiencePolicy as PatiencePolicy
 from keras_adaptive.risk import RiskControl as RiskControl
 from keras_adaptive.segmentation import SegmentationCascade as SegmentationCascade
 from keras_adaptive.selection import select_cascade as select_cascade
+from keras_adaptive.stopping import LearnedPolicy as LearnedPolicy
+from keras_adaptive.sweep import sweep as sweep
 from keras_adaptive.training import AdaptiveModel as AdaptiveModel
 from keras_adaptive.version import __version__ as __version__
 
@@ -44,6 +47,8 @@ _LAZY = {
     "data": "keras_adaptive.data",
     "plotting": "keras_adaptive.plotting",
     "export": "keras_adaptive.export",
+    "tuning": "keras_adaptive.tuning",
+    "compression": "keras_adaptive.compression",
 }
 _LAZY_NAMES = {"export_tflite": "keras_adaptive.export"}
 

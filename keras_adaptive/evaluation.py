@@ -183,3 +183,82 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
     below = distribution.cdf(np.nextafter(costs, -np.inf))
     shares = np.diff(np.append(below, 1.0))
     return float(before * below[0] + shares @ accuracies)
+
+
+def accuracy_matrix(exits, logits, labels):
+    """Returns how right every exit would be about the samples that leave at each.
+
+    Where a policy sends samples to the exits that know them, the diagonal is higher than
+    what stands above it: the earlier exits are worse on those samples.
+
+    Args:
+        exits: Integer array `(samples,)`, from `policy.decide`.
+        logits: Array `(exits, samples, classes)`.
+        labels: Integer array `(samples,)`.
+
+    Returns:
+        Float array `(exits, exits)`: row `i`, column `j` is the accuracy of exit `i` on the
+        samples that leave at exit `j`; NaN where none does.
+
+    Example:
+
+    >>> logits = [[[9, 0], [9, 0]], [[9, 0], [0, 9]]]
+    >>> accuracy_matrix([0, 1], logits, [0, 1]).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
+    """
+    logits = check_logits(logits)
+    right = logits.argmax(axis=-1) == check_labels(labels, logits)
+    here = _check_exits(exits, logits) == np.arange(len(logits))[:, None]
+    with np.errstate(invalid="ignore"):
+        return right.astype(float) @ here.T / here.sum(axis=1)
+
+
+def extremes(exits, scores, count=10):
+    """Returns the samples each exit was surest of, and least sure of, among those it took.
+
+    Args:
+        exits: Integer array `(samples,)`, from `policy.decide`.
+        scores: Array `(exits, samples)`: `LearnedPolicy.leaving`, as in the paper, or
+            `policy.confidences`, of the same logits.
+        count: Integer, how many samples at most.
+
+    Returns:
+        Two lists of one integer array an exit: indices of samples, the surest first and the
+        least sure first.
+
+    Example:
+
+    >>> surest, least = extremes([0, 0, 1], [[0.9, 0.6, 0.1], [0.1, 0.4, 0.9]], count=1)
+    >>> [rows.tolist() for rows in surest], [rows.tolist() for rows in least]
+    ([[0], [2]], [[1], [2]])
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 3.
+    """
+    scores = np.asarray(scores, "float64")
+    exits = _check_exits(exits, scores)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"`count` must be a positive integer. Received: count={count}")
+    ranked = [
+        rows[np.argsort(-scores[k, rows], kind="stable")]
+        for k, rows in enumerate(np.flatnonzero(exits == k) for k in range(len(scores)))
+    ]
+    return [rows[:count] for rows in ranked], [rows[::-1][:count] for rows in ranked]
+
+
+def _check_exits(exits, per_exit):
+    exits = np.asarray(exits)
+    whole = np.issubdtype(exits.dtype, np.integer)
+    if not whole or exits.shape != per_exit.shape[1:2] or not len(exits) or exits.min() < 0:
+        raise ValueError(
+            f"`exits` must be {per_exit.shape[1]} integers of at least 0, one a sample. "
+            f"Received: dtype {exits.dtype}, shape {exits.shape}"
+        )
+    if exits.max() >= len(per_exit):
+        raise ValueError(f"`exits` must be below {len(per_exit)}. Received: {exits.max()}")
+    return exits

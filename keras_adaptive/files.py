@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -28,3 +29,19 @@ def write_whole(path, content):
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def read_json(path, what):
+    """Returns the content of a JSON file.
+
+    Args:
+        path: Where from.
+        what: String, what the file is, to begin an error with.
+
+    Raises:
+        ValueError: If it is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{what} must hold JSON. Received: path={path} ({error})") from error

@@ -63,18 +63,31 @@ class GatedCosts(NamedTuple):
             values: List of arrays, those of `tensors`.
             expected: Boolean. True: by probabilities instead of decisions.
         """
+        pairs = list(self._decisions(values, expected))
+        costs = np.repeat(self.fixed[:, None], len(pairs[0][0]), axis=1)
+        for decision, exit, block in zip(pairs, self.exits, self.blocks, strict=True):
+            costs[exit:] += block.executed(*decision)
+        return costs
+
+    def open_shares(self, values):
+        """Returns how much of every block is computed, `(blocks, samples)`, from 0 to 1.
+
+        Args:
+            values: List of arrays, those of `tensors`.
+        """
+        return np.stack([is_open * share for is_open, share in self._decisions(values)])
+
+    def _decisions(self, values, expected=False):
+        """Yields of every block whether it is open, and the share of its channels that is."""
         known = {id(t): np.asarray(v, "float64") for t, v in zip(self.tensors, values, strict=True)}
-        samples = len(next(iter(known.values())))
-        costs = np.repeat(self.fixed[:, None], samples, axis=1)
-        for tensors, exit, block in zip(self.gates, self.exits, self.blocks, strict=True):
-            gate, probability, shares = tensors
-            is_open = share = np.ones(samples)
+        ones = np.ones(len(next(iter(known.values()))))
+        for gate, probability, shares in self.gates:
+            is_open = share = ones
             if gate is not None:
                 is_open = known[id(probability if expected else gate)][:, 0]
             if shares is not None:
                 share = known[id(shares)][:, int(expected)]
-            costs[exit:] += block.executed(is_open, share)
-        return costs
+            yield is_open, share
 
 
 def block_costs(node, unit="macs"):

@@ -1,113 +1,21 @@
-"""Decides who leaves where: how sure an answer looks, and what that means.
+"""Decides who leaves where.
 
 A policy reads logits and no network. `decide` is the same for all of them.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.files import write_whole
+from keras_adaptive.confidence import check_kind, one_exit
+from keras_adaptive.confidence import confidence as confidence
+from keras_adaptive.confidence import softmax as softmax
+from keras_adaptive.files import read_json, write_whole
 from keras_adaptive.thresholds import first_exit
 
 FORMAT = "keras_adaptive.ExitPolicy"
 VERSION = 1
-
-
-# ---- confidence: how sure an answer looks, (..., classes) -> (...)
-
-
-def _shifted(logits):
-    logits = np.asarray(logits, "float64")
-    return logits - logits.max(axis=-1, keepdims=True)
-
-
-def softmax(logits):
-    """Returns class probabilities, `exp(z) / sum(exp(z))`, over the last axis."""
-    exponentials = np.exp(_shifted(logits))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def _max_prob(logits):
-    return 1 / np.exp(_shifted(logits)).sum(axis=-1)
-
-
-def _margin(values):
-    top = np.partition(values, -2, axis=-1)
-    return top[..., -1] - top[..., -2]
-
-
-def _prob_margin(logits):
-    return _margin(softmax(logits))
-
-
-def _logit_margin(logits):
-    return _margin(np.asarray(logits, "float64"))
-
-
-def _entropy(logits):
-    shifted = _shifted(logits)
-    exponentials = np.exp(shifted)
-    total = exponentials.sum(axis=-1)
-    return (exponentials * shifted).sum(axis=-1) / total - np.log(total)
-
-
-CONFIDENCES = {
-    "max_prob": _max_prob,
-    "prob_margin": _prob_margin,
-    "logit_margin": _logit_margin,
-    "entropy": _entropy,
-}
-
-
-def confidence(logits, kind="max_prob", temperatures=None, pixel_floor=0.5):
-    """Returns how sure each answer looks; higher is surer.
-
-    With `p = softmax(logits / temperature)`: `"max_prob"` is `max p`;
-    `"prob_margin"` the largest minus the second largest `p`; `"logit_margin"` the
-    same of `logits / temperature`; `"entropy"` is `sum p log p`, the negative
-    entropy.
-
-    Of dense outputs, one answer a pixel, it is the mean over the pixels whose own
-    confidence is above `pixel_floor`; the others are taken for unlabelled. Where
-    there is no such pixel it is `-inf`: go on.
-
-    Args:
-        logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
-            classes)` for dense outputs.
-        kind: One of the four names.
-        temperatures: Array `(exits,)`. `None`: 1 each.
-        pixel_floor: Number, in units of the confidence. Only for dense outputs.
-
-    Returns:
-        Float array `(exits, samples)`.
-
-    Example:
-
-    >>> confidence([[[0.0, 0.0]], [[0.0, 2.0]]]).round(3).tolist()
-    [[0.5], [0.881]]
-
-    Reference:
-        For dense outputs, [Wisdom of Committees (Wang et al., 2022)](
-        https://arxiv.org/abs/2012.01988), section 7.2.
-    """
-    _check_kind(kind)
-    divisors = np.ones(len(logits)) if temperatures is None else temperatures
-    pairs = zip(logits, divisors, strict=True)
-    return np.stack([_one_exit(z, kind, t, pixel_floor) for z, t in pairs])
-
-
-def _one_exit(logits, kind, temperature, pixel_floor):
-    logits = np.asarray(logits)
-    sure = CONFIDENCES[kind](logits if temperature == 1 else logits / temperature)
-    if sure.ndim == 1:
-        return sure
-    counted = sure > pixel_floor
-    pixels = tuple(range(1, sure.ndim))
-    number = counted.sum(axis=pixels)
-    total = np.where(counted, sure, 0).sum(axis=pixels)
-    return np.where(number > 0, total / np.maximum(number, 1), -np.inf)
+LOADERS = {}  # confidence: the class of its policies, where that is not ExitPolicy
 
 
 # ---- policies
@@ -174,7 +82,7 @@ class ExitPolicy(Policy):
         worst_case=None,
         details=None,
     ):
-        _check_kind(confidence)
+        check_kind(confidence)
         self.thresholds = _numbers(thresholds, "thresholds").copy()
         self.thresholds[-1] = -np.inf
         self.confidence = confidence
@@ -241,8 +149,21 @@ class ExitPolicy(Policy):
         Returns:
             Boolean array `(samples,)`.
         """
-        sure = _one_exit(logits, self.confidence, self.temperatures[exit], self.pixel_floor)
-        return sure >= self.thresholds[exit]
+        return self.sureness(exit, logits) >= self.thresholds[exit]
+
+    def sureness(self, exit, logits):
+        """Returns the confidence of one exit's answers, `(samples,)`."""
+        return one_exit(logits, self.confidence, self.temperatures[exit], self.pixel_floor)
+
+    def with_thresholds(self, thresholds):
+        """Returns the policy with other thresholds and no hard limit."""
+        return ExitPolicy(
+            thresholds,
+            self.confidence,
+            self.temperatures,
+            pixel_floor=self.pixel_floor,
+            details=self.details,
+        )
 
     def decide(self, logits, costs=None):
         logits = check_logits(logits)
@@ -261,9 +182,12 @@ class ExitPolicy(Policy):
 
     def save(self, path):
         """Writes the policy to a JSON file."""
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
+        content = {"format": FORMAT, "version": VERSION, **self.content()}
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def content(self):
+        """Returns what makes the policy, as JSON can hold it."""
+        return {
             "confidence": self.confidence,
             "thresholds": [to_json(t) for t in self.thresholds],
             "temperatures": self.temperatures.tolist(),
@@ -271,22 +195,28 @@ class ExitPolicy(Policy):
             "worst_case": self.worst_case,
             "details": self.details,
         }
-        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def from_content(cls, content):
+        """Returns the policy that `content` described."""
+        return cls(
+            [float(t) for t in content["thresholds"]],
+            content["confidence"],
+            content["temperatures"],
+            pixel_floor=float(content["pixel_floor"]),
+            worst_case=content["worst_case"],
+            details=content["details"],
+        )
 
     @classmethod
     def load(cls, path):
-        """Reads a policy written by `save`.
+        """Reads a policy written by `save`; a learnt one comes back as a `LearnedPolicy`.
 
         Raises:
             ValueError: If the file is not a policy, or of a version this library does
                 not know.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"A policy file must hold JSON. Received: path={path} ({error})"
-            ) from error
+        content = read_json(path, "A policy file")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f'A policy file must say "format": "{FORMAT}". Received: path={path}')
         if content.get("version") != VERSION:
@@ -295,19 +225,18 @@ class ExitPolicy(Policy):
                 f"Received: version={content.get('version')} in {path}"
             )
         try:
-            return cls(
-                [float(t) for t in content["thresholds"]],
-                content["confidence"],
-                content["temperatures"],
-                pixel_floor=float(content["pixel_floor"]),
-                worst_case=content["worst_case"],
-                details=content["details"],
-            )
+            policy = LOADERS.get(content["confidence"], ExitPolicy).from_content(content)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 "A policy file must hold thresholds, confidence, temperatures, pixel_floor, "
                 f"worst_case and details. Received: path={path} ({error!r})"
             ) from error
+        if not isinstance(policy, cls):
+            raise ValueError(
+                f"The file must hold a {cls.__name__}. Received: path={path}, a "
+                f"{type(policy).__name__}"
+            )
+        return policy
 
 
 class PatiencePolicy(Policy):
@@ -493,13 +422,6 @@ def check_labels(labels, logits):
             f"Received: labels from {labels.min()} to {labels.max()}"
         )
     return labels
-
-
-def _check_kind(kind):
-    if kind not in tuple(CONFIDENCES):
-        raise ValueError(
-            f"`confidence` must be one of {tuple(CONFIDENCES)}. Received: confidence={kind}"
-        )
 
 
 def _numbers(values, name):

@@ -94,10 +94,8 @@ def far_from_thresholds():
     return far
 
 
-@pytest.fixture(scope="module", params=[(b, g) for b in GATED_NETWORKS for g in GATES], ids=str)
-def gated(request):
-    """A network whose gates disagree about the images, and its kind of gates."""
-    builder, gates = request.param
+def half_open(builder, gates):
+    """Returns a network whose gates disagree about the images."""
     build, arguments = GATED_NETWORKS[builder]
     keras.utils.set_random_seed(0)
     model = build(**arguments, gates=gates)
@@ -106,7 +104,13 @@ def gated(request):
         if layer.name == "decision":  # half of them open
             kernel, bias = layer.get_weights()
             layer.set_weights([rng.normal(0, 20, kernel.shape), rng.normal(0, 0.3, bias.shape)])
-    return model, gates
+    return model
+
+
+@pytest.fixture(scope="module", params=[(b, g) for b in GATED_NETWORKS for g in GATES], ids=str)
+def gated(request):
+    """A network whose gates disagree about the images, and its kind of gates."""
+    return half_open(*request.param), request.param[1]
 
 
 @pytest.fixture(scope="session")

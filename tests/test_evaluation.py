@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import problems
 
 import keras_adaptive as ka
+from keras_adaptive import evaluation
 
 
 def test_report_is_what_counting_gives(rng):
@@ -108,3 +112,31 @@ def test_a_budget_of_exactly_the_cost_is_enough():
 def test_anytime_accuracy_rejects_impossible_costs():
     with pytest.raises(ValueError, match="costs ascending"):
         ka.evaluation.anytime_accuracy([0.5, 0.7], [2.0, 1.0], None)
+
+
+@given(problems(), st.integers(0, 5))
+def test_accuracy_matrix_splits_the_accuracies_of_the_exits(problem, seed):
+    logits, labels, _ = problem
+    exits = np.random.default_rng(seed).integers(0, len(logits), len(labels))
+    matrix = evaluation.accuracy_matrix(exits, logits, labels)
+    shares = np.bincount(exits, minlength=len(logits)) / len(labels)
+    right = (logits.argmax(-1) == labels).mean(axis=1)
+    np.testing.assert_allclose(np.nan_to_num(matrix) @ shares, right, atol=1e-12)
+    assert (np.isnan(matrix) == (shares == 0)).all()
+
+
+def test_extremes_are_of_those_that_leave_there(rng):
+    exits, scores = rng.integers(0, 3, 40), rng.random((3, 40))
+    surest, least = evaluation.extremes(exits, scores, count=4)
+    for k in range(3):
+        own = np.flatnonzero(exits == k)
+        assert set(surest[k]) | set(least[k]) <= set(own)
+        assert scores[k, surest[k]].tolist() == sorted(scores[k, own], reverse=True)[:4]
+        assert scores[k, least[k]].tolist() == sorted(scores[k, own])[:4]
+    for wrong in (exits[:-1], exits - 1, exits / 1.0):
+        with pytest.raises(ValueError, match="`exits` must be 40 integers"):
+            evaluation.extremes(wrong, scores)
+    with pytest.raises(ValueError, match="`exits` must be below 3"):
+        evaluation.extremes(exits + 3, scores)
+    with pytest.raises(ValueError, match="`count` must be a positive integer"):
+        evaluation.extremes(exits, scores, count=0)

@@ -41,6 +41,7 @@ LAYERS = {
     "RunningMean-first": (layers.RunningMean, {"of": "probs", "count": 1}, [(2, 10)]),
     "RunningMean-logits": (layers.RunningMean, {"of": "logits", "count": 3}, [(2, 10), (2, 10)]),
     "RunningMean-probs": (layers.RunningMean, {"of": "probs", "count": 3}, [(2, 10), (2, 10)]),
+    "StoppingPolicy": (layers.StoppingPolicy, {"units": 4}, [(2, 10)]),
 }
 
 

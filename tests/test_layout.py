@@ -15,6 +15,7 @@ HEAVY = {
     "matplotlib",
     "tensorflow_datasets",
     "tensorflow_model_optimization",
+    "tf_keras",
     "keras_tuner",
     "apache_beam",
     "ai_edge_litert",
@@ -29,7 +30,8 @@ MAY_IMPORT = {
     "energy": set(),
     "costs": {"layers", "graph", "energy"},
     "gated_costs": {"layers", "graph", "costs"},
-    "policy": {"files", "thresholds"},
+    "confidence": set(),
+    "policy": {"confidence", "files", "thresholds"},
     "thresholds": set(),
     "temperature": {"policy"},
     "risk": {"policy", "thresholds"},
@@ -37,16 +39,38 @@ MAY_IMPORT = {
     "evaluation": {"calibration", "policy"},
     "selection": {"policy", "thresholds"},
     "video": set(),
-    "training": {"layers", "graph", "costs", "gated_costs", "calibration", "files"},
+    "stopping": {"evaluation", "policy"},
+    "sweep": {"evaluation", "files", "stopping", "training"},
+    "plotting_stopping": {"matplotlib"},
+    "training": {
+        "layers",
+        "graph",
+        "costs",
+        "gated_costs",
+        "calibration",
+        "files",
+        "stopping",
+    },
     "models": {"layers", "graph", "costs", "training", "policy", "models"},
     "segmentation": {"graph", "costs", "policy"},
-    "inference": {"inference", "graph", "training", "policy", "files", "tensorflow"},
+    "inference": {
+        "inference",
+        "graph",
+        "gated_costs",
+        "training",
+        "policy",
+        "files",
+        "tensorflow",
+    },
     "plotting": {"plotting", "matplotlib", "temperature"},
+    "plotting_gates": {"matplotlib"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {
+        "layers",
         "graph",
         "training",
         "policy",
+        "stopping",
         "thresholds",
         "files",
         "tensorflow",
@@ -70,14 +94,35 @@ MAY_IMPORT = {
         "training",
         "version",
     },
+    "compression": {
+        "graph",
+        "layers",
+        "training",
+        "tensorflow",
+        "tensorflow_model_optimization",
+        "tf_keras",
+    },
+    "tuning": {
+        "models",
+        "training",
+        "calibration",
+        "evaluation",
+        "policy",
+        "temperature",
+        "thresholds",
+        "keras_tuner",
+    },
+    "plotting_tuning": {"matplotlib"},
 }
 NUMPY_ONLY = {
     "calibration",
+    "confidence",
     "evaluation",
     "files",
     "policy",
     "risk",
     "selection",
+    "stopping",
     "temperature",
     "thresholds",
     "version",
@@ -186,7 +231,7 @@ def test_that_the_import_test_can_fail():
     assert (loaded_by(program) - loaded_by("import keras")) & OPTIONAL
 
 
-@pytest.mark.parametrize("name", ["export_tflite", "plotting", "data"])
+@pytest.mark.parametrize("name", ["export_tflite", "plotting", "data", "tuning", "compression"])
 def test_what_is_loaded_late_is_there(name):
     import keras_adaptive
 

@@ -279,6 +279,59 @@ def test_gated_networks_skip_inside_the_file(gated, tmp_path, rng, quantize):
         assert device.predict(image).exit == device.classify(image).exit
 
 
+def odd_images_take_other_branches():
+    """A network whose first block is for images with 1 in both of their last channels, and
+    whose second block is for all others."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x, logits = image[..., :1], []
+    for k, sign in enumerate((1, -1)):
+        gate = ka.layers.SkipGate(kind="feedforward", return_probability=True)
+        is_open, _ = gate(image[..., 1:])
+        centre = np.zeros((3, 3, 2, 2))
+        centre[1, 1] = np.eye(2)
+        gate.convolutions[1].set_weights([centre])
+        gate.decision.set_weights([sign * np.ones((2, 1)), -1.5 * sign * np.ones(1)])
+        x = keras.layers.Conv2D(4, 1)(x)
+        branch = [keras.layers.Conv2D(4, 3, padding="same", name=f"branch_{k}")]
+        x = ka.layers.GatedBlock(branch, "add")(x, x, is_open)
+        logits.append(ka.layers.EarlyExit(10, name=f"exit_{k}")(x))
+    return ka.AdaptiveModel(image, logits)
+
+
+@pytest.mark.parametrize("single_call", [False, True])
+def test_branches_that_no_calibration_image_takes_are_quantised_too(rng, tmp_path, single_call):
+    model = odd_images_take_other_branches()
+    images = rng.normal(size=(60, 8, 8, 3)).astype("float32")
+    odd = np.arange(60) >= 40
+    images[odd] = images[:20]
+    images[..., 1] = (odd | (np.arange(60) % 2 == 0))[:, None, None]
+    images[..., 2] = (odd | (np.arange(60) % 2 == 1))[:, None, None]
+    np.testing.assert_array_equal(model.predict_gates(images, verbose=0), [odd, ~odd])
+    path = tmp_path / "m.tflite"
+    policy = ka.ExitPolicy([np.inf if single_call else 0.5, 0.0])
+    ka.export_tflite(
+        model,
+        path,
+        policy,
+        quantize="int8",
+        calibration_data=images[:40],
+        single_call=single_call,
+    )
+    device = AnytimeModel(path)
+    expected = np.stack(model.predict(images, verbose=0))[policy.used_exits]
+    found = stage_logits(device, images)
+    for part in (slice(0, 40), slice(40, 60)):  # one in sixteen of the logits' spread
+        spread = expected[:, part].std(axis=(1, 2))
+        error = np.sqrt(((found - expected)[:, part] ** 2).mean(axis=(1, 2)))
+        assert (error < spread / 16).all()
+    file = flatbuffer.read(path.read_bytes())
+    names = {flatbuffer.text(i.name) for signature in file.signatureDefs for i in signature.inputs}
+    assert "open_blocks" not in names
+    for image in images[38:42] if single_call else ():
+        assert device.predict(image).label == device.classify(image).label
+
+
 def test_a_cascade_of_whole_models_exports(tmp_path, rng):
     image = keras.Input((8, 8, 1))
     logits = []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import write_vectors
 
+from anytime_tflite.file import stopping_networks
 from anytime_tflite.rule import Run, softmax
 
 
@@ -26,14 +27,15 @@ def test_the_vectors_are_those_the_script_writes(name):
 def follow(case):
     """Runs a case with the device's rule, the clock being what the case says."""
     thresholds = [float(t) for t in case["thresholds"]]
-    run = Run(case["confidence"], thresholds, case["patience"], case["deadline_ms"])
+    networks = stopping_networks(case)
+    run = Run(case["confidence"], thresholds, case["patience"], case["deadline_ms"], networks)
     last, elapsed, sure = len(case["logits"]) - 1, 0.0, []
     for stage, logits in enumerate(case["logits"]):
         logits = np.array(logits) / case["temperatures"][stage]
         elapsed += case["stage_ms"][stage]
         next_ms = case["stage_ms"][stage + 1] if stage < last else None
         cancelled = case["cancelled_during"] is not None and stage >= case["cancelled_during"]
-        sure.append(run.confidence(logits))
+        sure.append(run.sureness(stage, logits))
         stopped_by = run.stopped_by(stage, logits, elapsed, next_ms, cancelled)
         if stopped_by:
             return stage, stopped_by, sure, logits
@@ -51,6 +53,13 @@ def test_follows_the_vectors(name):
         np.testing.assert_allclose(sure, expected["confidences"], atol=1e-12)
         np.testing.assert_allclose(softmax(logits), expected["probabilities"], atol=1e-12)
         reasons.add(stopped_by)
-    assert reasons >= {"confidence": {"confidence", "end"}, "patience": {"patience", "end"}}.get(
-        name, {"deadline", "cancelled", "end"}
+    by_confidence = {"confidence", "end"}
+    assert (
+        reasons
+        >= {
+            "confidence": by_confidence,
+            "learned": by_confidence,
+            "patience": {"patience", "end"},
+            "deadline": {"deadline", "cancelled", "end"},
+        }[name]
     )

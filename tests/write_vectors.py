@@ -13,6 +13,7 @@ import numpy as np
 
 import keras_adaptive as ka
 from keras_adaptive.policy import to_json
+from keras_adaptive.stopping import pack
 
 FOLDER = Path(__file__).parent.parent / "tflite" / "testdata"
 CLASSES = 5
@@ -39,9 +40,11 @@ def _case(confidence, logits, thresholds, temperatures, **more):
     }
 
 
-def _expect(case, exit, stopped_by):
+def _expect(case, exit, stopped_by, sure=None):
     logits = np.array(case["logits"])
-    sure = ka.policy.confidence(logits[:, None], case["confidence"], case["temperatures"])[:, 0]
+    if sure is None:
+        kind, temperatures = case["confidence"], case["temperatures"]
+        sure = ka.policy.confidence(logits[:, None], kind, temperatures)[:, 0]
     divided = logits[exit] / case["temperatures"][exit]
     case["expected"] = {
         "exit": int(exit),
@@ -113,7 +116,29 @@ def deadlines():
     yield _expect(case, 0, "cancelled")
 
 
-FILES = {"confidence": confidences, "patience": patience, "deadline": deadlines}
+def learned():
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        shapes = ((CLASSES, 6), (6, 6), (6, 2))
+        networks = [
+            [(rng.normal(0, 2, shape), rng.normal(0, 0.5, shape[1])) for shape in shapes]
+            for _ in range(3)
+        ]
+        policy = ka.LearnedPolicy(networks)
+        logits = _logits(rng, 4)
+        exit = int(policy.decide(logits[:, None])[0])
+        case = _case("learned", logits, policy.thresholds, np.ones(4))
+        case["stopping"] = pack(policy.networks)
+        sure = policy.confidences(logits[:, None])[:, 0]
+        yield _expect(case, exit, "end" if exit == 3 else "confidence", sure)
+
+
+FILES = {
+    "confidence": confidences,
+    "patience": patience,
+    "deadline": deadlines,
+    "learned": learned,
+}
 
 
 def content(name):

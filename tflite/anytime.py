@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anytime_tflite.backends import BACKENDS
-from anytime_tflite.file import read_info
+from anytime_tflite.file import read_info, stopping_networks
 from anytime_tflite.rule import Run, softmax
 
 WARM_UP = 5  # runs of every stage when a file is opened
@@ -68,6 +68,8 @@ class AnytimeModel:
         self.info["thresholds"] = [float(t) for t in self.info["thresholds"]]
         self.exits = self.info["exits"]  # the exit each stage answers for
         self._temperatures = [self.info["temperatures"][k] for k in self.exits]
+        networks = stopping_networks(self.info)
+        self._networks = None if networks is None else [networks[k] for k in self.exits]
         self._names = self.info["class_names"]
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
@@ -175,11 +177,10 @@ class AnytimeModel:
             raise ValueError(f"`deadline_ms` must be at least 0. Received: {deadline_ms=}")
         if only_last:
             patience = self._check_patience(patience)
-            run = Run(
-                self.info["confidence"], self._stage_thresholds(thresholds), patience, deadline_ms
-            )
+            thresholds = self._stage_thresholds(thresholds)
         else:
-            run = Run(self.info["confidence"], None, None, deadline_ms)
+            thresholds = patience = None
+        run = Run(self.info["confidence"], thresholds, patience, deadline_ms, self._networks)
         image = self._prepare(image)
         last = len(self.exits) - 1
         for i, temperature in enumerate(self._temperatures):

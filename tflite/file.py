@@ -1,9 +1,12 @@
 """Reads what a .tflite file says of itself, and refuses one that is not whole."""
 
+import base64
 import hashlib
 import json
 import math
 from pathlib import Path
+
+import numpy as np
 
 from anytime_tflite import flatbuffer
 from anytime_tflite.rule import CONFIDENCES
@@ -103,7 +106,9 @@ def _wrong(info):
     try:
         thresholds = [float(t) for t in info["thresholds"]]
         fits = {
-            "confidence": info["confidence"] in CONFIDENCES,
+            "confidence": info["confidence"] in (*CONFIDENCES, "learned"),
+            "stopping": len(stopping_networks(info) or ())
+            == (len(thresholds) if info["confidence"] == "learned" else 0),
             "exits": exits == sorted(set(exits))
             and 0 <= exits[0] <= exits[-1] < len(thresholds)
             and all(type(k) is int for k in exits),
@@ -118,9 +123,38 @@ def _wrong(info):
             or (len(info["stage_ms"]) == len(exits) and min(info["stage_ms"]) > 0),
             "sha256": isinstance(digest, str) and len(digest) == 64,
         }
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
         return str(error)
-    return next((f"{key}={info[key]!r}" for key, good in fits.items() if not good), None)
+    return next((f"{key}={info.get(key)!r}" for key, good in fits.items() if not good), None)
+
+
+def stopping_networks(info):
+    """Returns the networks of a learnt policy, one an exit, or `None` if there are none.
+
+    The last exit, which always stops, has none.
+
+    Raises:
+        ValueError: If they are damaged.
+    """
+    packed = info.get("stopping")
+    if packed is None:
+        return None
+    networks = []
+    for network in packed:
+        layers = [(_numbers(x["kernel"]).reshape(x["shape"]), _numbers(x["bias"])) for x in network]
+        shapes = [w.shape for w, _ in layers]
+        fits = len(layers) == 3 and all(
+            w.ndim == 2 and b.shape == w.shape[1:] and np.isfinite(w).all() and np.isfinite(b).all()
+            for w, b in layers
+        )
+        if not fits or [s[0] for s in shapes[1:]] + [2] != [s[1] for s in shapes]:
+            raise ValueError(f"stopping networks of shapes {shapes}")
+        networks.append(layers)
+    return [*networks, None]
+
+
+def _numbers(text):
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype("float64")
 
 
 def _preprocessing_fits(preprocessing):

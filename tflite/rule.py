@@ -35,6 +35,19 @@ CONFIDENCES = {
 }
 
 
+def stopping_probability(network, logits):
+    """Returns what a learnt policy makes of an answer: the probability of stopping.
+
+    Args:
+        network: Three pairs of arrays `(kernel, bias)`.
+        logits: Array `(classes,)`.
+    """
+    (w_1, b_1), (w_2, b_2), (w_3, b_3) = network
+    features = np.maximum(softmax(logits.astype("float64")) @ w_1 + b_1, 0)
+    features = np.maximum(features @ w_2 + b_2, 0)
+    return softmax(features @ w_3 + b_3)[0]
+
+
 class Run:
     """One image's way through the stages.
 
@@ -45,18 +58,29 @@ class Run:
     (`"deadline"`).
 
     Args:
-        confidence: Name of the confidence.
+        confidence: Name of the confidence. `"learned"`: the probability of stopping.
         thresholds: One number a stage, or `None`: confidence stops nothing.
         patience: Integer, or `None`: agreement stops nothing.
         deadline_ms: Number, or `None`.
+        networks: For `"learned"`: one network a stage, see `stopping_probability`; `None`
+            for the network's last exit.
     """
 
-    def __init__(self, confidence, thresholds, patience=None, deadline_ms=None):
-        self.confidence = CONFIDENCES[confidence]
+    def __init__(self, confidence, thresholds, patience=None, deadline_ms=None, networks=None):
+        self.confidence = CONFIDENCES.get(confidence)
+        self.networks = networks
         self.thresholds = thresholds
         self.patience = patience
         self.deadline_ms = deadline_ms
         self._label, self._agreeing = None, 0
+
+    def sureness(self, stage, logits):
+        """Returns the confidence of a stage's answer."""
+        if self.networks is None:
+            return self.confidence(logits)
+        if self.networks[stage] is None:
+            return 1.0
+        return stopping_probability(self.networks[stage], logits)
 
     def stopped_by(self, stage, logits, elapsed_ms, next_ms, cancelled=False):
         """Returns why to stop after a stage, or `None`.
@@ -73,7 +97,7 @@ class Run:
         self._label = label
         if next_ms is None:
             return "end"
-        if self.thresholds is not None and self.confidence(logits) >= self.thresholds[stage]:
+        if self.thresholds is not None and self.sureness(stage, logits) >= self.thresholds[stage]:
             return "confidence"
         if self.patience is not None and self._agreeing >= self.patience:
             return "patience"

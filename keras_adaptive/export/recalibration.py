@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from keras_adaptive.policy import ExitPolicy
 from keras_adaptive.thresholds import midpoint
 
 
@@ -31,22 +30,11 @@ def recalibrate(policy, exits, logits, quantised):
     for i, k in enumerate(exits):
         leave = before & policy.leaves(k, logits[i])
         before &= ~leave
-        sure = _one(policy, k, quantised[i])
+        sure = policy.sureness(k, quantised[i])
         if np.isfinite(thresholds[k]) and leave.any():
             thresholds[k] = _threshold(sure[now], int(leave.sum()))
         now &= sure < thresholds[k]
-    return ExitPolicy(
-        thresholds,
-        policy.confidence,
-        policy.temperatures,
-        pixel_floor=policy.pixel_floor,
-        details=policy.details,
-    )
-
-
-def _one(policy, exit, logits):
-    alone = ExitPolicy([0.0], policy.confidence, policy.temperatures[[exit]])
-    return alone.confidences(logits[None])[0]
+    return policy.with_thresholds(thresholds)
 
 
 def _threshold(sure, wanted):

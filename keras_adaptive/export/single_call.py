@@ -220,7 +220,10 @@ def _rule(policy, exit, stage, stages, classes):
         ]
     )
     def rule(logits, thresholds):
-        sure = CONFIDENCES[policy.confidence](logits / temperature)
+        if policy.confidence == "learned":
+            sure = _stopping_probability(policy.networks[exit], logits)
+        else:
+            sure = CONFIDENCES[policy.confidence](logits / temperature)
         return {"leaves": tf.reshape(sure, ()) >= thresholds[stage]}
 
     module = tf.Module()
@@ -268,3 +271,12 @@ CONFIDENCES = {
     "logit_margin": _margin,
     "entropy": _entropy,
 }
+
+
+def _stopping_probability(network, logits):
+    features = _softmax(logits)
+    for i, (kernel, bias) in enumerate(network):
+        if i > 0:
+            features = tf.nn.relu(features)
+        features = tf.matmul(features, kernel) + bias
+    return _softmax(features)[:, 0]

@@ -10,6 +10,7 @@ from keras_adaptive.export.recalibration import compare, recalibrate
 from keras_adaptive.export.single_call import add_single_call
 from keras_adaptive.files import write_whole
 from keras_adaptive.policy import ExitPolicy, PatiencePolicy, to_json
+from keras_adaptive.stopping import LearnedPolicy, pack
 from keras_adaptive.training import AdaptiveModel
 
 FORMAT = "keras_adaptive.tflite"
@@ -51,7 +52,9 @@ def export_tflite(
     Args:
         model: An `AdaptiveModel` with one input of fixed shape.
         path: Where to.
-        policy: An `ExitPolicy` with one threshold an exit, or a `PatiencePolicy`.
+        policy: An `ExitPolicy` with one threshold an exit, a `LearnedPolicy` (whose networks
+            then stand in `info`: they are too small for a stage, and int8 would spoil the
+            probabilities), or a `PatiencePolicy`.
         quantize: `None`: float32; `"float16"`: weights of half the size, computed in
             float32; `"dynamic"`: int8 weights, ranges of features measured on the device;
             `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
@@ -134,6 +137,7 @@ def export_tflite(
         "thresholds": [to_json(t) for t in policy.thresholds],
         "temperatures": policy.temperatures.tolist(),
         "patience": patience,
+        "stopping": pack(policy.networks) if isinstance(policy, LearnedPolicy) else None,
         "macs": model.exit_costs(exits=exits).tolist(),
         "stage_ms": None if stage_ms is None else [float(ms) for ms in stage_ms],
         "class_names": None if class_names is None else [str(name) for name in class_names],

@@ -7,17 +7,19 @@ from keras_adaptive.inference.conditional import nested
 from keras_adaptive.inference.memory import is_aligned
 
 
-def compiled(stages):
+def compiled(stages, classes=None):
     """Returns the stages and their combinations as fast functions of the current weights.
 
     Args:
         stages: List of `(model, takes, gives)`, see `graph.lean_models`.
+        classes: Integer, where more stands behind the logits (see `spending`). `None`:
+            nothing does.
 
     Returns:
         `Compiled`, of the kind that suits Keras's backend.
     """
     kinds = {"tensorflow": TensorFlowStages, "jax": JaxStages}
-    return kinds.get(keras.backend.backend(), Stages)(stages)
+    return kinds.get(keras.backend.backend(), Stages)(stages, classes)
 
 
 class Stages:
@@ -26,11 +28,13 @@ class Stages:
     Attributes:
         takes, gives: One list of tensor names a stage.
         specs: Dictionary: tensor name to the shape of one sample and the dtype's name.
+        classes: Integer; answers may be wider.
     """
 
     conditional = None
 
-    def __init__(self, stages):
+    def __init__(self, stages, classes=None):
+        self.classes = stages[0][0].outputs[0].shape[-1] if classes is None else classes
         self.models = [model for model, _, _ in stages]
         self.takes = [takes for _, takes, _ in stages]
         self.gives = [gives for _, _, gives in stages]
@@ -45,11 +49,11 @@ class Stages:
         return len(self.models)
 
     def stage(self, k, tensors):
-        """Runs stage `k`; a list of tensors in, `[logits, *gives]` out."""
+        """Runs stage `k`; a list of tensors in, `[answer, *gives]` out."""
         return self.models[k].predict_on_batch(tensors)
 
     def together(self, images):
-        """Runs all stages on the same samples; returns the logits of each."""
+        """Runs all stages on the same samples; returns the answers of each."""
         return _chain(self.stage, self, images)
 
 
@@ -69,8 +73,8 @@ class TensorFlowStages(Stages):
     TensorFlow write an error message with all its arguments, at every call.
     """
 
-    def __init__(self, stages):
-        super().__init__(stages)
+    def __init__(self, stages, classes=None):
+        super().__init__(stages, classes)
         # branches of conditionals are functions by name, which TensorFlow forgets with the
         # function they were traced in; what is imported from its graph still calls them
         self._alive = []
@@ -91,7 +95,7 @@ class TensorFlowStages(Stages):
         return self._together(_tensor(images))
 
     def conditional(self, policy, exits):
-        """Returns a function of one sample: the logits and the stage it leaves at."""
+        """Returns a function of one sample: the answer and the stage it leaves at."""
         import tensorflow as tf
 
         thresholds = tf.TensorSpec((len(self),), tf.float32)
@@ -184,10 +188,10 @@ def _tensor(array):
 class JaxStages(Stages):
     """Jitted functions; each new batch size compiles once."""
 
-    def __init__(self, stages):
+    def __init__(self, stages, classes=None):
         import jax
 
-        super().__init__(stages)
+        super().__init__(stages, classes)
         # copies: Keras hands its own arrays to the functions it compiles, which delete them
         self._weights = [
             tuple(
@@ -213,7 +217,7 @@ class JaxStages(Stages):
         return self._together(self._weights, images)
 
     def conditional(self, policy, exits):
-        """Returns a function of one sample: the logits and the stage it leaves at."""
+        """Returns a function of one sample: the answer and the stage it leaves at."""
         import jax
 
         def function(weights, images, thresholds):

@@ -47,7 +47,7 @@ class Flow:
         policy: An `ExitPolicy`.
         plan: `Plan`.
         conditional: Function of one sample, or `None`.
-        answer: Function `(owners, logits, stage)`, called when samples leave.
+        answer: Function `(owners, answers, stage)`, called when samples leave.
     """
 
     def __init__(self, stages, exits, policy, plan, conditional, answer):
@@ -85,21 +85,29 @@ class Flow:
 
     def _one_by_one(self, images, owners):
         for i in range(len(images)):
-            logits, stage = self.conditional(images[i : i + 1])
-            self._leave(stage, logits, owners[i : i + 1])
+            answers, stage = self.conditional(images[i : i + 1])
+            self._leave(stage, answers, owners[i : i + 1])
 
     def _together(self, images, owners):
         count, size = len(images), self._bucket(len(images))
         if size > count:
             images = np.concatenate([images, np.repeat(images[:1], size - count, axis=0)])
         here = np.arange(count)
-        for k, logits in enumerate(self.stages.together(images)):
-            logits = np.asarray(logits)
-            leaves = self.policy.leaves(self.exits[k], logits[here])
-            self._leave(k, logits[here[leaves]], owners[here[leaves]], logits[here])
+        for k, answers in enumerate(self.stages.together(images)):
+            answers = np.asarray(answers)
+            leaves = self._leaves(k, answers[here])
+            self._leave(k, answers[here[leaves]], owners[here[leaves]], answers[here])
             here = here[~leaves]
             if not len(here):
                 break
+
+    def _leaves(self, k, answers):
+        """Returns which samples leave: those that are sure, and those that must."""
+        classes = self.stages.classes
+        leaves = self.policy.leaves(self.exits[k], answers[..., :classes])
+        if answers.shape[-1] > classes:
+            leaves |= answers.reshape(len(answers), -1)[:, -1] > 0
+        return leaves
 
     def _arrive(self, k, tensors, rows, owners):
         """Adds samples to those that wait for stage `k`, and runs it when they fill a batch."""
@@ -120,10 +128,10 @@ class Flow:
 
         `rows` are the samples of the batch that count, `owners` whose they are.
         """
-        logits, *features = self.stages.stage(k, [tensors[n] for n in self.stages.takes[k]])
-        logits = np.asarray(logits)[rows]
-        leaves = self.policy.leaves(self.exits[k], logits)
-        self._leave(k, logits[leaves], owners[leaves], logits)
+        answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.takes[k]])
+        answers = np.asarray(answers)[rows]
+        leaves = self._leaves(k, answers)
+        self._leave(k, answers[leaves], owners[leaves], answers)
         if leaves.all():
             return
         rows, owners = rows[~leaves], owners[~leaves]
@@ -136,11 +144,11 @@ class Flow:
         else:
             self._run(k + 1, tensors, rows, owners)
 
-    def _leave(self, k, logits, owners, seen=None):
-        if not np.isfinite(logits if seen is None else seen).all():
+    def _leave(self, k, answers, owners, seen=None):
+        if not np.isfinite(answers if seen is None else seen).all():
             raise ValueError(
                 "The logits must be finite. Received: NaN or infinity at exit "
                 f"{self.exits[k]}; look at `x` and at the weights"
             )
         self.plan.learn(k, len(owners))
-        self.answer(owners, logits, k)
+        self.answer(owners, answers, k)

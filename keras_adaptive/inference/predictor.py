@@ -11,6 +11,7 @@ from keras_adaptive import graph
 from keras_adaptive.inference.compiled import compiled
 from keras_adaptive.inference.flow import Flow
 from keras_adaptive.inference.plan import ONE_BY_ONE, Plan
+from keras_adaptive.inference.spending import spending
 from keras_adaptive.inference.timings import Timings
 from keras_adaptive.policy import ExitPolicy, softmax
 from keras_adaptive.training import AdaptiveModel
@@ -26,8 +27,8 @@ class Result(NamedTuple):
         probabilities: `(samples, classes)`, of the exit a sample left at.
         labels: `(samples,)`, the most probable class.
         exits: `(samples,)`, the exit a sample left at.
-        costs: `(samples,)`, MACs spent on a sample. Closed exits cost nothing. Of a network
-            with gates, what it costs with all of them open; see `predict_with_costs`.
+        costs: `(samples,)`, MACs spent on a sample. Closed exits cost nothing, nor do gated
+            blocks that were skipped.
     """
 
     probabilities: np.ndarray
@@ -47,6 +48,10 @@ class AdaptivePredictor:
     are put together so that late stages run full; all exits in one function, where
     regrouping would cost more than it saves; and, for single samples, one function with
     conditionals. `costs` are what a sample needs; the other ways may spend more on it.
+
+    Of a network with gates the blocks that nobody in the batch needs are not computed, and
+    the others for who needs them only. A policy may then hold a `worst_case`, which no
+    answer costs more than: who cannot afford the next exit gets the answer of this one.
 
     Weights are those the model has when the predictor is made, kept as constants.
 
@@ -82,11 +87,12 @@ class AdaptivePredictor:
         self.policy = policy
         self._policies = policies
         networks = {}  # policies that use the same exits share the compiled stages
+        self._runners = []
         for one in policies:
-            exits = tuple(one.used_exits)
-            if exits not in networks:
-                networks[exits] = _Network(model, list(exits))
-        self._runners = [_Runner(networks[tuple(p.used_exits)], p) for p in policies]
+            needs = tuple(one.used_exits), one.worst_case
+            if needs not in networks:
+                networks[needs] = _Network(model, one)
+            self._runners.append(_Runner(networks[needs], one))
 
     def predict(self, x, batch_size=256, budget=None, verbose="auto"):
         """Returns the answers to all samples.
@@ -196,13 +202,22 @@ class AdaptivePredictor:
 class _Network:
     """The stages between the exits in use, compiled, with what they cost."""
 
-    def __init__(self, model, exits):
-        self.exits = exits
-        self.costs = model.exit_costs(exits=exits)
+    def __init__(self, model, policy):
+        self.exits = policy.used_exits
+        if policy.worst_case is not None:  # one may have to leave anywhere
+            self.exits = list(range(self.exits[-1] + 1))
+        answers = [model.outputs[k] for k in self.exits]
+        classes = answers[0].shape[-1]
+        spent = spending(model.inputs, answers, policy.worst_case)
+        if spent is None:
+            policy.check_thresholds_suffice()
+            self.costs = model.exit_costs(exits=self.exits)
+        else:
+            answers, self.costs = spent
         # gated blocks run on the samples that need them, where shapes may depend on values
         skipping = "gather" if keras.backend.backend() == "tensorflow" else None
-        lean = graph.lean_models(model.inputs, [model.outputs[k] for k in exits], skipping)
-        self.stages = compiled(lean)
+        lean = graph.lean_models(model.inputs, answers, skipping)
+        self.stages = compiled(lean, classes)
         self.timings = Timings(self.stages)
         self.dense = len(model.outputs[0].shape) > 2
 
@@ -267,14 +282,25 @@ class _Runner:
         flow.finish()
         yield from ready()
 
-    def result(self, logits, positions):
-        exits = np.array(self.network.exits)[positions]
+    def result(self, answers, positions):
+        network, classes = self.network, self.network.stages.classes
+        logits, spent = answers[..., :classes], 0
+        if answers.shape[-1] > classes:
+            spent, positions, _ = answers.reshape(len(answers), -1)[:, -3:].T
+            positions = positions.astype(int)
+        if (positions < 0).any():
+            raise ValueError(
+                "`worst_case` must be at least what leaving at the first exit costs every sample. "
+                f"Received: worst_case={self.policy.worst_case} for one that costs "
+                f"{network.costs[0] + spent[positions < 0].min():.10g} there"
+            )
+        exits = np.array(network.exits)[positions]
         divisors = self.policy.temperatures[exits].reshape(-1, *[1] * (logits.ndim - 1))
         return Result(
             softmax(logits / divisors).astype("float32"),
             logits.argmax(axis=-1),
             exits,
-            self.network.costs[positions],
+            network.costs[positions] + spent,
         )
 
 
@@ -299,7 +325,6 @@ def _check_policy(policy, exits):
             "`policy` must have one threshold an exit of the model. Received: "
             f"{len(policy.thresholds)} thresholds, {exits} exits"
         )
-    policy.check_thresholds_suffice()
 
 
 def _check_batch_size(batch_size):

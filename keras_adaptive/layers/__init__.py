@@ -6,5 +6,14 @@ from keras_adaptive.layers.gated_block import GatedBlock as GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale as GradientScale
 from keras_adaptive.layers.running_mean import RunningMean as RunningMean
 from keras_adaptive.layers.skip_gate import SkipGate as SkipGate
+from keras_adaptive.layers.stopping_policy import StoppingPolicy as StoppingPolicy
 
-__all__ = ["ChannelGate", "EarlyExit", "GatedBlock", "GradientScale", "RunningMean", "SkipGate"]
+__all__ = [
+    "ChannelGate",
+    "EarlyExit",
+    "GatedBlock",
+    "GradientScale",
+    "RunningMean",
+    "SkipGate",
+    "StoppingPolicy",
+]

@@ -159,7 +159,10 @@ class GatedBlock(keras.layers.Layer):
 
 
 class _SkippingBlock(keras.layers.Layer):
-    """A `GatedBlock` that does not compute what nobody takes."""
+    """A `GatedBlock` that does not compute what nobody takes.
+
+    `forced` is `None`, or a boolean for batches of one: open, whatever the gate says.
+    """
 
     def __init__(self, block, way, **kwargs):
         super().__init__(**kwargs)
@@ -169,12 +172,15 @@ class _SkippingBlock(keras.layers.Layer):
         self.way = way
         self.built = True
 
-    def call(self, x, instead, gate=None):
+    def call(self, x, instead, gate=None, forced=None):
         if gate is None:
             outputs = self._open(x, instead)
         elif self.way == "cond":
+            is_open = gate[0, 0] > 0.5
+            if forced is not None:
+                is_open = keras.ops.logical_or(is_open, forced)
             outputs = keras.ops.cond(
-                gate[0, 0] > 0.5,
+                is_open,
                 lambda: self._open(x, instead),
                 lambda: self._closed(instead, gate),
             )
@@ -207,5 +213,5 @@ class _SkippingBlock(keras.layers.Layer):
         none = keras.ops.zeros_like(gate)
         return [instead, keras.ops.concatenate([none, none], axis=-1)]
 
-    def compute_output_spec(self, x, instead, gate=None):
+    def compute_output_spec(self, x, instead, gate=None, forced=None):
         return self.block.compute_output_spec(x, instead, gate)

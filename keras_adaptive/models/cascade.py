@@ -5,7 +5,7 @@ import keras
 from keras_adaptive import graph
 from keras_adaptive.layers import RunningMean
 from keras_adaptive.models.presets import check_choice
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive.training import AdaptiveModel, with_stopping
 
 SMALLEST = 1e-37  # a probability whose logarithm is still finite in float32
 COMBINATIONS = {"mean_logits": "logits", "mean_probs": "probs", "last": None}
@@ -31,14 +31,18 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
     the cascade takes the largest and shrinks it for the others by bilinear interpolation.
     A member that ends in a softmax is read by its logarithm.
 
-    No stopping is learnt here; `calibrate` chooses thresholds.
+    With `stopping`, small networks read the probabilities of every exit but the last and
+    learn when to stop, together with the members or after them; see `training.StoppingLoss`
+    and the regime `"stopping"` of `training.fit`. Without, `calibrate` chooses thresholds.
 
     Args:
         members: List of built `keras.Model`s with one input and the same number of
             classes, cheap ones first. Of an `AdaptiveModel`, the last exit counts.
         combine: `"mean_logits"`, `"mean_probs"` or `"last"`.
-        stopping: `None`.
-        cost_weight: 0.
+        stopping: A `layers.StoppingPolicy`, of which every exit but the last gets a copy with
+            weights of its own, or `None`.
+        cost_weight: Number, what cost counts against accuracy; see `training.StoppingLoss`,
+            with which the cascade is then compiled. Other arguments of it: `compile` again.
 
     Returns:
         A compiled `AdaptiveModel` with one exit a member.
@@ -59,13 +63,16 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
     References:
         [Wisdom of Committees (Wang et al., 2022)](https://arxiv.org/abs/2012.01988);
         `"last"` with agreement: [Agreement-Based Cascading (Kolawole et al., 2024)](
-        https://arxiv.org/abs/2407.02348).
+        https://arxiv.org/abs/2407.02348);
+        learnt stopping: [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), whose classifiers answer
+        alone: `"last"`.
     """
     check_choice(tuple(COMBINATIONS), combine=combine)
-    if stopping is not None or cost_weight != 0:
+    if stopping is None and cost_weight != 0:
         raise ValueError(
-            "`stopping` must be None and `cost_weight` 0: learnt stopping is not in yet. "
-            f"Received: stopping={stopping}, cost_weight={cost_weight}"
+            "`cost_weight` must be 0 without `stopping`: nothing would learn from it. "
+            f"Received: cost_weight={cost_weight}"
         )
     members = _checked(members)
     sizes = [member.inputs[0].shape[1:] for member in members]
@@ -74,7 +81,8 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
         logits_of(member, f"member_{i}")(resized(image, size))
         for i, (member, size) in enumerate(zip(members, sizes, strict=True))
     ]
-    return chain(image, logits, combine, "cascade")
+    cascade = chain(image, logits, combine, "cascade")
+    return cascade if stopping is None else with_stopping(cascade, stopping, cost_weight)
 
 
 def chain(image, logits, combine, name, every=1):

@@ -12,6 +12,10 @@ from keras_adaptive.training.history import ExitHistory as ExitHistory
 from keras_adaptive.training.recipes import RECIPES as RECIPES
 from keras_adaptive.training.recipes import Recipe as Recipe
 from keras_adaptive.training.regimes import fit as fit
+from keras_adaptive.training.stopping import fit_policy as fit_policy
+from keras_adaptive.training.stopping import stopping_optimizer as stopping_optimizer
+from keras_adaptive.training.stopping import with_stopping as with_stopping
+from keras_adaptive.training.stopping_loss import StoppingLoss as StoppingLoss
 
 __all__ = [
     "RECIPES",
@@ -19,8 +23,12 @@ __all__ = [
     "Distillation",
     "ExitHistory",
     "Recipe",
+    "StoppingLoss",
     "default_optimizer",
     "exit_weights",
     "fit",
+    "fit_policy",
     "gradient_equilibrium",
+    "stopping_optimizer",
+    "with_stopping",
 ]

@@ -7,6 +7,8 @@ from keras_adaptive import costs, graph
 from keras_adaptive.calibration import calibrate
 from keras_adaptive.gated_costs import gated_costs
 from keras_adaptive.layers import GatedBlock
+from keras_adaptive.stopping import LearnedPolicy
+from keras_adaptive.training import stopping
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 
@@ -40,6 +42,10 @@ class AdaptiveModel(graph.ListModel):
         outputs: List of symbolic logits `(batch, classes)`, one an exit, in the
             order in which they become known.
         name: String.
+        stopping: A `StoppingPolicy`, of which every exit but the last gets its own copy with
+            its own weights; or a list of them, to be used as they are; or `None`. They are
+            part of the model, saved and trained with it (see `training.StoppingLoss`), but
+            not of its outputs; `learned_policy` makes a policy of them.
 
     Example:
 
@@ -58,7 +64,7 @@ class AdaptiveModel(graph.ListModel):
         [BranchyNet (Teerapittayanon et al., 2016)](https://arxiv.org/abs/1709.01686).
     """
 
-    def __init__(self, inputs, outputs, name=None, **kwargs):
+    def __init__(self, inputs, outputs, name=None, *, stopping=None, **kwargs):
         if not isinstance(outputs, (list, tuple)) or not outputs:
             raise ValueError(
                 "`outputs` must be a list of the exits' logits, one tensor an exit. "
@@ -68,6 +74,32 @@ class AdaptiveModel(graph.ListModel):
         self.exit_weights = None
         self.distillation = None
         self.gate_loss = None
+        self.stopping_loss = None
+        self.stopping = None
+        if stopping is not None:
+            self._attach(stopping)
+
+    def _attach(self, policies):
+        self.stopping = stopping.policies(policies, self.outputs)
+        self.stopping_draws = keras.random.SeedGenerator()
+        self.stopping_shares = [keras.metrics.Mean(f"share_{k}") for k in range(self.exits)]
+        self.stopping_accuracy = keras.metrics.Mean("policy_accuracy")
+
+    def get_config(self):
+        config = super().get_config()
+        if self.stopping is not None:
+            layers = [keras.saving.serialize_keras_object(layer) for layer in self.stopping]
+            config["stopping"] = layers
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        layers = config.pop("stopping", None)
+        model = super().from_config(config, custom_objects)
+        if layers is not None:
+            model._attach([keras.saving.deserialize_keras_object(layer) for layer in layers])
+        return model
 
     @property
     def exits(self):
@@ -82,6 +114,7 @@ class AdaptiveModel(graph.ListModel):
         exit_weights=None,
         distillation=None,
         gate_loss=None,
+        stopping_loss=None,
         **kwargs,
     ):
         """Configures training. One loss and one list of metrics serve every exit.
@@ -91,14 +124,16 @@ class AdaptiveModel(graph.ListModel):
 
         Args:
             optimizer: As in Keras. `None`: the MSDNet paper's (see
-                `default_optimizer`).
+                `default_optimizer`), and with a stopping loss `stopping_optimizer` of it.
             loss: A loss on logits. The names of Keras's cross-entropies are taken
                 with `from_logits=True`, since exits give logits.
             metrics: List of metrics.
             exit_weights: Sequence of one number an exit, the weights of the sum.
-                `None`: 1 each.
+                `None`: 1 each; with a stopping loss, which takes its place, 0 each.
             distillation: A `training.Distillation`, or `None`.
             gate_loss: A `training.GateLoss` for a network with gates, or `None`.
+            stopping_loss: A `training.StoppingLoss` for a network with stopping policies, or
+                `None`: then these do not learn.
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
@@ -125,6 +160,7 @@ class AdaptiveModel(graph.ListModel):
             )
         if gate_loss is not None and not isinstance(gate_loss, GateLoss):
             raise TypeError(f"`gate_loss` must be a GateLoss. Received: gate_loss={gate_loss!r}")
+        stopping.check(self, stopping_loss)
         for layer in self.layers:
             if isinstance(layer, GatedBlock):
                 layer.gate_loss = None
@@ -133,17 +169,28 @@ class AdaptiveModel(graph.ListModel):
         self.gate_loss = gate_loss
         self.distillation = distillation
         self.exit_weights = exit_weights
-        weights = [1.0] * self.exits if exit_weights is None else list(exit_weights)
+        self.stopping_loss = stopping_loss
+        weights = self._exit_weights()
         if distillation is not None:
             kept = 1 - distillation.weight
             weights = [*(kept * w for w in weights[:-1]), weights[-1]]
         super().compile(
-            optimizer=default_optimizer() if optimizer is None else optimizer,
+            optimizer=self._default_optimizer() if optimizer is None else optimizer,
             loss=[_loss_on_logits(loss)] * self.exits,
             loss_weights=weights,
             metrics=[[_fresh(m) for m in metrics or ()] for _ in range(self.exits)],
             **kwargs,
         )
+
+    def _exit_weights(self):
+        if self.exit_weights is not None:
+            return list(self.exit_weights)
+        return [1.0 if self.stopping_loss is None else 0.0] * self.exits
+
+    def _default_optimizer(self):
+        if self.stopping_loss is None:
+            return default_optimizer()
+        return stopping.stopping_optimizer(self, default_optimizer())
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -160,6 +207,7 @@ class AdaptiveModel(graph.ListModel):
             "exit_weights": self.exit_weights and list(self.exit_weights),
             "distillation": keras.saving.serialize_keras_object(kept),
             "gate_loss": keras.saving.serialize_keras_object(self.gate_loss),
+            "stopping_loss": keras.saving.serialize_keras_object(self.stopping_loss),
         }
 
     def compile_from_config(self, config):
@@ -172,8 +220,9 @@ class AdaptiveModel(graph.ListModel):
         )
         if self.distillation is not None:
             teacher = self.distillation.teacher_logits(x, y_pred)
-            weights = [1.0] * self.exits if self.exit_weights is None else self.exit_weights
-            loss = loss + self.distillation.loss(teacher, y_pred, weights)
+            loss = loss + self.distillation.loss(teacher, y_pred, self._exit_weights())
+        if self.stopping_loss is not None:
+            loss = loss + stopping.loss(self, y, y_pred, sample_weight, training)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -202,7 +251,16 @@ class AdaptiveModel(graph.ListModel):
             summary[f"first_{metric}"] = values[0]
             summary[f"mean_{metric}"] = sum(values) / len(values)
             summary[f"last_{metric}"] = values[-1]
+        if self.stopping_loss is not None:
+            summary.update(stopping.summary(self))
         return summary
+
+    def fit(self, *args, **kwargs):
+        """As in Keras. A stopping policy that has collapsed is warned about."""
+        history = super().fit(*args, **kwargs)
+        if self.stopping_loss is not None:
+            stopping.warn_of_collapse([float(share.result()) for share in self.stopping_shares])
+        return history
 
     def predict(self, x, **kwargs):
         """Returns the logits of every exit: a list of arrays `(samples, classes)`."""
@@ -223,6 +281,21 @@ class AdaptiveModel(graph.ListModel):
             one can cost.
         """
         return costs.exit_costs(self.inputs, self._used(exits), unit, lazy)
+
+    def stopping_costs(self, unit="macs"):
+        """Returns `exit_costs` with the stopping policies of all exits visited included."""
+        return self.exit_costs(unit) + stopping.policy_costs(self.stopping, unit)
+
+    def learned_policy(self, thresholds=None, **how):
+        """Returns what the stopping policies have learnt, as a policy.
+
+        Args:
+            thresholds: Sequence of one number an exit: the probabilities from which to stop.
+                `None`: 0.5 each.
+            **how: Passed to `LearnedPolicy`.
+        """
+        stopping.check_attached(self)
+        return LearnedPolicy(stopping.networks(self.stopping), thresholds, **how)
 
     def stages(self, exits=None):
         """Returns the network as a list of models to be called one after the other.
@@ -273,6 +346,25 @@ class AdaptiveModel(graph.ListModel):
         values = watched.predict(x, **kwargs)
         logits = np.stack(values[: self.exits])
         return logits, gated.per_sample(values[self.exits :], expected)
+
+    def predict_gates(self, x, **kwargs):
+        """Returns how much of every gated block is computed for each sample.
+
+        Args:
+            x: Input, as for `predict`.
+            **kwargs: Passed to `predict`, for example `batch_size`.
+
+        Returns:
+            Float array `(blocks, samples)`, in the order of the network: 0 where a block is
+            skipped, else the share of its channels that are open; 1 without channel gates.
+
+        Raises:
+            ValueError: If the network has no gates.
+        """
+        gated = gated_costs(self.inputs, self.outputs)
+        if gated is None:
+            raise ValueError("The network must have gates. Received: one without")
+        return gated.open_shares(graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
 
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **how):
         """Chooses when to stop. Use data that trained nothing.

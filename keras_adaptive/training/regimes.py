@@ -14,9 +14,12 @@ from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.gradient_equilibrium import gradient_equilibrium
 from keras_adaptive.training.recipes import RECIPES
+from keras_adaptive.training.stopping import check_attached, stopping_optimizer
+from keras_adaptive.training.stopping_loss import StoppingLoss
 
-REGIMES = ("joint", "disjoint", "mixed", "imta", "gated")
-WARM_UP = 0.1  # of the epochs: a gated network's second phase
+REGIMES = ("joint", "disjoint", "mixed", "imta", "gated", "stopping")
+PHASES = {"joint": 1, "stopping": 3}  # others have two, "gated" one more for early exits
+WARM_UP = 0.1  # of the epochs: the second phase where there are more than two
 
 
 class Phase(NamedTuple):
@@ -49,6 +52,7 @@ def fit(
     exit_weights=None,
     distillation=None,
     gate_loss=None,
+    stopping_loss=None,
     callbacks=(),
     backup_dir=None,
     seed=None,
@@ -67,6 +71,10 @@ def fit(
       the gates alone, to let everything through; network and gates together by the last
       exit, with `gate_loss`; and, if there are earlier exits, everything with all of them.
 
+    - `"stopping"`, for a network with stopping policies: the network by all exits; the
+      policies alone, by `stopping_loss`; and both together by it. A policy has the
+      learning rate and the schedule of `stopping_optimizer`.
+
     Every phase has an optimizer of its own and goes through the recipe's whole schedule.
     What is frozen keeps its weights and its batch statistics to the bit; after training
     everything is trainable again, as it was.
@@ -80,12 +88,14 @@ def fit(
         epochs: Integer, of all phases together. `None`: the recipe's.
         recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`.
         first_share: Number between 0 and 1, the share of the epochs for the first phase. Of
-            the rest `"gated"` takes a tenth of all epochs for the second phase and equal
-            shares for the others.
+            the rest `"gated"` and `"stopping"` take a tenth of all epochs for the second
+            phase and equal shares for the others.
         exit_weights: As in `AdaptiveModel.compile`, where all exits learn together.
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
             and weight in the second phase, with its own teacher.
         gate_loss: A `GateLoss`, or `None`: the default one. For `"gated"` only.
+        stopping_loss: A `StoppingLoss`, or `None`: the one the model was compiled with. For
+            `"stopping"` only.
         callbacks: List of Keras callbacks, used in every phase.
         backup_dir: Folder. A training that was killed goes on from its last whole epoch
             when it is called again in the same way. `None`: no backup.
@@ -128,12 +138,17 @@ def fit(
     if regime == "gated":
         phases = 3 if model.exits == 1 else 4
     else:
-        phases = 1 if regime == "joint" else 2
+        phases = PHASES.get(regime, 2)
     if (gate_loss is not None) and regime != "gated":
         raise ValueError(
             f'`gate_loss` is of the regime "gated". Received: regime={regime}; give it to '
             "`compile` and use `model.fit` to train gates otherwise"
         )
+    if regime == "stopping":
+        check_attached(model)
+        stopping_loss = stopping_loss or model.stopping_loss or StoppingLoss()
+    elif stopping_loss is not None:
+        raise ValueError(f'`stopping_loss` is of the regime "stopping". Received: regime={regime}')
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
         raise ValueError(
             f"`epochs` must be an integer of at least {phases}, one a phase. "
@@ -145,12 +160,14 @@ def fit(
         )
     together = {"exit_weights": exit_weights, "distillation": distillation}
     lengths = _lengths(epochs, phases, first_share)
-    for number, phase in enumerate(_phases(model, regime, together, gate_loss, seed)):
+    extra = stopping_loss if regime == "stopping" else gate_loss
+    for number, phase in enumerate(_phases(model, regime, together, extra, seed)):
         backup = None if backup_dir is None else Path(backup_dir) / f"phase_{number}"
         _run(phase, lengths[number], recipe, train, validation, callbacks, backup, verbose)
     result = phase.model
     if phases > 1:  # what may learn has changed, which Keras wants to be told
-        result.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **together)
+        how = {"stopping_loss": stopping_loss} if regime == "stopping" else together
+        result.compile(_optimizer(result, recipe, train, epochs, how), **how)
     return result
 
 
@@ -166,7 +183,16 @@ def _lengths(epochs, phases, first_share):
     return lengths + [rest // others + (i < rest % others) for i in range(others)]
 
 
-def _phases(model, regime, together, gate_loss, seed):
+def _optimizer(model, recipe, train, epochs, how):
+    """Returns a phase's optimizer; stopping policies that learn have a rate of their own."""
+    steps = _steps(train, recipe.batch_size)
+    optimizer = recipe.optimizer(steps * epochs)
+    if how.get("stopping_loss") is None:
+        return optimizer
+    return stopping_optimizer(model, optimizer, steps)
+
+
+def _phases(model, regime, together, extra, seed):
     """Yields the phases; a later one is made when the one before it has ended."""
 
     def set_seed(phase):
@@ -187,12 +213,20 @@ def _phases(model, regime, together, gate_loss, seed):
         return
     by_last_exit = {"exit_weights": [0.0] * (model.exits - 1) + [1.0]}
     heads = _early_heads(model)
+    if regime == "stopping":
+        by_policy = {"stopping_loss": extra}
+        yield Phase("members", model, everything, together)
+        set_seed(1)
+        yield Phase("policy", model, model.stopping, by_policy)
+        set_seed(2)
+        yield Phase("together", model, [*everything, *model.stopping], by_policy)
+        return
     if regime == "gated":
         gates = gate_layers(model)
         others = {id(leaf) for x in gates + heads for leaf in _leaves(x)}
         network = [leaf for leaf in _leaves(model) if id(leaf) not in others]
         warm_up = {**by_last_exit, "gate_loss": GateLoss(weight=1.0, target=1.0)}
-        with_cost = {"gate_loss": gate_loss or GateLoss()}
+        with_cost = {"gate_loss": extra or GateLoss()}
         yield Phase("base", model, network, by_last_exit, open_gates=True)
         set_seed(1)
         yield Phase("warm-up", model, gates, warm_up)
@@ -301,7 +335,8 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
         _compute_in_bfloat16(model)
     # what BackupAndRestore set here in an earlier phase would skip epochs of this one
     model._initial_epoch = None
-    model.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **phase.compile)
+    optimizer = _optimizer(model, recipe, train, epochs, phase.compile)
+    model.compile(optimizer, **phase.compile)
     data = {"x": train}
     if isinstance(train, tuple):
         data = {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}

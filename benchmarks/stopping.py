@@ -1,0 +1,395 @@
+"""Learned stopping against calibrated thresholds, on a cascade of three ResNets.
+
+    make bench-stopping          (or: python -m benchmarks.stopping --table)
+
+Rows of simplified training take seconds. Rows that train the members as well take minutes:
+each is kept in results/stopping/ when it is done, and one that was killed goes on from its
+last epoch.
+"""
+
+import argparse
+import json
+import warnings
+from types import SimpleNamespace
+
+import keras
+import matplotlib
+import numpy as np
+
+import keras_adaptive as ka
+from benchmarks import common
+from benchmarks import stopping_members as members
+from keras_adaptive import plotting_stopping as plotting
+from keras_adaptive.files import write_whole
+from keras_adaptive.training import StoppingLoss, fit_policy, stopping_optimizer
+
+COST_WEIGHTS = (1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
+JOINT = {"sampled": (1e-3, 3e-3, 1e-2, 3e-2), "expected": (3e-3, 1e-2)}
+CHARGE = "including"  # what is really spent
+EPOCHS, LEARNING_RATE, BATCH = 2, 0.01, 64  # of the members, together with the policies
+POLICY_EPOCHS = 20  # of the policies alone
+SEED = 0
+ROWS = common.RESULTS / "stopping"
+WARM = "members trained on by cross-entropy"
+
+
+def cascade():
+    """Returns the cascade of the pre-trained members, with untrained policies."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(SEED)
+    return ka.build_cascade(
+        [members.member(depth) for depth in members.DEPTHS],
+        combine="last",
+        stopping=ka.layers.StoppingPolicy(64),
+    )
+
+
+def logits(model, splits):
+    """Returns the logits and labels of every split, without augmentation."""
+    found = {}
+    for split in ("train", "calibrate", "test"):
+        x, y = splits.arrays(split)
+        found[split] = np.stack(model.predict(x, batch_size=250, verbose=0)), y
+    return found
+
+
+# ---- members frozen: on logits
+
+
+def simplified(model, data, split, estimator):
+    """Returns a sweep of policies that learn on the logits of a split."""
+    rows = []
+    start = model.get_weights()
+    for weight in COST_WEIGHTS:
+        model.set_weights(start)
+        fit_policy(
+            model,
+            *data[split],
+            cost_weight=weight,
+            estimator=estimator,
+            charge=CHARGE,
+            epochs=POLICY_EPOCHS,
+            verbose=0,
+        )
+        rows.append({"cost_weight": weight, **measured(model.learned_policy(), data, model)})
+    model.set_weights(start)
+    return rows
+
+
+def measured(policy, data, model):
+    """Returns what a policy does on the test images, and thresholds at the same cost."""
+    costs = model.stopping_costs()
+    z, y = data["test"]
+    report = ka.evaluate(policy, z, y, costs)
+    exits = policy.decide(z)
+    found = {
+        "accuracy": report.accuracy,
+        "macs": report.mean_cost,
+        "fractions": report.exit_fractions.tolist(),
+        "exit_accuracies": report.exit_accuracies.tolist(),
+        "matrix": _plain(ka.evaluation.accuracy_matrix(exits, z, y)),
+    }
+    # thresholds that cost the same on the images they are chosen on
+    held_out, labels = data["calibrate"]
+    budget = ka.evaluate(policy, held_out, labels, costs).mean_cost
+    thresholds = ka.calibrate(held_out, labels, model.exit_costs(), budget=budget)
+    other = ka.evaluate(thresholds, z, y, model.exit_costs())
+    at = thresholds.decide(z)
+    right = z.argmax(-1) == y
+    samples = np.arange(len(y))
+    gap = right[exits, samples].astype(float) - right[at, samples]
+    return found | {
+        "thresholds_accuracy": other.accuracy,
+        "thresholds_macs": other.mean_cost,
+        "gain": float(gap.mean()),
+        "error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+    }
+
+
+def _plain(matrix):
+    return [[None if np.isnan(v) else float(v) for v in row] for row in matrix]
+
+
+# ---- members and policies together: on images
+
+
+def together(estimator, weight, splits, before):
+    """Trains members and policies together from where the members are; returns the row.
+
+    With the estimator `None` the members go on with cross-entropy, as long as the others.
+    """
+    model = cascade()
+    how = {"exit_weights": [1.0] * model.exits}
+    steps = -(-members.TRAIN_IMAGES // BATCH)
+    rates = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, EPOCHS * steps)
+    optimizer = keras.optimizers.SGD(rates, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    if estimator is not None:
+        loss = StoppingLoss(weight, estimator, charge=CHARGE)
+        how = {"stopping_loss": loss}
+        settings = {"cost_weight": weight, "estimator": "expected", "charge": CHARGE}
+        fit_policy(model, *before["train"], epochs=POLICY_EPOCHS, verbose=0, **settings)
+        optimizer = stopping_optimizer(model, optimizer, steps)
+    model.compile(optimizer, **how)
+    name = file_name(estimator, weight)
+    model.fit(
+        splits.batches("train", BATCH, training=True, seed=SEED),
+        epochs=EPOCHS,
+        callbacks=[keras.callbacks.BackupAndRestore(members.RUNS / name)],
+        verbose=2,
+    )
+    data = logits(model, splits)
+    if estimator is None:
+        row = {"curve": thresholds_curve(data, model)}
+    else:
+        row = measured(model.learned_policy(), data, model)
+    return {"estimator": estimator, "cost_weight": weight, **row}
+
+
+def file_name(estimator, weight):
+    return "cross_entropy" if estimator is None else f"joint_{estimator}_{weight:g}"
+
+
+def thresholds_curve(data, model):
+    """Returns accuracy against cost of calibrated confidence thresholds."""
+    costs = model.exit_costs()
+    curve = ka.accuracy_cost_curve(*data["calibrate"], costs, test=(*data["test"], costs))
+    return {
+        "macs": curve.costs.tolist(),
+        "accuracies": curve.accuracies.tolist(),
+        "exit_accuracies": curve.exit_accuracies.tolist(),
+    }
+
+
+def rows():
+    return {path.stem: json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))}
+
+
+def keep(name, row):
+    write_whole(ROWS / f"{name}.json", json.dumps(row, indent=1) + "\n")
+    print(name, {k: v for k, v in row.items() if k in ("accuracy", "macs", "gain")}, flush=True)
+
+
+def run():
+    splits = members.data()
+    ROWS.mkdir(parents=True, exist_ok=True)
+    model = cascade()
+    data = logits(model, splits)
+    if "static" not in rows():
+        keep(
+            "static", {"curve": thresholds_curve(data, model), "macs": model.exit_costs().tolist()}
+        )
+    for split in ("train", "calibrate"):
+        for estimator in ("sampled", "expected"):
+            name = f"simplified_{split}_{estimator}"
+            if name not in rows():
+                keep(name, {"rows": simplified(model, data, split, estimator)})
+    todo = [("sampled", w) for w in JOINT["sampled"]] + [(None, None)]
+    for estimator, weight in todo + [("expected", w) for w in JOINT["expected"]]:
+        name = file_name(estimator, weight)
+        if name not in rows():
+            keep(name, together(estimator, weight, splits, data))
+
+
+# ---- table
+
+
+WAYS = {
+    "simplified_train_sampled": "simplified, REINFORCE",
+    "simplified_train_expected": "simplified, expectation",
+    "simplified_calibrate_sampled": "simplified, REINFORCE, on held-out images",
+    "simplified_calibrate_expected": "simplified, expectation, on held-out images",
+    "joint_sampled": "joint, REINFORCE",
+    "joint_expected": "joint, expectation",
+}
+
+
+INTRODUCTION = f"""CIFAR-10 (JPEG), a cascade of pre-activation ResNets of 8, 20 and 32 layers,
+each pre-trained for {members.RECIPE.epochs} epochs on the same {members.TRAIN_IMAGES:,} images.
+5,000 further images for thresholds, 5,000 test images. Learned policies are greedy. Costs are
+MACs relative to ResNet-32's. The reward is charged what is spent (`charge="{CHARGE}"`), as
+multiples of ResNet-8.
+
+- simplified: the members are frozen, the policies learn from their answers to the training
+  images (or to the held-out images that thresholds are chosen on), {POLICY_EPOCHS} epochs
+- joint: from there {EPOCHS} epochs of members and policies together, learning rate
+  {LEARNING_RATE:g}
+- {WARM}: the members alone for as long, then thresholds"""
+HEADS = [
+    "way",
+    "alpha",
+    "error %",
+    "rel. MACs %",
+    "thresholds: error %",
+    "rel. MACs %",
+    "gain",
+    "leave at 8/20/32 %",
+]
+
+
+def sweeps(found):
+    """Returns the rows of every way, cheap ones first."""
+    ways = {}
+    for key, name in WAYS.items():
+        if key.startswith("joint"):
+            own = [row for stem, row in found.items() if stem.startswith(f"{key}_")]
+        else:
+            own = found.get(key, {"rows": []})["rows"]
+        if own:
+            ways[name] = sorted(own, key=lambda row: row["cost_weight"])
+    return ways
+
+
+def own_macs():
+    """Returns the MACs of every member alone."""
+    return [members.build(depth).exit_costs()[-1] for depth in members.DEPTHS]
+
+
+def write(found):
+    static = found["static"]["curve"]
+    alone = own_macs()
+    ways = sweeps(found)
+    everything = [row for own in ways.values() for row in own]
+    best = static["exit_accuracies"][-1]
+    text = [
+        "# Learned stopping",
+        "",
+        *INTRODUCTION.splitlines(),
+        "",
+        "## Networks alone and the best of each way",
+        "",
+        "As in Table 2 of the paper: the cheapest row of each way that is at least as accurate as",
+        "ResNet-32 alone, else the most accurate one.",
+        "",
+        *common.table(
+            ["", "error %", "relative MACs %"], _table_2(static, alone, ways, found, best)
+        ),
+        "",
+        "## Every row, against thresholds on the same members at the same cost",
+        "",
+        "Gain: points of accuracy over calibrated confidence thresholds, chosen on the held-out",
+        "images to cost what the policy costs there; ± standard error over the paired test images.",
+        "Less than two standard errors is called a tie.",
+        "",
+        *common.table(
+            HEADS,
+            _rows(ways, alone),
+        ),
+        "",
+        *_verdict(everything),
+        "",
+        "![accuracy against cost](stopping/sweep.png)",
+        "![accuracy matrix and shares](stopping/analysis.png)",
+    ]
+    facts = {"relative_to": alone[-1], "static": static, "rows": ways}
+    if "cross_entropy" in found:
+        facts["cross_entropy"] = found["cross_entropy"]["curve"]
+    common.write("stopping", facts, text, "make bench-stopping")
+    draw(static, alone, ways, found)
+
+
+def _percent(value):
+    return f"{100 * value:.2f}"
+
+
+def _table_2(static, alone, ways, found, best):
+    lines = [
+        [f"ResNet-{depth}", _percent(1 - a), _percent(macs / alone[-1])]
+        for depth, a, macs in zip(members.DEPTHS, static["exit_accuracies"], alone, strict=True)
+    ]
+    curves = {"calibrated thresholds": static}
+    if "cross_entropy" in found:
+        curves[f"calibrated thresholds, {WARM}"] = found["cross_entropy"]["curve"]
+    points = {
+        name: list(zip(curve["macs"], curve["accuracies"], strict=True))
+        for name, curve in curves.items()
+    }
+    points |= {name: [(r["macs"], r["accuracy"]) for r in own] for name, own in ways.items()}
+    for name, own in points.items():
+        enough = [p for p in own if p[1] >= best]
+        macs, accuracy = min(enough) if enough else max(own, key=lambda p: p[1])
+        lines.append([name, _percent(1 - accuracy), _percent(macs / alone[-1])])
+    return lines
+
+
+def _rows(ways, alone):
+    return [
+        [
+            name,
+            f"{row['cost_weight']:g}",
+            _percent(1 - row["accuracy"]),
+            _percent(row["macs"] / alone[-1]),
+            _percent(1 - row["thresholds_accuracy"]),
+            _percent(row["thresholds_macs"] / alone[-1]),
+            f"{_word(row)} ({100 * row['gain']:+.2f} ± {100 * row['error']:.2f})",
+            " / ".join(f"{100 * share:.0f}" for share in row["fractions"]),
+        ]
+        for name, own in ways.items()
+        for row in own
+    ]
+
+
+def _word(row):
+    if abs(row["gain"]) < 2 * row["error"] or row["gain"] == 0:
+        return "tie"
+    return "better" if row["gain"] > 0 else "worse"
+
+
+def _verdict(everything):
+    words = [_word(row) for row in everything]
+    wins, losses = words.count("better"), words.count("worse")
+    mean = 100 * np.mean([row["gain"] for row in everything])
+    winner = "neither wins"
+    if wins != losses:
+        winner = "thresholds win" if losses > wins else "the learned policies win"
+    return [
+        f"Of {len(words)} learned policies {wins} are better than calibrated thresholds on the",
+        f"same members, {losses} are worse and {words.count('tie')} tie. The mean gain is "
+        f"{mean:+.2f} points:",
+        f"{winner}.",
+    ]
+
+
+def draw(static, alone, ways, found):
+    matplotlib.use("Agg")
+    curves = {"calibrated thresholds": static}
+    if "cross_entropy" in found:
+        curves[f"thresholds, {WARM}"] = found["cross_entropy"]["curve"]
+    lines = {
+        name: SimpleNamespace(costs=curve["macs"], accuracies=curve["accuracies"])
+        for name, curve in curves.items()
+    }
+    for name, own in ways.items():
+        if "held-out" not in name:
+            costs, accuracies = ([row[key] for row in own] for key in ("macs", "accuracy"))
+            lines[name] = SimpleNamespace(costs=costs, accuracies=accuracies)
+    networks = {
+        f"ResNet-{depth}": (macs, accuracy)
+        for depth, macs, accuracy in zip(
+            members.DEPTHS, alone, static["exit_accuracies"], strict=True
+        )
+    }
+    figure, ax = matplotlib.pyplot.subplots(figsize=(7, 4.6), layout="constrained")
+    plotting.sweep(lines, networks, ax=ax)
+    figure.savefig(ROWS / "sweep.png", dpi=110)
+    joint = ways.get(WAYS["joint_sampled"]) or next(iter(ways.values()))
+    middle = joint[len(joint) // 2]
+    figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    matrix = np.array([[np.nan if v is None else v for v in row] for row in middle["matrix"]])
+    plotting.accuracy_matrix(matrix, ax=axes[0])
+    shares = {f"alpha {row['cost_weight']:g}": row["fractions"] for row in joint}
+    plotting.exit_shares(shares, ax=axes[1])
+    axes[0].set_title(f"accuracy, alpha {middle['cost_weight']:g}", fontsize="medium")
+    figure.savefig(ROWS / "analysis.png", dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    if not parser.parse_args().table:
+        warnings.filterwarnings("ignore", "The stopping policy sends")  # small alphas do
+        run()
+    write(rows())
+
+
+if __name__ == "__main__":
+    main()

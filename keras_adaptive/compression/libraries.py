@@ -1,0 +1,41 @@
+"""Loads tensorflow_model_optimization, and leaves the process as it was."""
+
+import os
+
+import keras
+
+SWITCH = "TF_USE_LEGACY_KERAS"
+
+
+def tfmot():
+    """Returns the module tensorflow_model_optimization.
+
+    Importing it sets an environment variable that would turn `tf.keras` into Keras 2 here
+    and in every process started from here. So `tf.keras` is resolved before, and the
+    variable is put back after.
+
+    Raises:
+        ImportError: If it is not installed.
+        ValueError: If the Keras backend is not tensorflow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "The Keras backend must be tensorflow to compress a network. "
+            f"Received: backend {keras.backend.backend()}"
+        )
+    import tensorflow as tf
+
+    _ = tf.keras.Model
+    before = os.environ.get(SWITCH)
+    try:
+        import tensorflow_model_optimization as module
+    except ImportError as error:
+        raise ImportError(
+            "Compression needs tensorflow_model_optimization: "
+            "pip install 'keras_adaptive[compress]'"
+        ) from error
+    finally:
+        os.environ.pop(SWITCH, None)
+        if before is not None:
+            os.environ[SWITCH] = before
+    return module

@@ -1,0 +1,158 @@
+"""Sets the smallest weights to zero while a network learns."""
+
+import keras
+
+from keras_adaptive.compression.libraries import tfmot
+from keras_adaptive.compression.sizes import weighted_layers
+
+UPDATES = 100  # of the masks, for a sparsity given as a number
+RISING = 0.5  # of the training, likewise; the rest recovers
+
+
+class MagnitudePruning(keras.callbacks.Callback):
+    """Prunes the kernels of all convolutions and dense layers during `fit`.
+
+    After every step the entries that the mask leaves out are set to zero. A kernel's mask
+    keeps its entries of largest magnitude, or its blocks of largest mean magnitude; it is
+    renewed when the schedule says so. The masks are those of
+    tensorflow_model_optimization, which itself takes no Keras 3 model. When training ends
+    nothing has to be removed: the model is an ordinary one with zeros in it.
+
+    The schedule counts the optimizer's steps, so a training that was resumed from a backup
+    goes on where it was, and each phase of a regime goes through it anew.
+
+    Zeros do not make a .tflite file smaller by themselves, nor faster; `gzipped_size` shows
+    what they save.
+
+    Args:
+        sparsity: Number from 0 to below 1, the share of zeros in each kernel at the end: it
+            rises in the first half of the training, fast at first. Or a `PruningSchedule` of
+            tensorflow_model_optimization.
+        block_size: Tuple of two integers. A kernel is seen as the matrix
+            `(height * width * inputs, outputs)` and pruned in blocks of so many rows and
+            columns.
+        block_pooling: `"AVG"` or `"MAX"`: what stands for a block, the mean of its
+            magnitudes or the largest.
+        layers: Sequence of layers to prune. `None`: all convolutions and dense layers of the
+            model, those inside others included.
+
+    Raises:
+        ValueError: If an argument is impossible, or the number of steps is not known where
+            `sparsity` is a number.
+
+    Example:
+
+    >>> from keras_adaptive import build_msdnet
+    >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
+    >>> x, y = keras.ops.ones((64, 8, 8, 1)), keras.ops.zeros(64)
+    >>> pruning = MagnitudePruning(sparsity=0.5)
+    >>> history = model.fit(x, y, batch_size=8, epochs=2, callbacks=[pruning], verbose=0)
+    >>> [round(float((kernel == 0).mean()), 2) for kernel in pruning.kernels()[:2]]
+    [0.5, 0.5]
+
+    Reference:
+        [To prune, or not to prune (Zhu and Gupta, 2017)](https://arxiv.org/abs/1710.01878).
+    """
+
+    def __init__(self, sparsity, block_size=(1, 1), block_pooling="AVG", layers=None):
+        super().__init__()
+        if not callable(sparsity) and (isinstance(sparsity, bool) or not 0 <= sparsity < 1):
+            raise ValueError(
+                "`sparsity` must be a number from 0 to below 1, or a PruningSchedule. "
+                f"Received: sparsity={sparsity}"
+            )
+        whole = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in block_size]
+        if whole != [True, True]:
+            raise ValueError(
+                f"`block_size` must be two positive integers. Received: block_size={block_size}"
+            )
+        if block_pooling not in ("AVG", "MAX"):
+            raise ValueError(
+                f"`block_pooling` must be 'AVG' or 'MAX'. Received: block_pooling={block_pooling}"
+            )
+        self.sparsity = sparsity
+        self.block_size = tuple(block_size)
+        self.block_pooling = block_pooling
+        self.layers = None if layers is None else list(layers)
+        self._pruned = []
+        self._step = None
+
+    def kernels(self):
+        """Returns the kernels that are pruned, as arrays."""
+        return [keras.ops.convert_to_numpy(layer.kernel) for layer in self._pruned]
+
+    def on_train_begin(self, logs=None):
+        self._pruned = weighted_layers(self.model) if self.layers is None else self.layers
+        if not self._pruned:
+            raise ValueError(
+                "`model` must have convolutions or dense layers to prune. "
+                f"Received: {self.model.name!r}, which has none"
+            )
+        self._step = _pruning_step(
+            [layer.kernel.value for layer in self._pruned],
+            self._schedule(),
+            self.block_size,
+            self.block_pooling,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step(int(self.model.optimizer.iterations))
+
+    def _schedule(self):
+        if callable(self.sparsity):
+            return self.sparsity
+        steps = self.params.get("steps")
+        if steps is None:
+            raise ValueError(
+                "`sparsity` must be a PruningSchedule where the number of steps is not known. "
+                f"Received: sparsity={self.sparsity}"
+            )
+        end = max(int(RISING * steps * self.params["epochs"]), 1)
+        schedules = tfmot().sparsity.keras
+        frequency = max(end // UPDATES, 1)
+        end = 1 + (end - 1) // frequency * frequency  # so that the last update is at the end
+        if end == 1:
+            return schedules.ConstantSparsity(self.sparsity, 1, frequency=1)
+        return schedules.PolynomialDecay(0.0, self.sparsity, 1, end, frequency=frequency)
+
+
+def _pruning_step(kernels, schedule, block_size, block_pooling):
+    """Returns a function of the step's number that prunes TensorFlow variables."""
+    tfmot()
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl
+
+    number = tf.Variable(0, dtype=tf.int64, trainable=False)
+    # masks are not saved: a training that goes on needs new ones before the next update
+    first = tf.Variable(True, trainable=False)
+    matrices = [tf.Variable(tf.reshape(k, (-1, k.shape[-1])), trainable=False) for k in kernels]
+    masks = [tf.Variable(tf.ones_like(m), trainable=False) for m in matrices]
+    thresholds = [tf.Variable(tf.zeros((), m.dtype), trainable=False) for m in matrices]
+
+    def scheduled(step):
+        due, sparsity = schedule(step)
+        return tf.logical_or(due, tf.logical_and(first, step >= schedule.begin_step)), sparsity
+
+    pruning = pruning_impl.Pruning(
+        training_step_fn=lambda: number,
+        pruning_vars=list(zip(matrices, masks, thresholds, strict=True)),
+        pruning_schedule=scheduled,
+        block_size=block_size,
+        block_pooling_type=block_pooling,
+    )
+
+    @tf.function(autograph=False)
+    def prune():
+        for kernel, matrix in zip(kernels, matrices, strict=True):
+            matrix.assign(tf.reshape(kernel, matrix.shape))
+        pruning.conditional_mask_update()
+        pruning.weight_mask_op()
+        for kernel, matrix in zip(kernels, matrices, strict=True):
+            kernel.assign(tf.reshape(matrix, kernel.shape))
+        first.assign(False)
+
+    def step(iterations):
+        number.assign(iterations)
+        prune()
+
+    return step

@@ -1,0 +1,71 @@
+"""Training that knows the network will be rounded to int8."""
+
+from keras_adaptive.compression.fine_tuning import check_model, fine_tune
+from keras_adaptive.compression.libraries import tfmot
+from keras_adaptive.compression.twin import to_tf_keras
+
+
+def quantization_aware(
+    model, train, *, epochs=1, learning_rate=0.01, batch_size=64, verbose="auto"
+):
+    """Trains a network with its weights and features rounded as int8 will round them.
+
+    In the network's twin in Keras 2 (`to_tf_keras`) tensorflow_model_optimization puts a
+    rounding, whose gradient is that of the identity, behind every kernel (one scale a
+    channel) and every feature. What has been learnt so is set in `model` unrounded:
+    `export_tflite(..., quantize="int8")` rounds kernels to the same grid, since folding a
+    batch normalisation into a kernel multiplies a channel and its scale alike, and
+    measures the ranges of features on `calibration_data`. In between the model is a
+    float network like any other: calibrate it, and use it on the host.
+
+    The labels teach every exit by `model.exit_weights`; distillation and gradient scales
+    have no part in it.
+
+    Args:
+        model: An `AdaptiveModel`; `to_tf_keras` says of which layers.
+        train: Tuple `(x, y)`; or a `tf.data.Dataset` of batches; or a `data.Splits`, whose
+            train split is batched, shuffled and augmented.
+        epochs: Integer.
+        learning_rate: Number, the first; it falls to zero along a cosine.
+        batch_size: Integer.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        `model`, with its new weights.
+
+    Raises:
+        TypeError, ValueError: If an argument is impossible, or a layer is not supported;
+            the message names it.
+        RuntimeError: If the twin is not equal, or does not come back whole. Then the
+            weights of `model` are what they were.
+
+    Reference:
+        [Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference (Jacob et al., 2018)](
+        https://arxiv.org/abs/1712.05877), section 3.
+    """
+    check_model(model)
+    if train is None:
+        raise ValueError("`train` must be given: rounding is learnt. Received: train=None")
+    quantization = tfmot().quantization.keras
+    twin = to_tf_keras(model)
+    try:
+        wrapped = quantization.quantize_model(twin.model)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"tensorflow_model_optimization cannot quantise {model.name!r}: {error}"
+        ) from error
+    fine_tune(
+        model,
+        wrapped,
+        train,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        verbose=verbose,
+    )
+    values = {variable.name: variable.numpy() for variable in wrapped.variables}
+    twin.give_back(
+        {name: [values[w.name] for w in twin.model.get_layer(name).weights] for name in twin.layers}
+    )
+    return model

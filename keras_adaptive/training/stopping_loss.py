@@ -1,0 +1,227 @@
+"""Teaches stopping policies, and the network with them, by what an answer is worth."""
+
+import keras
+import numpy as np
+from keras import ops
+
+ESTIMATORS = ("sampled", "expected")
+REWARDS = ("sampled_label", "best_label", "log_likelihood")
+CHARGES = ("before", "including")
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class StoppingLoss:
+    """The negative of what a sample earns on average: its reward less what it has cost.
+
+    With `s_k` the probability of stopping at exit `k` (1 at the last) and `C_k` the exit's
+    class probabilities, a sample leaves at `k` with `Pi_k = s_k * prod_{j<k} (1 - s_j)`. It
+    earns `R = reward - cost_weight * cost_k`, and the loss is `-E[R]`, mean over the batch.
+    Its gradient reaches the policies and, unless they are frozen, the classifiers.
+
+    - `"sampled"` is the paper's estimator (REINFORCE). Exit `k` and label `l` are drawn, and
+      with the baseline `b` the gradient is that of
+      `(R - b) * (sum_{j<k} log(1 - s_j) + log s_k + log C_k(l))`.
+      `b` makes it vary least in the mini-batch: `b = sum_i R_i w_i / sum_i w_i` with `w_i` the
+      squared norm of the gradient with respect to all logits involved. Each sample's own
+      part is left out of its `b`, so that the estimate stays unbiased.
+    - `"expected"` sums over the exits, and over the label, instead of drawing: the same
+      gradient in the mean, without noise. Validation always computes this one.
+
+    The cost is cumulative over the exits visited, their policies included, as a multiple
+    of what the first exit costs. Where the gates of a network make it differ from sample to
+    sample, the most is charged. Nothing here decides: see `LearnedPolicy`.
+
+    Args:
+        cost_weight: Number of at least 0, alpha of the paper (1e-4 to 1e-2).
+        estimator: `"sampled"` or `"expected"`.
+        reward: `"sampled_label"`: 1 if a label drawn from `C_k` is the true one, the paper's;
+            `"best_label"`: 1 if the most probable one is, which is what counts in the end
+            but teaches the policies alone; `"log_likelihood"`: `log C_k(true label)`.
+        top_k: Integer: so many labels are drawn independently, or taken from the most
+            probable, and one of them must be the true one. Without a meaning for
+            `"log_likelihood"`.
+        charge: `"before"`: equation 1 of the paper, `sum_{j<k} F_j`, the exit that answers
+            being free; `"including"`: the paper's text, and what is really spent,
+            `sum_{j<=k} F_j`.
+        baseline: Boolean, whether `b` is subtracted.
+        costs: Sequence of one number an exit, cumulative, in place of the network's MACs:
+            energy or milliseconds, for example. `None`: MACs.
+
+    Raises:
+        ValueError: If an argument is impossible.
+
+    Example:
+
+    >>> StoppingLoss(cost_weight=0.001).reward
+    'sampled_label'
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368).
+    """
+
+    def __init__(
+        self,
+        cost_weight=0.0,
+        estimator="sampled",
+        reward="sampled_label",
+        top_k=1,
+        charge="before",
+        baseline=True,
+        costs=None,
+    ):
+        if isinstance(cost_weight, (bool, str)) or not cost_weight >= 0:
+            raise ValueError(
+                f"`cost_weight` must be a number of at least 0. Received: cost_weight={cost_weight}"
+            )
+        _check_choice(ESTIMATORS, estimator=estimator)
+        _check_choice(REWARDS, reward=reward)
+        _check_choice(CHARGES, charge=charge)
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
+        if costs is not None:
+            costs = [float(c) for c in costs]
+            if not costs or not costs[0] > 0 or not (np.diff(costs) >= 0).all():
+                raise ValueError(
+                    "`costs` must be positive numbers, one an exit, that do not fall. "
+                    f"Received: costs={costs}"
+                )
+        self.cost_weight = float(cost_weight)
+        self.estimator = estimator
+        self.reward = reward
+        self.top_k = top_k
+        self.charge = charge
+        self.baseline = baseline
+        self.costs = costs
+
+    def charges(self, costs):
+        """Returns what leaving at each exit is charged, as multiples of the first's cost.
+
+        Args:
+            costs: Sequence of one number an exit, cumulative, of the network with its
+                policies.
+        """
+        costs = np.asarray(costs if self.costs is None else self.costs, "float64") / (
+            costs[0] if self.costs is None else self.costs[0]
+        )
+        return np.append(0.0, costs[:-1]) if self.charge == "before" else costs
+
+    def losses(self, logits, labels, decisions, charges, seed=None):
+        """Returns each sample's part of the loss, `(batch,)`.
+
+        Args:
+            logits: List of the exits' logits `(batch, classes)`.
+            labels: Integers `(batch,)`.
+            decisions: List of the logarithms of stopping and going on, `(batch, 2)`, of
+                every exit but the last.
+            charges: As the method gives them.
+            seed: `keras.random.SeedGenerator`, to draw with. `None`: the expectation.
+        """
+        answers = [ops.log_softmax(ops.cast(z, "float32"), axis=-1) for z in logits]
+        charges = ops.convert_to_tensor(self.cost_weight * np.asarray(charges), "float32")
+        if seed is None:
+            worth = ops.stack([self._expected_reward(a, labels) for a in answers], axis=1)
+            return -ops.sum(ops.exp(leaving(decisions)) * (worth - charges), axis=1)
+        return self._sampled(answers, labels, decisions, charges, seed)
+
+    def _expected_reward(self, answer, labels):
+        right = _at(answer, labels)
+        if self.reward == "log_likelihood":
+            return right
+        if self.reward == "best_label":
+            return _among_best(answer, labels, self.top_k)
+        return 1 - (1 - ops.exp(right)) ** self.top_k
+
+    def _sampled(self, answers, labels, decisions, charges, seed):
+        log_leaving = leaving(decisions)
+        exits = keras.random.categorical(ops.stop_gradient(log_leaving), 1, seed=seed)[:, 0]
+        answer = ops.stack(answers, axis=1)
+        answer = ops.take_along_axis(answer, exits[:, None, None], axis=1)[:, 0]
+        log_drawn = _at(log_leaving, exits)
+        weight = _at(_squared_gradients(decisions), exits)
+        if self.reward == "sampled_label":
+            drawn = keras.random.categorical(ops.stop_gradient(answer), self.top_k, seed=seed)
+            reward = ops.any(ops.equal(drawn, ops.cast(labels, drawn.dtype)[:, None]), axis=1)
+            reward = ops.cast(reward, "float32")
+            log_drawn = log_drawn + ops.sum(ops.take_along_axis(answer, drawn, axis=1), axis=1)
+            counts = ops.sum(ops.one_hot(drawn, answer.shape[-1]), axis=1)
+            weight = weight + ops.sum((counts - self.top_k * ops.exp(answer)) ** 2, axis=1)
+        else:
+            reward = self._expected_reward(answer, labels)
+        earned = reward - ops.take(charges, exits)
+        advantage = ops.stop_gradient(earned)
+        if self.baseline:
+            advantage = advantage - _leave_one_out(advantage, ops.stop_gradient(weight))
+        # the value is what was earned; the gradient is the estimate
+        return -(earned + advantage * (log_drawn - ops.stop_gradient(log_drawn)))
+
+    def get_config(self):
+        return {
+            "cost_weight": self.cost_weight,
+            "estimator": self.estimator,
+            "reward": self.reward,
+            "top_k": self.top_k,
+            "charge": self.charge,
+            "baseline": self.baseline,
+            "costs": self.costs,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def leaving(decisions):
+    """Returns the logarithm of the probability of leaving at each exit, `(batch, exits)`.
+
+    Args:
+        decisions: List of the logarithms of stopping and going on, `(batch, 2)`, of every
+            exit but the last.
+    """
+    gone_on, columns = 0.0, []
+    for decision in decisions:
+        columns.append(gone_on + decision[:, 0])
+        gone_on = gone_on + decision[:, 1]
+    return ops.stack([*columns, gone_on], axis=1)
+
+
+def _squared_gradients(decisions):
+    """Returns |d log Pi_k / d scores|^2 for every exit, `(batch, exits)`."""
+    gone_on, columns = 0.0, []
+    for decision in decisions:
+        stop, go = ops.exp(decision[:, 0]), ops.exp(decision[:, 1])
+        columns.append(gone_on + 2 * go**2)
+        gone_on = gone_on + 2 * stop**2
+    return ops.stack([*columns, gone_on], axis=1)
+
+
+def _leave_one_out(values, weights):
+    """Returns, for each sample, the weighted mean of the others' values; 0 without others."""
+    products = values * weights
+    others = ops.sum(weights) - weights
+    mean = (ops.sum(products) - products) / ops.maximum(others, 1e-12)
+    return ops.where(others > 1e-12, mean, 0.0)
+
+
+def _at(rows, columns):
+    """Returns one entry of each row."""
+    return ops.take_along_axis(rows, ops.cast(columns, "int32")[:, None], axis=1)[:, 0]
+
+
+def _among_best(answer, labels, top_k):
+    """Returns 1 where fewer than `top_k` classes are more probable than the true one."""
+    above = ops.cast(answer > _at(answer, labels)[:, None], "int32")
+    return ops.stop_gradient(ops.cast(ops.sum(above, axis=1) < top_k, "float32"))
+
+
+def _check_choice(choices, **argument):
+    ((name, value),) = argument.items()
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")
+
+
+class Mean(keras.losses.Loss):
+    """The mean of values that are losses already, divided among replicas as Keras does."""
+
+    def call(self, y_true, y_pred):
+        return y_pred

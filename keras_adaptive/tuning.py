@@ -1,0 +1,493 @@
+"""Searches networks, trainings and thresholds with KerasTuner."""
+
+import dataclasses
+import inspect
+from typing import NamedTuple
+
+import keras_tuner
+import numpy as np
+
+from keras_adaptive.calibration import calibrate, calibrate_budgets
+from keras_adaptive.evaluation import evaluate
+from keras_adaptive.policy import (
+    CONFIDENCES,
+    ExitPolicy,
+    check_costs,
+    check_labels,
+    check_logits,
+    finite,
+)
+from keras_adaptive.training import (
+    RECIPES,
+    AdaptiveModel,
+    Distillation,
+    GateLoss,
+    fit,
+)
+
+SHARES = (25, 50, 75, 100)  # per cent of a network's whole cost, at which every trial is measured
+# knobs of training; all others are arguments of the builder, or of the trainer
+TRAINING = ("learning_rate", "weight_decay", "distillation", "exit_power", "gate_weight")
+MISSED = 10.0  # times the whole cost: what a network counts that misses the accuracy wanted
+SHORT = 20.0  # and this to the power of e for all of its accuracy missing
+OVER = 1.0  # accuracy that a threshold search loses for twice the budget
+
+
+class AdaptiveHyperModel(keras_tuner.HyperModel):
+    """Lets KerasTuner search the networks of a builder, and how they learn.
+
+    A trial builds a network, trains it, chooses thresholds for it and says how accurate it
+    is within the budget, or how cheap it is at the accuracy wanted. Thresholds are chosen on
+    one half of the data given for that and measured on the other, and the other way round;
+    the two results are averaged. The test split has no part in a search.
+
+    It works with every tuner of KerasTuner, which does the resuming and the distribution.
+    `search` takes the data: `tuner.search(train, (x, y), epochs=2)` with `train` as in
+    `training.fit` and images and labels that train nothing, or `tuner.search(splits,
+    epochs=2)` with a `data.Splits`.
+
+    Every trial keeps, beside the objective, `parameters`, and accuracy and mean cost when a
+    quarter, a half, three quarters or all of the network's own cost may be spent
+    (`accuracy_25`, `cost_25`, ...); `pareto_front` reads them.
+
+    Args:
+        builder: Function that returns an `AdaptiveModel`, such as
+            `functools.partial(ka.build_msdnet, (32, 32, 3), 10)`.
+        space: Dictionary: name of a knob to a list of choices; or a tuple
+            `(lowest, highest)`, integers or floats; or `(lowest, highest, "log")`; or a
+            function of KerasTuner's `hp`. A knob is
+
+            - an argument of the builder (`blocks`, `channels`, `growth_rate`, `exits`, the
+              `cost_weight` of a cascade that learns to stop);
+            - `learning_rate`, `weight_decay`: of the recipe;
+            - `exit_power`: exit `k` counts `(k + 1) ** exit_power`, with mean 1;
+            - `distillation`: the weight of a `Distillation`; 0: none;
+            - `gate_weight`: the weight (alpha) of a `GateLoss`; use it with the regime
+              `"gated"`;
+            - any other argument of `trainer`, such as `regime` or `first_share`.
+        budget: Number, the mean cost a sample that may be spent; the objective is
+            `accuracy_at_budget`. A network whose first exit costs more counts 0.
+        accuracy: Number from 0 to 1; the objective is `cost_at_accuracy`. A network that
+            misses it counts ten times its whole cost, and more the more it misses.
+        recipe: A `Recipe` or its name; the knobs of the recipe replace its values.
+        trainer: Function like `training.fit`: `(model, train, *, epochs, recipe,
+            exit_weights, distillation, gate_loss, callbacks, verbose, ...)`.
+        unit: Unit of cost, as in `AdaptiveModel.exit_costs`.
+        **calibration: Passed to `calibrate`: `method=`, `confidence=`. `method` is
+            `"geometric"` unless given, which is quick and as good on new data.
+
+    Raises:
+        ValueError: If a knob is unknown, or not exactly one of `budget` and `accuracy` is
+            given.
+
+    Example:
+
+    >>> import functools
+    >>> from keras_adaptive import build_msdnet
+    >>> build = functools.partial(build_msdnet, (8, 8, 1), 10, channels=4, growth_rate=2)
+    >>> space = {"blocks": (2, 3), "learning_rate": (0.01, 0.1, "log")}
+    >>> hypermodel = AdaptiveHyperModel(build, space, budget=20_000)
+    >>> hypermodel.objective.name
+    'accuracy_at_budget'
+    >>> hp = keras_tuner.HyperParameters()
+    >>> hypermodel.build(hp).exits, sorted(hp.values)
+    (2, ['blocks', 'learning_rate'])
+    """
+
+    def __init__(
+        self,
+        builder,
+        space,
+        *,
+        budget=None,
+        accuracy=None,
+        recipe="cifar",
+        trainer=fit,
+        unit="macs",
+        **calibration,
+    ):
+        super().__init__()
+        self.target = _target(budget, accuracy)
+        of_builder, of_trainer = _arguments(builder), _arguments(trainer)
+        self.kinds = {}
+        for name in space:
+            places = ("training", TRAINING), ("builder", of_builder), ("trainer", of_trainer)
+            self.kinds[name] = next((kind for kind, names in places if name in names), None)
+            if self.kinds[name] is None:
+                raise ValueError(
+                    f"`space` must name arguments of the builder ({', '.join(of_builder)}), of "
+                    f"the trainer ({', '.join(of_trainer)}), or {', '.join(TRAINING)}. "
+                    f"Received: {name!r}"
+                )
+        if isinstance(recipe, str) and recipe not in RECIPES:
+            raise ValueError(
+                f"`recipe` must be one of {tuple(RECIPES)} or a Recipe. Received: recipe={recipe}"
+            )
+        self.builder = builder
+        self.space = dict(space)
+        self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+        self.trainer = trainer
+        self.unit = unit
+        self.calibration = {"method": "geometric", **calibration}
+
+    @property
+    def objective(self):
+        """What a tuner takes as `objective=`."""
+        kind, _ = self.target
+        if kind == "budget":
+            return keras_tuner.Objective("accuracy_at_budget", "max")
+        return keras_tuner.Objective("cost_at_accuracy", "min")
+
+    def values(self, hp):
+        """Returns the value of every knob."""
+        return {name: _suggest(hp, name, choices) for name, choices in self.space.items()}
+
+    def _of(self, hp, kind):
+        return {name: v for name, v in self.values(hp).items() if self.kinds[name] == kind}
+
+    def build(self, hp):
+        model = self.builder(**self._of(hp, "builder"))
+        if not isinstance(model, AdaptiveModel):
+            raise TypeError(f"`builder` must return an AdaptiveModel. Received: {model!r}")
+        return model
+
+    def fit(
+        self, hp, model, train, calibration_data=None, *, epochs=1, initial_epoch=0, **arguments
+    ):
+        """Trains one network and returns what is kept of the trial.
+
+        Args:
+            hp: KerasTuner's values.
+            model: What `build` returned.
+            train: As in `training.fit`.
+            calibration_data: Tuple `(x, y)`, or `None`: the calibrate split of `train`.
+            epochs: Integer, of all phases together.
+            initial_epoch: Integer, of which so many are done (by Hyperband, which goes on with
+                an earlier network; the recipe's schedule then begins anew).
+            **arguments: Passed to the trainer: `callbacks`, `verbose`, `seed`.
+        """
+        if calibration_data is None:
+            calibration_data = train.arrays("calibrate")
+        arguments = {"verbose": 0, **arguments, **self._of(hp, "trainer")}
+        trained = self.trainer(
+            model,
+            train,
+            epochs=epochs - initial_epoch,
+            **self._training(hp, model.exits),
+            **arguments,
+        )
+        if trained is not model:
+            raise ValueError(
+                "The trainer must return the model that it was given, whose weights are kept. "
+                "Received: another one"
+            )
+        return self.measure(model, *calibration_data)
+
+    def _training(self, hp, exits):
+        """Returns the trainer's arguments that knobs of training stand for."""
+        knobs = self._of(hp, "training")
+        of_recipe = {n: v for n, v in knobs.items() if n in ("learning_rate", "weight_decay")}
+        result = {"recipe": dataclasses.replace(self.recipe, **of_recipe)}
+        if "exit_power" in knobs:
+            weights = np.arange(1, exits + 1) ** float(knobs["exit_power"])
+            result["exit_weights"] = (weights / weights.mean()).tolist()
+        if knobs.get("distillation", 0) > 0:
+            result["distillation"] = Distillation(weight=knobs["distillation"])
+        if "gate_weight" in knobs:
+            result["gate_loss"] = GateLoss(knobs["gate_weight"])
+        return result
+
+    def measure(self, model, x, y):
+        """Returns the metrics of a trained network, the objective among them.
+
+        A subclass whose networks decide otherwise than by thresholds measures them here.
+
+        Args:
+            model: The network.
+            x, y: Data that trained nothing.
+        """
+        logits, costs = model.predict_with_costs(x, self.unit, verbose=0)
+        return self.measure_logits(logits, np.asarray(y), costs, model.count_params())
+
+    def measure_logits(self, logits, labels, costs, parameters):
+        """Returns the metrics of a network's answers; arguments as in `calibrate`."""
+        whole = float(costs.reshape(len(costs), -1).mean(axis=1)[-1])
+        budgets = [max(share * whole / 100, _first_cost(costs)) for share in SHARES]
+        points = self._cross_fitted(logits, labels, costs, "budget", budgets)
+        result = {"parameters": float(parameters)}
+        for share, (accuracy, cost) in zip(SHARES, points, strict=True):
+            result[f"accuracy_{share}"], result[f"cost_{share}"] = accuracy, cost
+        kind, value = self.target
+        if kind == "budget":
+            found = (0.0, _first_cost(costs))
+            if value >= _first_cost(costs):
+                (found,) = self._cross_fitted(logits, labels, costs, kind, [value])
+            return {**result, "accuracy_at_budget": found[0], "cost_at_budget": found[1]}
+        try:
+            ((_, cost),) = self._cross_fitted(logits, labels, costs, kind, [value])
+        except ValueError:  # what `calibrate` says where no thresholds reach the accuracy
+            best = max(accuracy for accuracy, _ in points)
+            cost = MISSED * whole * float(np.exp(SHORT * max(value - best, 0.0)))
+        return {**result, "cost_at_accuracy": cost}
+
+    def _cross_fitted(self, logits, labels, costs, kind, values):
+        """Returns `(accuracy, mean cost)` for each value, thresholds and result on two halves."""
+        halves = np.arange(len(labels)) % 2 == 0
+        found = []
+        for chosen in (halves, ~halves):
+            fitted = _part(logits, labels, costs, chosen)
+            if kind == "budget":
+                policies = calibrate_budgets(*fitted, values, **self.calibration)
+            else:
+                policies = [calibrate(*fitted, accuracy=v, **self.calibration) for v in values]
+            reports = [evaluate(p, *_part(logits, labels, costs, ~chosen)) for p in policies]
+            found.append([(report.accuracy, report.mean_cost) for report in reports])
+        return [tuple(point) for point in np.mean(found, axis=0).tolist()]
+
+
+def _part(logits, labels, costs, chosen):
+    return logits[:, chosen], labels[chosen], costs[:, chosen] if costs.ndim == 2 else costs
+
+
+def _first_cost(costs):
+    return float(np.mean(costs[0]))
+
+
+def _target(budget, accuracy):
+    given = {"budget": budget, "accuracy": accuracy}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(
+            "Exactly one of `budget` and `accuracy` must be given. "
+            f"Received: {' and '.join(given) or 'none'}"
+        )
+    ((kind, value),) = given.items()
+    return kind, finite(value, kind)
+
+
+def _arguments(function):
+    """Returns the names of a function's arguments that can be given by name."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _suggest(hp, name, choices):
+    """Returns KerasTuner's value of one knob."""
+    if callable(choices):
+        return choices(hp)
+    if isinstance(choices, list) and choices:
+        if len({type(x) for x in choices}) == 1 and isinstance(choices[0], (int, float, str)):
+            return hp.Choice(name, choices)
+        texts = [repr(x) for x in choices]
+        return choices[texts.index(hp.Choice(name, texts))]
+    if isinstance(choices, tuple) and len(choices) in (2, 3):
+        low, high, *scale = choices
+        sampling = {"sampling": "log" if scale == ["log"] else "linear"}
+        if isinstance(low, int) and isinstance(high, int):
+            return hp.Int(name, low, high, **sampling)
+        return hp.Float(name, low, high, **sampling)
+    raise ValueError(
+        "The choices of a knob must be a list, a tuple of the lowest and highest value, or a "
+        f"function. Received: {name}={choices}"
+    )
+
+
+# ---- what a search has found
+
+
+class Point(NamedTuple):
+    """A network of a search with some thresholds.
+
+    Attributes:
+        trial: The trial's name.
+        accuracy, cost: What it gives on average, for what price.
+        share: Per cent of the network's whole cost that might be spent.
+        values: Dictionary of the trial's knobs.
+    """
+
+    trial: str
+    accuracy: float
+    cost: float
+    share: int
+    values: dict
+
+
+def trial_points(tuner):
+    """Returns the points of all trials that have ended: a list of `Point`.
+
+    Args:
+        tuner: A KerasTuner tuner of an `AdaptiveHyperModel`. One that is made again with the
+            same folder has all its trials.
+    """
+    points = []
+    for name, trial in sorted(tuner.oracle.trials.items()):
+        if not trial.metrics.exists(f"cost_{SHARES[0]}"):
+            continue
+        for share in SHARES:
+            accuracy, cost = (
+                float(np.mean(trial.metrics.get_history(f"{metric}_{share}")[-1].value))
+                for metric in ("accuracy", "cost")
+            )
+            points.append(Point(name, accuracy, cost, share, dict(trial.hyperparameters.values)))
+    return points
+
+
+def pareto_front(tuner):
+    """Returns the points that no other one beats: cheaper costs accuracy, and dearer buys it.
+
+    Args:
+        tuner: As in `trial_points`; or a list of `Point`.
+
+    Returns:
+        List of `Point` of rising cost and accuracy.
+
+    Example:
+
+    >>> found = [("a", 0.5, 1), ("b", 0.4, 2), ("c", 0.6, 3)]
+    >>> points = [Point(trial, accuracy, cost, 100, {}) for trial, accuracy, cost in found]
+    >>> [point.trial for point in pareto_front(points)]
+    ['a', 'c']
+    """
+    points = tuner if isinstance(tuner, list) else trial_points(tuner)
+    front = []
+    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front
+
+
+# ---- thresholds alone
+
+
+class ThresholdTuner(keras_tuner.engine.base_tuner.BaseTuner):
+    """Searches thresholds, temperatures and the kind of confidence on logits.
+
+    A trial is one policy, evaluated on arrays; nothing is trained. Thresholds are tried as
+    percentiles of each exit's confidence.
+
+    Use `calibrate` instead: on the logits of the benchmarks' network it is better and far
+    quicker (benchmarks/results/search.md). This class is for what `calibrate` cannot do:
+    a score of one's own (override `score`), or knobs of thresholds and others in one search.
+
+    Args:
+        logits, labels, costs: As in `calibrate`.
+        budget, accuracy: As in `calibrate`; exactly one of them.
+        confidences: Sequence of kinds of confidence to choose from.
+        temperatures: Boolean, whether a temperature from 0.25 to 4 is searched for each exit.
+        oracle: An oracle of KerasTuner with the objective `("score", "max")`. `None`:
+            Bayesian optimisation.
+        max_trials: Integer, for `oracle=None`.
+        seed: Integer, for `oracle=None`.
+        **kwargs: Passed to KerasTuner: `directory`, `project_name`, `overwrite`.
+
+    Raises:
+        ValueError: If an argument is impossible.
+
+    Example:
+
+    >>> import tempfile
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 10, 200)
+    >>> logits = rng.normal(size=(2, 200, 10))
+    >>> logits[:, range(200), labels] += np.array([[1.0], [2.0]])
+    >>> tuner = ThresholdTuner(
+    ...     logits, labels, [1.0, 2.0], budget=1.5, max_trials=5, seed=0,
+    ...     directory=tempfile.mkdtemp(),
+    ... )
+    >>> tuner.search(verbose=0)
+    >>> tuner.best_policy().details["mean_cost"] <= 1.5
+    True
+    """
+
+    def __init__(
+        self,
+        logits,
+        labels,
+        costs,
+        *,
+        budget=None,
+        accuracy=None,
+        confidences=("max_prob",),
+        temperatures=False,
+        oracle=None,
+        max_trials=100,
+        seed=None,
+        **kwargs,
+    ):
+        self.target = _target(budget, accuracy)
+        unknown = [kind for kind in confidences if kind not in CONFIDENCES]
+        if unknown or not confidences:
+            raise ValueError(
+                f"`confidences` must be some of {tuple(CONFIDENCES)}. "
+                f"Received: confidences={confidences}"
+            )
+        self.logits = check_logits(logits)
+        self.labels = check_labels(labels, self.logits)
+        self.costs = check_costs(costs, self.logits)
+        self.confidences = list(confidences)
+        self.temperatures = temperatures
+        if oracle is None:
+            oracle = keras_tuner.oracles.BayesianOptimizationOracle(
+                keras_tuner.Objective("score", "max"), max_trials=max_trials, seed=seed
+            )
+        super().__init__(oracle, **kwargs)
+
+    def policy(self, hp):
+        """Returns the policy that KerasTuner's values stand for."""
+        exits = len(self.logits)
+        kind = hp.Choice("confidence", self.confidences)
+        scales = np.ones(exits)
+        if self.temperatures:
+            scales = [hp.Float(f"temperature_{k}", 0.25, 4.0, sampling="log") for k in range(exits)]
+        policy = ExitPolicy(np.zeros(exits), kind, scales)
+        sure = policy.confidences(self.logits)
+        percentiles = [hp.Int(f"percentile_{k}", 0, 100) for k in range(exits - 1)]
+        thresholds = [
+            np.inf if q == 100 else np.percentile(each, q)
+            for q, each in zip(percentiles, sure[:-1], strict=True)
+        ]
+        return ExitPolicy([*thresholds, -np.inf], kind, scales)
+
+    def score(self, report):
+        """Returns what is maximised.
+
+        Args:
+            report: What `evaluate` says of the policy.
+        """
+        kind, limit = self.target
+        if kind == "budget":
+            return report.accuracy - OVER * max(0.0, report.mean_cost / limit - 1)
+        whole = float(np.mean(self.costs[-1]))
+        return -report.mean_cost / whole - SHORT * max(0.0, limit - report.accuracy)
+
+    def run_trial(self, trial):
+        report = evaluate(self.policy(trial.hyperparameters), self.logits, self.labels, self.costs)
+        return {
+            "score": self.score(report),
+            "accuracy": report.accuracy,
+            "mean_cost": report.mean_cost,
+        }
+
+    def best_policy(self):
+        """Returns the best `ExitPolicy` tried that meets the target.
+
+        Raises:
+            ValueError: If none does.
+        """
+        kind, limit = self.target
+        for trial in self.oracle.get_best_trials(len(self.oracle.trials)):
+            policy = self.policy(trial.hyperparameters)
+            report = evaluate(policy, self.logits, self.labels, self.costs)
+            met = report.mean_cost <= limit if kind == "budget" else report.accuracy >= limit
+            if met:
+                policy.details.update(
+                    method="keras_tuner",
+                    mean_cost=report.mean_cost,
+                    accuracy=report.accuracy,
+                    exact=False,
+                    **{kind: limit},
+                )
+                return policy
+        raise ValueError(
+            f"`{kind}` must be met by some policy tried; search longer. Received: {kind}={limit}"
+        )
