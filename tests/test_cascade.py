@@ -171,8 +171,7 @@ def test_refuses_members_that_do_not_fit_together(members):
     ("arguments", "message"),
     [
         ({"combine": "max"}, "Received: combine=max"),
-        ({"stopping": "reinforce"}, "learnt stopping is not in yet. Received: stopping=reinforce"),
-        ({"cost_weight": 0.5}, "Received: stopping=None, cost_weight=0.5"),
+        ({"cost_weight": 0.5}, "must be 0 without `stopping`: nothing would learn from it"),
     ],
 )
 def test_rejects_impossible_arguments(members, arguments, message):
