@@ -149,6 +149,8 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
         model = self.builder(**self._of(hp, "builder"))
         if not isinstance(model, AdaptiveModel):
             raise TypeError(f"`builder` must return an AdaptiveModel. Received: {model!r}")
+        # the trainer makes its own; the builder's could not load what is saved of that one
+        model.optimizer = None
         return model
 
     def fit(
@@ -173,7 +175,7 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             model,
             train,
             epochs=epochs - initial_epoch,
-            **self._training(hp, model.exits),
+            **self.training(self._of(hp, "training"), model.exits),
             **arguments,
         )
         if trained is not model:
@@ -183,9 +185,13 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             )
         return self.measure(model, *calibration_data)
 
-    def _training(self, hp, exits):
-        """Returns the trainer's arguments that knobs of training stand for."""
-        knobs = self._of(hp, "training")
+    def training(self, knobs, exits):
+        """Returns the trainer's arguments that knobs of training stand for.
+
+        Args:
+            knobs: Dictionary of values.
+            exits: Integer, the network's.
+        """
         of_recipe = {n: v for n, v in knobs.items() if n in ("learning_rate", "weight_decay")}
         result = {"recipe": dataclasses.replace(self.recipe, **of_recipe)}
         if "exit_power" in knobs:
@@ -460,7 +466,7 @@ class ThresholdTuner(keras_tuner.engine.base_tuner.BaseTuner):
         whole = float(np.mean(self.costs[-1]))
         return -report.mean_cost / whole - SHORT * max(0.0, limit - report.accuracy)
 
-    def run_trial(self, trial):
+    def run_trial(self, trial, **_):
         report = evaluate(self.policy(trial.hyperparameters), self.logits, self.labels, self.costs)
         return {
             "score": self.score(report),
@@ -480,13 +486,13 @@ class ThresholdTuner(keras_tuner.engine.base_tuner.BaseTuner):
             report = evaluate(policy, self.logits, self.labels, self.costs)
             met = report.mean_cost <= limit if kind == "budget" else report.accuracy >= limit
             if met:
-                policy.details.update(
-                    method="keras_tuner",
-                    mean_cost=report.mean_cost,
-                    accuracy=report.accuracy,
-                    exact=False,
-                    **{kind: limit},
-                )
+                policy.details = {
+                    "method": "keras_tuner",
+                    kind: limit,
+                    "exact": False,
+                    "mean_cost": report.mean_cost,
+                    "accuracy": report.accuracy,
+                }
                 return policy
         raise ValueError(
             f"`{kind}` must be met by some policy tried; search longer. Received: {kind}={limit}"
