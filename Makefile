@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	bench-gates bench-stopping bench-compression bench-search vectors notebooks clean
+	bench-gates bench-stopping bench-compression bench-search vectors notebooks readme clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -27,6 +27,10 @@ lint: .venv/test
 
 docs:
 	$(PYTHON) -m docs.write
+
+# the numbers in README.md, from benchmarks/results
+readme: .venv/test
+	$(BIN)/python -m benchmarks.readme
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \

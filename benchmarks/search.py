@@ -26,8 +26,9 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import common
 from benchmarks.training import difference
+from keras_adaptive.confidence import CONFIDENCES
 from keras_adaptive.files import write_whole
-from keras_adaptive.plotting_tuning import pareto_front as draw
+from keras_adaptive.plotting import pareto_front as draw
 
 matplotlib.use("Agg")
 
@@ -206,7 +207,7 @@ def thresholds(rows):
             start = time.time()
             policy = ka.calibrate(fit, fit_labels, costs, budget=budget, method=method)
             add(f"calibrate, {method}", policy, time.time() - start)
-        more = {"temperatures": True, "confidences": tuple(ka.policy.CONFIDENCES)}
+        more = {"temperatures": True, "confidences": tuple(CONFIDENCES)}
         for way, how in (("thresholds", {}), ("thresholds, temperatures, confidence", more)):
             for seed in THRESHOLD_SEEDS:
                 start = time.time()

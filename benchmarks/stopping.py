@@ -19,7 +19,7 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import common
 from benchmarks import stopping_members as members
-from keras_adaptive import plotting_stopping as plotting
+from keras_adaptive import plotting
 from keras_adaptive.files import write_whole
 from keras_adaptive.stopping import COLLAPSED
 from keras_adaptive.training import StoppingLoss, fit_policy, stopping_optimizer
@@ -387,8 +387,8 @@ def draw(static, alone, ways, found):
     figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     matrix = np.array([[np.nan if v is None else v for v in row] for row in middle["matrix"]])
     plotting.accuracy_matrix(matrix, ax=axes[0])
-    shares = {f"alpha {row['cost_weight']:g}": row["fractions"] for row in joint}
-    plotting.exit_shares(shares, ax=axes[1])
+    names = [f"alpha {row['cost_weight']:g}" for row in joint]
+    plotting.exit_shares([row["fractions"] for row in joint], names, ax=axes[1])
     axes[0].set_title(f"accuracy, alpha {middle['cost_weight']:g}", fontsize="medium")
     figure.savefig(ROWS / "analysis.png", dpi=110)
 

@@ -8,9 +8,9 @@ import keras_tuner
 import numpy as np
 
 from keras_adaptive.calibration import calibrate, calibrate_budgets
+from keras_adaptive.confidence import CONFIDENCES
 from keras_adaptive.evaluation import evaluate
 from keras_adaptive.policy import (
-    CONFIDENCES,
     ExitPolicy,
     check_costs,
     check_labels,

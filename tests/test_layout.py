@@ -41,7 +41,6 @@ MAY_IMPORT = {
     "video": set(),
     "stopping": {"evaluation", "policy"},
     "sweep": {"evaluation", "files", "stopping", "training"},
-    "plotting_stopping": {"matplotlib"},
     "training": {
         "layers",
         "graph",
@@ -63,7 +62,6 @@ MAY_IMPORT = {
         "tensorflow",
     },
     "plotting": {"plotting", "matplotlib", "temperature"},
-    "plotting_gates": {"matplotlib"},
     "data": {"tensorflow", "tensorflow_datasets", "sklearn"},
     "export": {
         "layers",
@@ -103,6 +101,7 @@ MAY_IMPORT = {
         "tf_keras",
     },
     "tuning": {
+        "confidence",
         "models",
         "training",
         "calibration",
@@ -112,7 +111,6 @@ MAY_IMPORT = {
         "thresholds",
         "keras_tuner",
     },
-    "plotting_tuning": {"matplotlib"},
 }
 NUMPY_ONLY = {
     "calibration",

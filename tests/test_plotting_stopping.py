@@ -8,7 +8,7 @@ from keras_adaptive import evaluation
 matplotlib = pytest.importorskip("matplotlib", reason="the plot extra is not installed")
 matplotlib.use("Agg")
 
-from keras_adaptive import plotting_stopping as plotting  # noqa: E402
+from keras_adaptive import plotting  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,7 @@ def test_sweep_shows_every_way_and_every_network():
         plotting.sweep({})
 
 
-def test_shares_and_matrix_show_their_numbers():
-    ax = plotting.exit_shares({"a": [0.25, 0.75], "b": [0.5, 0.5]})
-    assert [bar.get_height() for bar in ax.patches] == [25.0, 75.0, 50.0, 50.0]
+def test_the_matrix_shows_its_numbers():
     ax = plotting.accuracy_matrix([[1.0, np.nan], [0.5, 0.25]])
     assert [text.get_text() for text in ax.texts] == ["1.000", "-", "0.500", "0.250"]
 

@@ -2,7 +2,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from keras_adaptive.plotting_tuning import pareto_front
+from keras_adaptive.plotting import pareto_front
 from keras_adaptive.tuning import Point
 
 matplotlib.use("Agg")

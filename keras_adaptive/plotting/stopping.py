@@ -1,7 +1,9 @@
-"""Pictures of learnt stopping. Each function draws on matplotlib axes and returns them."""
+"""What a stopping policy does."""
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+from keras_adaptive.plotting.style import new_axes, scaled
 
 
 def sweep(sweeps, static=None, *, ax=None, unit="MACs"):
@@ -23,11 +25,8 @@ def sweep(sweeps, static=None, *, ax=None, unit="MACs"):
     """
     if not sweeps:
         raise ValueError(f"`sweeps` must hold at least one. Received: sweeps={sweeps}")
-    ax = _axes(ax, (5.5, 3.6))
-    highest = max(np.max(found.costs) for found in sweeps.values())
-    scale, prefix = next(
-        (s, p) for s, p in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if highest >= s or s == 1
-    )
+    ax = new_axes(ax, (5.5, 3.6))
+    scale, prefix = scaled(max(np.max(found.costs) for found in sweeps.values()))
     for name, found in sweeps.items():
         order = np.argsort(found.costs, kind="stable")
         costs, accuracies = np.asarray(found.costs)[order], np.asarray(found.accuracies)[order]
@@ -49,28 +48,6 @@ def sweep(sweeps, static=None, *, ax=None, unit="MACs"):
     return ax
 
 
-def exit_shares(shares, *, ax=None):
-    """Draws which share of the samples leaves at each exit, for several policies.
-
-    Args:
-        shares: Dictionary: name to array `(exits,)`, as `Report.exit_fractions`.
-        ax: Matplotlib axes. `None`: new ones.
-
-    Returns:
-        The axes.
-    """
-    ax = _axes(ax, (5, 3))
-    width = 0.8 / len(shares)
-    for i, (name, fractions) in enumerate(shares.items()):
-        places = np.arange(len(fractions)) + (i - (len(shares) - 1) / 2) * width
-        ax.bar(places, 100 * np.asarray(fractions), width, label=name)
-    ax.set_xticks(np.arange(len(fractions)))
-    ax.set_xlabel("exit")
-    ax.set_ylabel("samples leaving (%)")
-    ax.legend(fontsize="small")
-    return ax
-
-
 def accuracy_matrix(matrix, *, ax=None):
     """Draws how right every exit is about the samples that leave at each.
 
@@ -85,7 +62,7 @@ def accuracy_matrix(matrix, *, ax=None):
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
     """
-    ax = _axes(ax, (3.6, 3.2))
+    ax = new_axes(ax, (3.6, 3.2))
     matrix = np.asarray(matrix)
     ax.imshow(matrix, vmin=0, vmax=1, cmap="Blues", origin="lower")
     for (i, j), value in np.ndenumerate(matrix):
@@ -177,7 +154,3 @@ def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=N
 def _show(ax, image):
     gray = image.shape[-1] == 1
     ax.imshow(image[..., 0] if gray else image, cmap="gray" if gray else None)
-
-
-def _axes(ax, size):
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax

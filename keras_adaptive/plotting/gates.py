@@ -1,7 +1,9 @@
-"""Pictures of what gates skip. Each function draws on matplotlib axes and returns them."""
+"""What gates skip."""
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+from keras_adaptive.plotting.style import new_axes, scaled, tidy
 
 
 def skipping_ratios(shares, *, ax=None, labels=None):
@@ -31,7 +33,7 @@ def skipping_ratios(shares, *, ax=None, labels=None):
             f"Received: numbers of blocks {sorted(blocks)}"
         )
     (count,) = blocks
-    ax = ax or plt.subplots(figsize=(8, 3), layout="constrained")[1]
+    ax = new_axes(ax, (8, 3))
     width = 0.8 / len(ratios)
     for i, (name, ratio) in enumerate(ratios.items()):
         at = np.arange(count) + (i - (len(ratios) - 1) / 2) * width
@@ -40,6 +42,7 @@ def skipping_ratios(shares, *, ax=None, labels=None):
     ax.set_xlabel("gated block")
     ax.set_ylabel("skipped (%)")
     ax.set_ylim(0, 100)
+    tidy(ax, grid="y")
     if isinstance(shares, dict):
         ax.legend(fontsize="small")
     return ax
@@ -100,11 +103,8 @@ def accuracy_and_cost(points, *, ax=None, unit="MACs"):
     Returns:
         The axes.
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    largest = max(np.max(costs) for costs, _ in points.values())
-    scale, prefix = next(
-        ((s, p) for s, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= s), (1, "")
-    )
+    ax = new_axes(ax)
+    scale, prefix = scaled(max(np.max(costs) for costs, _ in points.values()))
     for name, (costs, accuracies) in points.items():
         costs, accuracies = np.atleast_1d(costs), np.atleast_1d(accuracies)
         marker = "-o" if len(costs) > 1 else "s"
@@ -112,7 +112,7 @@ def accuracy_and_cost(points, *, ax=None, unit="MACs"):
         ax.plot(costs / scale, 100 * accuracies, marker, ms=size, label=name)
     ax.set_xlabel(f"mean cost ({prefix}{unit} a sample)")
     ax.set_ylabel("accuracy (%)")
-    ax.grid(alpha=0.3)
+    tidy(ax)
     ax.legend(fontsize="small", loc="lower right")
     return ax
 

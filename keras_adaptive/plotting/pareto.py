@@ -1,7 +1,8 @@
-"""Pictures of a search."""
+"""What a search has found."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from keras_adaptive.plotting.style import GRAY, new_axes, scaled, tidy
 
 
 def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs"):
@@ -23,11 +24,9 @@ def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs"):
     """
     if not points:
         raise ValueError("`points` must hold at least one point. Received: points=[]")
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    largest = max(point.cost for point in points)
-    scales = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-    scale, prefix = next((pair for pair in scales if largest >= pair[0]), (1, ""))
-    ax.plot(*_places(points, scale), "o", ms=3, color="gray", label="tried")
+    ax = new_axes(ax)
+    scale, prefix = scaled(max(point.cost for point in points))
+    ax.plot(*_places(points, scale), "o", ms=3, color=GRAY, label="tried")
     if front:
         x, y = _places(front, scale)
         ax.step(x, y, "-o", ms=4, where="post", label="front")
@@ -39,7 +38,7 @@ def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs"):
         ax.plot(costs / scale, 100 * accuracies, "s", mfc="none", label=name)
     ax.set_xlabel(f"mean cost ({prefix}{unit} a sample)")
     ax.set_ylabel("accuracy (%)")
-    ax.grid(alpha=0.3)
+    tidy(ax)
     ax.legend(fontsize="x-small", loc="lower right")
     return ax
 

@@ -1,0 +1,151 @@
+"""Writes the numbers of README.md, each read from a result that is kept.
+
+    python -m benchmarks.readme          (or: make readme)
+
+What stands between `<!-- measured: name -->` and `<!-- end -->` is written by the function of
+that name; everything else is left as it is.
+"""
+
+import json
+import re
+import textwrap
+
+from benchmarks import common
+
+README = common.ROOT.parent / "README.md"
+TRAINED = common.ROOT.parent / "keras_adaptive" / "models" / "weights" / "cifar10"
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def read(name):
+    return json.loads((common.RESULTS / f"{name}.json").read_text())
+
+
+def link(name):
+    return f"[{name}.md](benchmarks/results/{name}.md)"
+
+
+def percent(share, digits=1):
+    return f"{100 * share:.{digits}f} %"
+
+
+def trained():
+    """The network that comes with the library: early exits against the whole."""
+    report = json.loads((TRAINED / "report.json").read_text())
+    half = next(row for row in report["budgets"] if row["policy"].startswith("50%"))
+    full, device = report["budgets"][-1], report["device"]
+    text = (
+        f"The network that comes with the library, a five-exit MSDNet, on {report['run']['data']} "
+        f"test images that chose nothing: {percent(half['accuracy'], 2)} right at "
+        f"{percent(half['share_of_full'])} of the full network's multiply-accumulates; the full "
+        f"network, {percent(full['accuracy'], 2)}. The exported file and the host leave at the "
+        f"same exit on {device['same_exit']:,} of {device['images']:,} images. "
+        "[Model card](keras_adaptive/models/weights/cifar10/card.md)."
+    )
+    return textwrap.wrap(text, 98, break_on_hyphens=False)
+
+
+def results():
+    """One line a claim, also where a technique does not help."""
+    rows = [row for part in PARTS for row in part()]
+    lines = [("what", "measured", "where"), ("---", "---", "---"), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def promises():
+    risks = {
+        row["thresholds"]: row
+        for row in read("calibration")["risks"]
+        if row["promise"] == "accuracy_drop <= 1% (betting)"
+    }
+    one, shared = risks["one an exit"], risks["one shared"]
+    yield (
+        "a promise: at most 1 point lost, with probability 95 %",
+        f"{percent(one['cost_share'])} of the MACs; with one shared threshold, as elsewhere, "
+        f"{percent(shared['cost_share'])}",
+        link("calibration"),
+    )
+    yield (
+        "exact search for a budget against the published rule",
+        "no more accurate on new images; it buys accuracy targets, worst cases and promises",
+        link("calibration"),
+    )
+
+
+def host():
+    rows = {
+        (row["net"], row["batch_size"]): {point["cost"]: point for point in row["points"]}
+        for row in read("inference")["rows"]
+    }
+    points = rows["cifar10_budgeted_5", 256]
+    yield (
+        "time on the host, batches of 256, MACs cut to about 30 / 50 / 80 %",
+        " / ".join(f"{points[c]['over_full']:.2f}" for c in ("30%", "50%", "80%"))
+        + " of the full network's time: above two thirds of the MACs early exits do not pay",
+        link("inference"),
+    )
+
+
+def device():
+    found = read("device")
+    worst = {
+        kind: max(row["staged"] for row in found["times"] if row["kind"] == kind)
+        for kind in ("float32", "dynamic", "int8")
+    }
+    drop = max(
+        a - b for a, b in zip(found["accuracy"]["keras"], found["accuracy"]["int8"], strict=True)
+    )
+    yield (
+        "stages on the device against a .tflite cut at the exit",
+        "at most "
+        + ", ".join(f"{ratio:.2f} times its time in {kind}" for kind, ratio in worst.items()),
+        link("device"),
+    )
+    yield (
+        "int8 against Keras, 5,000 images",
+        f"at most {100 * max(drop, 0):.2f} points lost at any exit",
+        link("device"),
+    )
+
+
+def damage():
+    own = next(row for row in read("fuzz")["counts"] if row["mutants of"] == "file, its own digest")
+    total = sum(count for count in own.values() if isinstance(count, int))
+    yield (
+        "damaged .tflite files refused",
+        f"{own['refused']:,} of {total:,}",
+        link("fuzz"),
+    )
+
+
+def cascades():
+    found = read("cascades")
+    best = max(
+        (row for row in found["cascades"] if row["aim"] == "same accuracy"),
+        key=lambda row: row["saving"],
+    )
+    time = next(row for row in found["times"] if row["single"] == best["single"])
+    yield (
+        "best cascade out of a pool of small networks",
+        f"{best['saving']:.2f} times fewer MACs at equal accuracy, and "
+        f"{time['time_ratio']:.2f} times less time: small networks are bound by overhead",
+        link("cascades"),
+    )
+
+
+PARTS = (promises, host, device, damage, cascades)
+BLOCKS = {"trained": trained, "results": results}
+
+
+def filled(text):
+    """Returns the README with its numbers written anew."""
+
+    def write(match):
+        begin, name, _, end = match.groups()
+        return begin + "\n".join(BLOCKS[name]()) + "\n" + end
+
+    return BLOCK.sub(write, text)
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))

@@ -1,0 +1,101 @@
+# %% [markdown]
+"""
+# 8. Search with KerasTuner
+
+How many exits, how wide, which learning rate? The best network for half a million
+multiply-accumulates is another one than the best without a limit. KerasTuner searches; this
+library says what a trial is worth: its accuracy at the budget, after thresholds were chosen.
+
+Needs `pip install 'keras_adaptive[tune]'`.
+"""
+
+# %%
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import keras_tuner
+
+import keras_adaptive as ka
+
+FULL = "--full" in sys.argv
+OUT = Path("tutorial_runs")
+OUT.mkdir(exist_ok=True)
+keras.utils.set_random_seed(0)
+data = ka.data.load("cifar10" if FULL else "digits", train_limit=3000 if FULL else None)
+
+# %% [markdown]
+"""
+## What is searched
+
+A space is a dictionary: arguments of the builder, arguments of the training. A list holds
+choices, a tuple a range.
+"""
+
+# %%
+if FULL:
+    builder = functools.partial(ka.build_msdnet, data.input_shape, 10, head_channels=64)
+    space = {"blocks": [3, 4, 5], "channels": (8, 24), "learning_rate": (0.02, 0.3, "log")}
+    budget, trials, epochs = 2e7, 12, 3
+else:
+    builder = functools.partial(
+        ka.build_msdnet, data.input_shape, 10, growth_rate=2, head_channels=8
+    )
+    space = {"channels": [2, 4], "learning_rate": (0.02, 0.3, "log")}
+    builder = functools.partial(builder, blocks=2)
+    budget, trials, epochs = 5e4, 2, 3
+
+# %% [markdown]
+"""
+## Search
+
+`AdaptiveHyperModel` has KerasTuner's two verbs, `build` and `fit`, and works with every tuner.
+Thresholds are chosen on one half of the calibrate split and measured on the other. The test
+split has no part in it. A search that is killed goes on when the same lines run again, as the
+folder holds what is done.
+"""
+
+# %%
+hypermodel = ka.tuning.AdaptiveHyperModel(
+    builder, space, budget=budget, recipe=ka.training.Recipe(schedule="one_cycle")
+)
+tuner = keras_tuner.RandomSearch(
+    hypermodel,
+    objective=hypermodel.objective,
+    max_trials=trials,
+    seed=0,
+    directory=str(OUT / "search") if FULL else tempfile.mkdtemp(),
+    project_name="msdnet",
+)
+tuner.search(data, epochs=epochs)
+best = tuner.get_best_hyperparameters()[0]
+print("best:", best.values)
+
+# %% [markdown]
+"""
+## Accuracy against cost
+
+Every trial was measured at four budgets, so one search shows the whole front: the points that no
+other beats in both accuracy and cost.
+"""
+
+# %%
+points, front = ka.tuning.trial_points(tuner), ka.tuning.pareto_front(tuner)
+for point in front:
+    print(f"trial {point.trial}: {point.accuracy:.1%} at {point.cost:,.0f} MACs")
+
+# %% [markdown]
+"""
+## And thresholds?
+
+`ka.tuning.ThresholdTuner` searches thresholds and temperatures with KerasTuner's oracles, on
+answers that are computed once. For one network and a budget `ka.calibrate` is exact and a
+thousand times quicker; `help(ka.tuning.ThresholdTuner)` says what the tuner is for.
+"""
+
+# %%
+ax = ka.plotting.pareto_front(points, front)
+ax.figure.savefig(OUT / "08_pareto.png", dpi=100)
+print(f"picture: {OUT / '08_pareto.png'}")
