@@ -107,7 +107,7 @@ def _rebuild(nodes, takes, gives, name, skipping=None):
     return ListModel(inputs, call_again(nodes, tensors, gives, skipping), name=name)
 
 
-def call_again(nodes, tensors, gives, skipping=None):
+def call_again(nodes, tensors, gives, skipping=None, instead=None):
     """Applies the operations of some nodes to other tensors.
 
     Args:
@@ -115,14 +115,15 @@ def call_again(nodes, tensors, gives, skipping=None):
         tensors: Dictionary: id of a tensor that the nodes read to the one in its place.
         gives: Tensors of the nodes, or read by them.
         skipping: As in `stage_models`.
+        instead: Dictionary: id of an operation to the one in its place.
 
     Returns:
         List of tensors: what `gives` has become.
     """
-    tensors = dict(tensors)
+    tensors, instead = dict(tensors), instead or {}
     for node in nodes:
         args, kwargs = node.arguments.fill_in(tensors)
-        operation = node.operation
+        operation = instead.get(id(node.operation), node.operation)
         if skipping is not None and hasattr(operation, "skipping"):
             operation = operation.skipping(skipping)
         outputs = keras.tree.flatten(operation(*args, **kwargs))

@@ -12,13 +12,16 @@ from keras_adaptive.training.history import ExitHistory as ExitHistory
 from keras_adaptive.training.recipes import RECIPES as RECIPES
 from keras_adaptive.training.recipes import Recipe as Recipe
 from keras_adaptive.training.regimes import fit as fit
+from keras_adaptive.training.reinforce import Reinforce as Reinforce
 
 __all__ = [
     "RECIPES",
     "AdaptiveModel",
     "Distillation",
     "ExitHistory",
+    "GateLoss",
     "Recipe",
+    "Reinforce",
     "default_optimizer",
     "exit_weights",
     "fit",

@@ -1,5 +1,6 @@
 """In which order the parts of a network learn."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.gradient_equilibrium import gradient_equilibrium
 from keras_adaptive.training.recipes import RECIPES
+from keras_adaptive.training.reinforce import Reinforce, with_drawn_gates
 
 REGIMES = ("joint", "disjoint", "mixed", "imta", "gated")
 WARM_UP = 0.1  # of the epochs: a gated network's second phase
@@ -28,6 +30,7 @@ class Phase(NamedTuple):
         layers: The layers that learn; all others are frozen, batch statistics included.
         compile: Arguments of `AdaptiveModel.compile`, beside the optimizer.
         open_gates: Boolean, whether all gates are held open.
+        rate: Number, times the recipe's learning rate.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Phase(NamedTuple):
     layers: list
     compile: dict
     open_gates: bool = False
+    rate: float = 1.0
 
 
 def fit(
@@ -49,6 +53,7 @@ def fit(
     exit_weights=None,
     distillation=None,
     gate_loss=None,
+    reinforce=None,
     callbacks=(),
     backup_dir=None,
     seed=None,
@@ -66,6 +71,7 @@ def fit(
     - `"gated"`, for a network with gates: the network by its last exit, all gates held open;
       the gates alone, to let everything through; network and gates together by the last
       exit, with `gate_loss`; and, if there are earlier exits, everything with all of them.
+      With `reinforce` a phase follows in which the gates' decisions are drawn and rewarded.
 
     Every phase has an optimizer of its own and goes through the recipe's whole schedule.
     What is frozen keeps its weights and its batch statistics to the bit; after training
@@ -86,6 +92,8 @@ def fit(
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
             and weight in the second phase, with its own teacher.
         gate_loss: A `GateLoss`, or `None`: the default one. For `"gated"` only.
+        reinforce: A `Reinforce`, or `None`: gates learn by their gradient alone. For
+            `"gated"` only.
         callbacks: List of Keras callbacks, used in every phase.
         backup_dir: Folder. A training that was killed goes on from its last whole epoch
             when it is called again in the same way. `None`: no backup.
@@ -126,13 +134,18 @@ def fit(
         )
     epochs = recipe.epochs if epochs is None else epochs
     if regime == "gated":
-        phases = 3 if model.exits == 1 else 4
+        phases = 3 + (model.exits > 1) + (reinforce is not None)
     else:
         phases = 1 if regime == "joint" else 2
     if (gate_loss is not None) and regime != "gated":
         raise ValueError(
             f'`gate_loss` is of the regime "gated". Received: regime={regime}; give it to '
             "`compile` and use `model.fit` to train gates otherwise"
+        )
+    if reinforce is not None and (regime != "gated" or not isinstance(reinforce, Reinforce)):
+        raise ValueError(
+            '`reinforce` must be a Reinforce, and is of the regime "gated". '
+            f"Received: reinforce={reinforce}, regime={regime}"
         )
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
         raise ValueError(
@@ -145,10 +158,10 @@ def fit(
         )
     together = {"exit_weights": exit_weights, "distillation": distillation}
     lengths = _lengths(epochs, phases, first_share)
-    for number, phase in enumerate(_phases(model, regime, together, gate_loss, seed)):
+    for number, phase in enumerate(_phases(model, regime, together, gate_loss, reinforce, seed)):
         backup = None if backup_dir is None else Path(backup_dir) / f"phase_{number}"
         _run(phase, lengths[number], recipe, train, validation, callbacks, backup, verbose)
-    result = phase.model
+    result = phase.model if regime == "imta" else model
     if phases > 1:  # what may learn has changed, which Keras wants to be told
         result.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **together)
     return result
@@ -166,7 +179,7 @@ def _lengths(epochs, phases, first_share):
     return lengths + [rest // others + (i < rest % others) for i in range(others)]
 
 
-def _phases(model, regime, together, gate_loss, seed):
+def _phases(model, regime, together, gate_loss, reinforce, seed):
     """Yields the phases; a later one is made when the one before it has ended."""
 
     def set_seed(phase):
@@ -201,6 +214,13 @@ def _phases(model, regime, together, gate_loss, seed):
         if model.exits > 1:
             set_seed(3)
             yield Phase("exits", model, everything, {**together, **with_cost})
+        if reinforce is not None:
+            set_seed(4)
+            drawing = with_drawn_gates(model, reinforce)
+            norm = keras.layers.BatchNormalization
+            learning = [leaf for leaf in _leaves(drawing) if not isinstance(leaf, norm)]
+            how = {"exit_weights": together["exit_weights"]}
+            yield Phase("reinforce", drawing, learning, how, rate=reinforce.rate)
         return
     backbone = [layer for layer in everything if layer not in heads]
     yield Phase("backbone", model, backbone, by_last_exit)
@@ -285,7 +305,7 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     if backup is not None:
         backup.mkdir(parents=True, exist_ok=True)
         if (backup / "done.json").exists():
-            model.load_weights(backup / "done.weights.h5")
+            _load(model, backup / "done.weights.h5")
             return
         callbacks.append(keras.callbacks.BackupAndRestore(backup / "running"))
     gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
@@ -301,7 +321,8 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
         _compute_in_bfloat16(model)
     # what BackupAndRestore set here in an earlier phase would skip epochs of this one
     model._initial_epoch = None
-    model.compile(recipe.optimizer(_steps(train, recipe.batch_size) * epochs), **phase.compile)
+    scaled = dataclasses.replace(recipe, learning_rate=phase.rate * recipe.learning_rate)
+    model.compile(scaled.optimizer(_steps(train, recipe.batch_size) * epochs), **phase.compile)
     data = {"x": train}
     if isinstance(train, tuple):
         data = {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
@@ -323,6 +344,14 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
         model.save_weights(backup / "done.weights.h5")
         done = {"phase": phase.name, "epochs": epochs}
         write_whole(backup / "done.json", json.dumps(done) + "\n")
+
+
+def _load(model, path):
+    """Loads the weights, without the state of the optimizer they were saved with."""
+    optimizer = getattr(model, "optimizer", None)
+    model.optimizer = None
+    model.load_weights(path)
+    model.optimizer = optimizer
 
 
 def _compute_in_bfloat16(model):
