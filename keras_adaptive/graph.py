@@ -112,7 +112,7 @@ def is_model(operation):
     return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
 
 
-def call_again(nodes, tensors, gives, skipping=None, opened=False):
+def call_again(nodes, tensors, gives, skipping=None, opened=False, instead=None):
     """Applies the operations of some nodes to other tensors.
 
     Args:
@@ -121,18 +121,19 @@ def call_again(nodes, tensors, gives, skipping=None, opened=False):
         gives: Tensors of the nodes, or read by them.
         skipping: As in `stage_models`.
         opened: Boolean, whether the operations of a model inside are applied one by one.
+        instead: Dictionary: id of an operation to the one in its place.
 
     Returns:
         List of tensors: what `gives` has become.
     """
-    tensors = dict(tensors)
+    tensors, instead = dict(tensors), instead or {}
     for node in nodes:
-        operation = node.operation
+        operation = instead.get(id(node.operation), node.operation)
         if opened and is_model(operation):
             read = [tensors[id(tensor)] for tensor in node.input_tensors]
             places = {id(old): new for old, new in zip(operation.inputs, read, strict=True)}
             inside = nodes_between(operation.inputs, operation.outputs)
-            outputs = call_again(inside, places, operation.outputs, skipping, opened)
+            outputs = call_again(inside, places, operation.outputs, skipping, opened, instead)
         else:
             args, kwargs = node.arguments.fill_in(tensors)
             if skipping is not None and hasattr(operation, "skipping"):

@@ -1,6 +1,7 @@
 """A block that is computed only for the inputs whose gate is open."""
 
 import keras
+import numpy as np
 
 from keras_adaptive.layers.channel_gate import ChannelGate
 from keras_adaptive.layers.conv_unit import apply
@@ -170,6 +171,7 @@ class _SkippingBlock(keras.layers.Layer):
             raise ValueError(f"`way` must be one of {WAYS}. Received: way={way}")
         self.block = block
         self.way = way
+        self.values = [(variable, np.array(variable)) for variable in block.variables]
         self.built = True
 
     def call(self, x, instead, gate=None, forced=None):
@@ -204,7 +206,9 @@ class _SkippingBlock(keras.layers.Layer):
         ]
 
     def _open(self, x, instead):
-        output, shares = self.block._computed(x, instead)
+        # constants, inside the branch: as its inputs they could not be folded or packed
+        with keras.StatelessScope([(v, keras.ops.convert_to_tensor(a)) for v, a in self.values]):
+            output, shares = self.block._computed(x, instead)
         return [output] if shares is None else [output, shares]
 
     def _closed(self, instead, gate):

@@ -12,6 +12,7 @@ from keras_adaptive.training.history import ExitHistory as ExitHistory
 from keras_adaptive.training.recipes import RECIPES as RECIPES
 from keras_adaptive.training.recipes import Recipe as Recipe
 from keras_adaptive.training.regimes import fit as fit
+from keras_adaptive.training.reinforce import Reinforce as Reinforce
 from keras_adaptive.training.stopping import fit_policy as fit_policy
 from keras_adaptive.training.stopping import stopping_optimizer as stopping_optimizer
 from keras_adaptive.training.stopping import with_stopping as with_stopping
@@ -22,7 +23,9 @@ __all__ = [
     "AdaptiveModel",
     "Distillation",
     "ExitHistory",
+    "GateLoss",
     "Recipe",
+    "Reinforce",
     "StoppingLoss",
     "default_optimizer",
     "exit_weights",

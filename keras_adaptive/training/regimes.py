@@ -1,5 +1,6 @@
 """In which order the parts of a network learn."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.gradient_equilibrium import gradient_equilibrium
 from keras_adaptive.training.recipes import RECIPES
+from keras_adaptive.training.reinforce import Reinforce, with_drawn_gates
 from keras_adaptive.training.stopping import check_attached, stopping_optimizer
 from keras_adaptive.training.stopping_loss import StoppingLoss
 
@@ -31,6 +33,7 @@ class Phase(NamedTuple):
         layers: The layers that learn; all others are frozen, batch statistics included.
         compile: Arguments of `AdaptiveModel.compile`, beside the optimizer.
         open_gates: Boolean, whether all gates are held open.
+        rate: Number, times the recipe's learning rate.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Phase(NamedTuple):
     layers: list
     compile: dict
     open_gates: bool = False
+    rate: float = 1.0
 
 
 def fit(
@@ -52,6 +56,7 @@ def fit(
     exit_weights=None,
     distillation=None,
     gate_loss=None,
+    reinforce=None,
     stopping_loss=None,
     callbacks=(),
     backup_dir=None,
@@ -70,6 +75,7 @@ def fit(
     - `"gated"`, for a network with gates: the network by its last exit, all gates held open;
       the gates alone, to let everything through; network and gates together by the last
       exit, with `gate_loss`; and, if there are earlier exits, everything with all of them.
+      With `reinforce` a phase follows in which the gates' decisions are drawn and rewarded.
 
     - `"stopping"`, for a network with stopping policies: the network by all exits; the
       policies alone, by `stopping_loss`; and both together by it. A policy has the
@@ -94,6 +100,8 @@ def fit(
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
             and weight in the second phase, with its own teacher.
         gate_loss: A `GateLoss`, or `None`: the default one. For `"gated"` only.
+        reinforce: A `Reinforce`, or `None`: gates learn by their gradient alone. For
+            `"gated"` only.
         stopping_loss: A `StoppingLoss`, or `None`: the one the model was compiled with. For
             `"stopping"` only.
         callbacks: List of Keras callbacks, used in every phase.
@@ -136,7 +144,7 @@ def fit(
         )
     epochs = recipe.epochs if epochs is None else epochs
     if regime == "gated":
-        phases = 3 if model.exits == 1 else 4
+        phases = 3 + (model.exits > 1) + (reinforce is not None)
     else:
         phases = PHASES.get(regime, 2)
     if (gate_loss is not None) and regime != "gated":
@@ -149,6 +157,11 @@ def fit(
         stopping_loss = stopping_loss or model.stopping_loss or StoppingLoss()
     elif stopping_loss is not None:
         raise ValueError(f'`stopping_loss` is of the regime "stopping". Received: regime={regime}')
+    if reinforce is not None and (regime != "gated" or not isinstance(reinforce, Reinforce)):
+        raise ValueError(
+            '`reinforce` must be a Reinforce, and is of the regime "gated". '
+            f"Received: reinforce={reinforce}, regime={regime}"
+        )
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
         raise ValueError(
             f"`epochs` must be an integer of at least {phases}, one a phase. "
@@ -160,11 +173,11 @@ def fit(
         )
     together = {"exit_weights": exit_weights, "distillation": distillation}
     lengths = _lengths(epochs, phases, first_share)
-    extra = stopping_loss if regime == "stopping" else gate_loss
-    for number, phase in enumerate(_phases(model, regime, together, extra, seed)):
+    own = {"gate_loss": gate_loss, "reinforce": reinforce, "stopping_loss": stopping_loss}
+    for number, phase in enumerate(_phases(model, regime, together, own, seed)):
         backup = None if backup_dir is None else Path(backup_dir) / f"phase_{number}"
         _run(phase, lengths[number], recipe, train, validation, callbacks, backup, verbose)
-    result = phase.model
+    result = phase.model if regime == "imta" else model
     if phases > 1:  # what may learn has changed, which Keras wants to be told
         how = {"stopping_loss": stopping_loss} if regime == "stopping" else together
         result.compile(_optimizer(result, recipe, train, epochs, how), **how)
@@ -192,7 +205,7 @@ def _optimizer(model, recipe, train, epochs, how):
     return stopping_optimizer(model, optimizer, steps)
 
 
-def _phases(model, regime, together, extra, seed):
+def _phases(model, regime, together, own, seed):
     """Yields the phases; a later one is made when the one before it has ended."""
 
     def set_seed(phase):
@@ -214,7 +227,7 @@ def _phases(model, regime, together, extra, seed):
     by_last_exit = {"exit_weights": [0.0] * (model.exits - 1) + [1.0]}
     heads = _early_heads(model)
     if regime == "stopping":
-        by_policy = {"stopping_loss": extra}
+        by_policy = {"stopping_loss": own["stopping_loss"]}
         yield Phase("members", model, everything, together)
         set_seed(1)
         yield Phase("policy", model, model.stopping, by_policy)
@@ -226,7 +239,7 @@ def _phases(model, regime, together, extra, seed):
         others = {id(leaf) for x in gates + heads for leaf in _leaves(x)}
         network = [leaf for leaf in _leaves(model) if id(leaf) not in others]
         warm_up = {**by_last_exit, "gate_loss": GateLoss(weight=1.0, target=1.0)}
-        with_cost = {"gate_loss": extra or GateLoss()}
+        with_cost = {"gate_loss": own["gate_loss"] or GateLoss()}
         yield Phase("base", model, network, by_last_exit, open_gates=True)
         set_seed(1)
         yield Phase("warm-up", model, gates, warm_up)
@@ -235,6 +248,14 @@ def _phases(model, regime, together, extra, seed):
         if model.exits > 1:
             set_seed(3)
             yield Phase("exits", model, everything, {**together, **with_cost})
+        reinforce = own["reinforce"]
+        if reinforce is not None:
+            set_seed(4)
+            drawing = with_drawn_gates(model, reinforce)
+            norm = keras.layers.BatchNormalization
+            learning = [leaf for leaf in _leaves(drawing) if not isinstance(leaf, norm)]
+            how = {"exit_weights": together["exit_weights"]}
+            yield Phase("reinforce", drawing, learning, how, rate=reinforce.rate)
         return
     backbone = [layer for layer in everything if layer not in heads]
     yield Phase("backbone", model, backbone, by_last_exit)
@@ -319,7 +340,7 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     if backup is not None:
         backup.mkdir(parents=True, exist_ok=True)
         if (backup / "done.json").exists():
-            model.load_weights(backup / "done.weights.h5")
+            _load(model, backup / "done.weights.h5")
             return
         callbacks.insert(0, keras.callbacks.BackupAndRestore(backup / "running"))
     gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
@@ -335,7 +356,8 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
         _compute_in_bfloat16(model)
     # what BackupAndRestore set here in an earlier phase would skip epochs of this one
     model._initial_epoch = None
-    optimizer = _optimizer(model, recipe, train, epochs, phase.compile)
+    scaled = dataclasses.replace(recipe, learning_rate=phase.rate * recipe.learning_rate)
+    optimizer = _optimizer(model, scaled, train, epochs, phase.compile)
     model.compile(optimizer, **phase.compile)
     data = {"x": train}
     if isinstance(train, tuple):
@@ -358,6 +380,14 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
         model.save_weights(backup / "done.weights.h5")
         done = {"phase": phase.name, "epochs": epochs}
         write_whole(backup / "done.json", json.dumps(done) + "\n")
+
+
+def _load(model, path):
+    """Loads the weights, without the state of the optimizer they were saved with."""
+    optimizer = getattr(model, "optimizer", None)
+    model.optimizer = None
+    model.load_weights(path)
+    model.optimizer = optimizer
 
 
 def _compute_in_bfloat16(model):
