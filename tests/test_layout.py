@@ -61,16 +61,7 @@ MAY_IMPORT = {
         "tensorflow_model_optimization",
         "tf_keras",
     },
-    "tuning": {
-        "models",
-        "training",
-        "calibration",
-        "evaluation",
-        "policy",
-        "temperature",
-        "thresholds",
-        "keras_tuner",
-    },
+    "tuning": {"training", "calibration", "evaluation", "policy", "keras_tuner"},
     "plotting_tuning": {"matplotlib"},
     "report": {"calibration", "evaluation", "policy", "files"},
 }
