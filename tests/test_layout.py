@@ -101,14 +101,12 @@ MAY_IMPORT = {
         "tf_keras",
     },
     "tuning": {
-        "confidence",
-        "models",
+        "tuning",
         "training",
         "calibration",
+        "confidence",
         "evaluation",
         "policy",
-        "temperature",
-        "thresholds",
         "keras_tuner",
     },
 }

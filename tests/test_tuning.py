@@ -18,13 +18,13 @@ from tuning_search import RECIPE, TRIALS, build, data, tuner
 
 import keras_adaptive as ka
 from keras_adaptive.tuning import (
-    SHARES,
     AdaptiveHyperModel,
     Point,
     ThresholdTuner,
     pareto_front,
     trial_points,
 )
+from keras_adaptive.tuning.front import SHARES
 
 ROOT = Path(__file__).parent.parent
 KINDS = {

@@ -11,12 +11,12 @@ def quantization_aware(
     """Trains a network with its weights and features rounded as int8 will round them.
 
     In the network's twin in Keras 2 (`to_tf_keras`) tensorflow_model_optimization puts a
-    rounding, whose gradient is that of the identity, behind every kernel (one scale a
-    channel) and every feature. What has been learnt so is set in `model` unrounded:
-    `export_tflite(..., quantize="int8")` rounds kernels to the same grid, since folding a
-    batch normalisation into a kernel multiplies a channel and its scale alike, and
-    measures the ranges of features on `calibration_data`. In between the model is a
-    float network like any other: calibrate it, and use it on the host.
+    rounding, whose gradient is that of the identity, behind every kernel and every feature.
+    What has been learnt so is set in `model` unrounded: `export_tflite(..., quantize="int8")`
+    rounds the kernels of convolutions to the same grid, since folding a batch normalisation
+    into a kernel multiplies a channel and its scale alike, and measures the ranges of
+    features on `calibration_data`. In between the model is a float network like any other:
+    calibrate it, and use it on the host.
 
     The labels teach every exit by `model.exit_weights`; distillation and gradient scales
     have no part in it.

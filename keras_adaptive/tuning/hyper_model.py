@@ -1,22 +1,13 @@
-"""Searches networks, trainings and thresholds with KerasTuner."""
+"""Networks and their trainings as KerasTuner searches them."""
 
 import dataclasses
 import inspect
-from typing import NamedTuple
 
 import keras_tuner
 import numpy as np
 
 from keras_adaptive.calibration import calibrate, calibrate_budgets
-from keras_adaptive.confidence import CONFIDENCES
 from keras_adaptive.evaluation import evaluate
-from keras_adaptive.policy import (
-    ExitPolicy,
-    check_costs,
-    check_labels,
-    check_logits,
-    finite,
-)
 from keras_adaptive.training import (
     RECIPES,
     AdaptiveModel,
@@ -24,13 +15,13 @@ from keras_adaptive.training import (
     GateLoss,
     fit,
 )
+from keras_adaptive.tuning.front import SHARES
+from keras_adaptive.tuning.target import target_of
 
-SHARES = (25, 50, 75, 100)  # per cent of a network's whole cost, at which every trial is measured
 # knobs of training; all others are arguments of the builder, or of the trainer
 TRAINING = ("learning_rate", "weight_decay", "distillation", "exit_power", "gate_weight")
 MISSED = 10.0  # times the whole cost: what a network counts that misses the accuracy wanted
-SHORT = 20.0  # and this to the power of e for all of its accuracy missing
-OVER = 1.0  # accuracy that a threshold search loses for twice the budget
+SHORT = 20.0  # and e to the power of this times the accuracy missing
 
 
 class AdaptiveHyperModel(keras_tuner.HyperModel):
@@ -107,7 +98,7 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
         **calibration,
     ):
         super().__init__()
-        self.target = _target(budget, accuracy)
+        self.target = target_of(budget, accuracy)
         of_builder, of_trainer = _arguments(builder), _arguments(trainer)
         self.kinds = {}
         for name in space:
@@ -259,18 +250,6 @@ def _first_cost(costs):
     return float(np.mean(costs[0]))
 
 
-def _target(budget, accuracy):
-    given = {"budget": budget, "accuracy": accuracy}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) != 1:
-        raise ValueError(
-            "Exactly one of `budget` and `accuracy` must be given. "
-            f"Received: {' and '.join(given) or 'none'}"
-        )
-    ((kind, value),) = given.items()
-    return kind, finite(value, kind)
-
-
 def _arguments(function):
     """Returns the names of a function's arguments that can be given by name."""
     parameters = inspect.signature(function).parameters.values()
@@ -296,204 +275,3 @@ def _suggest(hp, name, choices):
         "The choices of a knob must be a list, a tuple of the lowest and highest value, or a "
         f"function. Received: {name}={choices}"
     )
-
-
-# ---- what a search has found
-
-
-class Point(NamedTuple):
-    """A network of a search with some thresholds.
-
-    Attributes:
-        trial: The trial's name.
-        accuracy, cost: What it gives on average, for what price.
-        share: Per cent of the network's whole cost that might be spent.
-        values: Dictionary of the trial's knobs.
-    """
-
-    trial: str
-    accuracy: float
-    cost: float
-    share: int
-    values: dict
-
-
-def trial_points(tuner):
-    """Returns the points of all trials that have ended: a list of `Point`.
-
-    Args:
-        tuner: A KerasTuner tuner of an `AdaptiveHyperModel`. One that is made again with the
-            same folder has all its trials.
-    """
-    points = []
-    for name, trial in sorted(tuner.oracle.trials.items()):
-        if not trial.metrics.exists(f"cost_{SHARES[0]}"):
-            continue
-        for share in SHARES:
-            accuracy, cost = (
-                float(np.mean(trial.metrics.get_history(f"{metric}_{share}")[-1].value))
-                for metric in ("accuracy", "cost")
-            )
-            points.append(Point(name, accuracy, cost, share, dict(trial.hyperparameters.values)))
-    return points
-
-
-def pareto_front(tuner):
-    """Returns the points that no other one beats: cheaper costs accuracy, and dearer buys it.
-
-    Args:
-        tuner: As in `trial_points`; or a list of `Point`.
-
-    Returns:
-        List of `Point` of rising cost and accuracy.
-
-    Example:
-
-    >>> found = [("a", 0.5, 1), ("b", 0.4, 2), ("c", 0.6, 3)]
-    >>> points = [Point(trial, accuracy, cost, 100, {}) for trial, accuracy, cost in found]
-    >>> [point.trial for point in pareto_front(points)]
-    ['a', 'c']
-    """
-    points = tuner if isinstance(tuner, list) else trial_points(tuner)
-    front = []
-    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
-            front.append(point)
-    return front
-
-
-# ---- thresholds alone
-
-
-class ThresholdTuner(keras_tuner.engine.base_tuner.BaseTuner):
-    """Searches thresholds, temperatures and the kind of confidence on logits.
-
-    A trial is one policy, evaluated on arrays; nothing is trained. Thresholds are tried as
-    percentiles of each exit's confidence.
-
-    Use `calibrate` instead: on the logits of the benchmarks' network it is better and far
-    quicker (benchmarks/results/search.md). This class is for what `calibrate` cannot do:
-    a score of one's own (override `score`), or knobs of thresholds and others in one search.
-
-    Args:
-        logits, labels, costs: As in `calibrate`.
-        budget, accuracy: As in `calibrate`; exactly one of them.
-        confidences: Sequence of kinds of confidence to choose from.
-        temperatures: Boolean, whether a temperature from 0.25 to 4 is searched for each exit.
-        oracle: An oracle of KerasTuner with the objective `("score", "max")`. `None`:
-            Bayesian optimisation.
-        max_trials: Integer, for `oracle=None`.
-        seed: Integer, for `oracle=None`.
-        **kwargs: Passed to KerasTuner: `directory`, `project_name`, `overwrite`.
-
-    Raises:
-        ValueError: If an argument is impossible.
-
-    Example:
-
-    >>> import tempfile
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 10, 200)
-    >>> logits = rng.normal(size=(2, 200, 10))
-    >>> logits[:, range(200), labels] += np.array([[1.0], [2.0]])
-    >>> tuner = ThresholdTuner(
-    ...     logits, labels, [1.0, 2.0], budget=1.5, max_trials=5, seed=0,
-    ...     directory=tempfile.mkdtemp(),
-    ... )
-    >>> tuner.search(verbose=0)
-    >>> tuner.best_policy().details["mean_cost"] <= 1.5
-    True
-    """
-
-    def __init__(
-        self,
-        logits,
-        labels,
-        costs,
-        *,
-        budget=None,
-        accuracy=None,
-        confidences=("max_prob",),
-        temperatures=False,
-        oracle=None,
-        max_trials=100,
-        seed=None,
-        **kwargs,
-    ):
-        self.target = _target(budget, accuracy)
-        unknown = [kind for kind in confidences if kind not in CONFIDENCES]
-        if unknown or not confidences:
-            raise ValueError(
-                f"`confidences` must be some of {tuple(CONFIDENCES)}. "
-                f"Received: confidences={confidences}"
-            )
-        self.logits = check_logits(logits)
-        self.labels = check_labels(labels, self.logits)
-        self.costs = check_costs(costs, self.logits)
-        self.confidences = list(confidences)
-        self.temperatures = temperatures
-        if oracle is None:
-            oracle = keras_tuner.oracles.BayesianOptimizationOracle(
-                keras_tuner.Objective("score", "max"), max_trials=max_trials, seed=seed
-            )
-        super().__init__(oracle, **kwargs)
-
-    def policy(self, hp):
-        """Returns the policy that KerasTuner's values stand for."""
-        exits = len(self.logits)
-        kind = hp.Choice("confidence", self.confidences)
-        scales = np.ones(exits)
-        if self.temperatures:
-            scales = [hp.Float(f"temperature_{k}", 0.25, 4.0, sampling="log") for k in range(exits)]
-        policy = ExitPolicy(np.zeros(exits), kind, scales)
-        sure = policy.confidences(self.logits)
-        percentiles = [hp.Int(f"percentile_{k}", 0, 100) for k in range(exits - 1)]
-        thresholds = [
-            np.inf if q == 100 else np.percentile(each, q)
-            for q, each in zip(percentiles, sure[:-1], strict=True)
-        ]
-        return ExitPolicy([*thresholds, -np.inf], kind, scales)
-
-    def score(self, report):
-        """Returns what is maximised.
-
-        Args:
-            report: What `evaluate` says of the policy.
-        """
-        kind, limit = self.target
-        if kind == "budget":
-            return report.accuracy - OVER * max(0.0, report.mean_cost / limit - 1)
-        whole = float(np.mean(self.costs[-1]))
-        return -report.mean_cost / whole - SHORT * max(0.0, limit - report.accuracy)
-
-    def run_trial(self, trial, **_):
-        report = evaluate(self.policy(trial.hyperparameters), self.logits, self.labels, self.costs)
-        return {
-            "score": self.score(report),
-            "accuracy": report.accuracy,
-            "mean_cost": report.mean_cost,
-        }
-
-    def best_policy(self):
-        """Returns the best `ExitPolicy` tried that meets the target.
-
-        Raises:
-            ValueError: If none does.
-        """
-        kind, limit = self.target
-        for trial in self.oracle.get_best_trials(len(self.oracle.trials)):
-            policy = self.policy(trial.hyperparameters)
-            report = evaluate(policy, self.logits, self.labels, self.costs)
-            met = report.mean_cost <= limit if kind == "budget" else report.accuracy >= limit
-            if met:
-                policy.details = {
-                    "method": "keras_tuner",
-                    kind: limit,
-                    "exact": False,
-                    "mean_cost": report.mean_cost,
-                    "accuracy": report.accuracy,
-                }
-                return policy
-        raise ValueError(
-            f"`{kind}` must be met by some policy tried; search longer. Received: {kind}={limit}"
-        )
