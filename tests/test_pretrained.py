@@ -30,6 +30,8 @@ def network(tmp_path_factory):
     }
     (folder / "small" / "report.json").write_text(json.dumps({"run": run}))
     (folder / "small" / "card.md").write_text("# small")
+    answers = {"test_logits": np.float16([[[0, 1]], [[2, 0]]]), "test_labels": np.uint8([1])}
+    np.savez_compressed(folder / "small" / "answers.npz", **answers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[pretrained.__module__], "FOLDER", folder)
         yield model
@@ -48,6 +50,11 @@ def test_its_facts_are_at_hand(network):
     assert facts.policy.thresholds.tolist() == [0.5, -np.inf]
     assert facts.class_names[3] == "3"
     assert facts.card == "# small"
+    logits, labels = facts.answers("test")
+    assert (logits.tolist(), labels.tolist()) == ([[[0, 1]], [[2, 0]]], [1])
+    assert (logits.dtype, labels.dtype) == ("float32", "int64")
+    with pytest.raises(ValueError, match="`split` must be one of .*Received: split=train"):
+        facts.answers("train")
     pixels = np.full((1, 8, 8, 1), 255, "uint8")
     np.testing.assert_allclose(facts.standardise(pixels), 2.0)
 
@@ -74,6 +81,10 @@ def test_other_builders_do_not_know_it(network):
         pretrained("other")
 
 
+def test_one_comes_with_the_library():
+    assert "cifar10" in pretrained_names()
+
+
 @pytest.mark.parametrize("name", pretrained_names())
 def test_what_comes_with_the_library_is_whole(name):
     facts = pretrained(name)
@@ -86,6 +97,13 @@ def test_what_comes_with_the_library_is_whole(name):
     report = json.loads((facts.weights.parent / "report.json").read_text())
     assert [row["macs"] for row in report["exits"]] == model.exit_costs().tolist()
     assert facts.weights.stat().st_size < 2.5e6
+    for split in ("calibrate", "test"):
+        logits, labels = facts.answers(split)
+        assert logits.shape == (model.exits, len(labels), len(facts.class_names))
+    right = (logits.argmax(axis=2) == labels).mean(axis=1)
+    reported = [row["accuracy_alone"] for row in report["exits"]]
+    np.testing.assert_allclose(right, reported, atol=1e-3)  # float16 turns few answers
+    assert facts.weights.with_name("answers.npz").stat().st_size < 1.2e6
 
 
 def test_every_file_of_them_is_installed():

@@ -9,6 +9,7 @@ import numpy as np
 from keras_adaptive.policy import ExitPolicy
 
 FOLDER = Path(__file__).parent / "weights"  # a folder each
+ANSWERED = ("calibrate", "test")
 
 
 class Pretrained(NamedTuple):
@@ -39,6 +40,26 @@ class Pretrained(NamedTuple):
         """Returns uint8 images as the network takes them: `(images / 255 - mean) / std`."""
         images = np.asarray(images, "float32") / 255
         return (images - np.float32(self.mean)) / np.float32(self.std)
+
+    def answers(self, split):
+        """Returns what the network said about images that trained nothing.
+
+        Thresholds can be chosen and tried on them without images; stored in float16.
+
+        Args:
+            split: `"calibrate"`, to choose on, or `"test"`, to report on.
+
+        Returns:
+            Tuple of logits, float32 `(exits, samples, classes)`, and labels, int64
+            `(samples,)`.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        if split not in ANSWERED:
+            raise ValueError(f"`split` must be one of {ANSWERED}. Received: split={split}")
+        with np.load(self.weights.with_name("answers.npz")) as kept:
+            return kept[f"{split}_logits"].astype("float32"), kept[f"{split}_labels"].astype(int)
 
 
 def pretrained_names():
