@@ -197,7 +197,7 @@ def collapse(fractions, level=COLLAPSED):
         )
     advice = (
         "Lower `cost_weight`, train the members first (regime 'stopping') so that later exits "
-        "are worth their price, lower the learning rate of the policy, or use "
+        "are worth their price, let Adam teach the policies (see `stopping_optimizer`), or use "
         "`estimator='expected'`, whose gradient has no noise."
     )
     place = "the first: later exits are never used" if k == 0 else "and to no other"

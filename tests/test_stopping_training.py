@@ -76,6 +76,17 @@ def test_learns_the_optimum_that_can_be_computed_by_hand(cost_weight, estimator)
     assert history["policy_accuracy"][-1] == pytest.approx(report.accuracy, abs=0.02)
 
 
+def test_another_optimizer_may_teach_the_policies():
+    logits, labels = problem()
+    model = reader()
+    before = model.get_weights()
+    for rate, moves in ((0.0, False), (0.01, True)):
+        adam = keras.optimizers.Adam(rate)
+        fit_policy(model, logits, labels, costs=[1, 3], epochs=1, optimizer=adam, verbose=0)
+        moved = [(a != b).any() for a, b in zip(before, model.get_weights(), strict=True)]
+        assert any(moved) == moves
+
+
 def test_collapse_is_warned_about_and_says_what_to_change():
     logits, labels = problem()
     for cost_weight, message in (

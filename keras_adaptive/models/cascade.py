@@ -33,7 +33,8 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
 
     With `stopping`, small networks read the probabilities of every exit but the last and
     learn when to stop, together with the members or after them; see `training.StoppingLoss`
-    and the regime `"stopping"` of `training.fit`. Without, `calibrate` chooses thresholds.
+    and the regime `"stopping"` of `training.fit`. Without, `calibrate` chooses thresholds. Try
+    that first: it did at least as well in our benchmark (benchmarks/results/stopping.md).
 
     Args:
         members: List of built `keras.Model`s with one input and the same number of

@@ -131,10 +131,13 @@ def with_stopping(model, stopping, cost_weight=0.0, **how):
     return new
 
 
-def stopping_optimizer(model, members=None, steps_per_epoch=None, learning_rate=LEARNING_RATE):
+def stopping_optimizer(
+    model, members=None, steps_per_epoch=None, learning_rate=LEARNING_RATE, *, policy=None
+):
     """Returns an optimizer with a learning rate of its own for the stopping policies.
 
-    These learn by gradient descent with momentum 0.9, as published.
+    As published these learn by gradient descent with momentum 0.9. Where that ends with one
+    exit for all samples, `policy=keras.optimizers.Adam(0.003)` often does not.
 
     Args:
         model: An `AdaptiveModel` with stopping policies.
@@ -143,6 +146,7 @@ def stopping_optimizer(model, members=None, steps_per_epoch=None, learning_rate=
         steps_per_epoch: Integer: the rate falls by a tenth every two epochs. `None`: it
             stays.
         learning_rate: Number, of the policies at the beginning.
+        policy: Optimizer of the policies. `None`: the published one.
     """
     check_attached(model)
     rate = learning_rate
@@ -150,12 +154,13 @@ def stopping_optimizer(model, members=None, steps_per_epoch=None, learning_rate=
         rate = keras.optimizers.schedules.ExponentialDecay(
             learning_rate, DECAY_EPOCHS * steps_per_epoch, DECAY, staircase=True
         )
-    own = keras.optimizers.SGD(rate, momentum=MOMENTUM)
+    if policy is None:
+        policy = keras.optimizers.SGD(rate, momentum=MOMENTUM)
     names = "|".join(re.escape(layer.name) for layer in model.stopping)
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(
             keras.optimizers.SGD() if members is None else members,
-            {rf"(.*/)?({names})/.*": own},
+            {rf"(.*/)?({names})/.*": policy},
         )
     )
 
@@ -217,6 +222,7 @@ def fit_policy(
     epochs=10,
     batch_size=128,
     learning_rate=LEARNING_RATE,
+    optimizer=None,
     verbose="auto",
     **how,
 ):
@@ -234,6 +240,7 @@ def fit_policy(
         epochs: Integer.
         batch_size: Integer.
         learning_rate: Number; it falls by a tenth every two epochs.
+        optimizer: In place of the published one: `keras.optimizers.Adam(0.003)`, for example.
         verbose: As in `keras.Model.fit`.
 
     Returns:
@@ -254,7 +261,7 @@ def fit_policy(
     reader = type(model)(read, exits, stopping=list(model.stopping))
     steps = -(-logits.shape[1] // batch_size)
     reader.compile(
-        stopping_optimizer(reader, None, steps, learning_rate),
+        stopping_optimizer(reader, None, steps, learning_rate, policy=optimizer),
         stopping_loss=estimators.StoppingLoss(**config),
         metrics=None,
     )
