@@ -5,8 +5,8 @@ BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test lint bench bench-calibration bench-training bench-throughput \
-	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	vectors clean
+	bench-inference bench-gates bench-gate-time bench-cascades bench-moving-digits bench-device \
+	bench-fuzz vectors clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
@@ -24,8 +24,8 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz
+bench: bench-calibration bench-training bench-throughput bench-inference bench-gates \
+	bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -37,6 +37,11 @@ bench-training: .venv/test
 
 bench-throughput: .venv/test
 	$(BIN)/python -m benchmarks.throughput
+
+# about an hour: a row is kept when it is done
+bench-gates: .venv/test
+	$(BIN)/python -m benchmarks.gates
+	$(BIN)/python -m benchmarks.gates --time
 
 bench-gate-time: .venv/test
 	$(BIN)/python -m benchmarks.gate_time
