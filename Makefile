@@ -47,6 +47,11 @@ bench-training: .venv/test
 bench-throughput: .venv/test
 	$(BIN)/python -m benchmarks.throughput
 
+# about an hour: a row is kept when it is done
+bench-gates: .venv/test
+	$(BIN)/python -m benchmarks.gates
+	$(BIN)/python -m benchmarks.gates --time
+
 bench-gate-time: .venv/test
 	$(BIN)/python -m benchmarks.gate_time
 

@@ -35,6 +35,8 @@ def forced(model, share, skipping):
     is_open = {id(gated[i]) for i in chosen}
     image = keras.Input(model.inputs[0].shape[1:])
     tensors = {id(model.inputs[0]): image}
+    gates = [layer for layer in model.layers if isinstance(layer, ka.layers.SkipGate)]
+    lean = {id(gate): gate.lean() for gate in gates}
     for node in nodes:
         args, kwargs = node.arguments.fill_in(tensors)
         operation = node.operation
@@ -42,6 +44,7 @@ def forced(model, share, skipping):
             x, instead, gate = args  # gates are forced open; computed, so nothing folds them
             args = (x, instead, gate if id(node) in is_open else 1.0 - gate)
             operation = operation.skipping(skipping)
+        operation = lean.get(id(operation), operation)
         outputs = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(a), b) for a, b in zip(node.outputs, outputs, strict=True))
     net = keras.Model(image, [tensors[id(t)] for t in model.outputs])

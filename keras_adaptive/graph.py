@@ -126,7 +126,10 @@ def call_again(nodes, tensors, gives, skipping=None, opened=False, instead=None)
     Returns:
         List of tensors: what `gives` has become.
     """
-    tensors, instead = dict(tensors), instead or {}
+    tensors, instead = dict(tensors), dict(instead or {})
+    if skipping in ("gather", "cond"):
+        gates = {id(n.operation): n.operation for n in nodes if hasattr(n.operation, "lean")}
+        instead |= {key: gate.lean() for key, gate in gates.items()}
     for node in nodes:
         operation = instead.get(id(node.operation), node.operation)
         if opened and is_model(operation):
@@ -159,7 +162,8 @@ def stage_models(inputs, exits, skipping=None):
         inputs: List of the network's symbolic inputs.
         exits: List of symbolic logits, from the first exit to the last.
         skipping: How gated blocks are left out where their gate is closed: `"gather"`,
-            `"cond"` (for batches of one), or `None`: computed and not used.
+            `"cond"` (for batches of one), `"if"` (the same for the device, with gates as
+            they are built, which suits int8), or `None`: computed and not used.
     """
     stages = split(inputs, exits)
     models, carried = [], list(inputs)

@@ -1,6 +1,8 @@
 import keras
 import numpy as np
+import pytest
 
+import keras_adaptive as ka
 from keras_adaptive import graph
 from keras_adaptive.gated_costs import BlockCosts, block_costs, gated_costs
 from keras_adaptive.layers import ChannelGate, GatedBlock, SkipGate
@@ -73,3 +75,48 @@ def test_block_costs_are_counted_part_by_part():
     block(x, x)
     (node,) = block._inbound_nodes
     assert block_costs(node) == BlockCosts(2 * 2 * 9 * 2 * 2 + 4, 16 * 6, 16 * 9 * 3 * 2)
+
+
+def by_hand():
+    """A network whose answers and costs are easy to compute: images of one value `v`.
+
+    The first block is for `v > 0`, the second for `|v| > 1.5`; an open block multiplies its
+    input by 3. Every logit is the sum of two channels.
+    """
+    image = keras.Input((4, 4, 1))
+    v = keras.ops.mean(image, axis=(1, 2))
+    decisions = [v > 0, keras.ops.absolute(v) > 1.5]
+    x = L.Conv2D(2, 1, use_bias=False, kernel_initializer="ones")(image)
+    logits = []
+    for k, decision in enumerate(decisions):
+        branch = L.Conv2D(2, 1, use_bias=False, name=f"branch_{k}")
+        gate = keras.ops.cast(decision, "float32")
+        x = GatedBlock([branch], "add")(x, x, gate)
+        branch.set_weights([2 * np.eye(2)[None, None]])
+        head = L.Dense(3, use_bias=False, kernel_initializer="ones", name=f"exit_{k}")
+        logits.append(head(L.GlobalAveragePooling2D()(x)))
+    return ka.AdaptiveModel(image, logits)
+
+
+def test_open_closed_and_mixed_gates_are_as_computed_by_hand():
+    values = np.array([-1.0, 1.0, -2.0, 2.0], "float32")  # none, the first, the second, both
+    first, second = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    x = np.broadcast_to(values[:, None, None, None], (4, 4, 4, 1))
+    model = by_hand()
+    np.testing.assert_array_equal(model.predict_gates(x, verbose=0), [first, second])
+    logits, costs = model.predict_with_costs(x, verbose=0)
+    answers = [2 * values * 3**first, 2 * values * 3**first * 3**second]
+    np.testing.assert_allclose(logits, np.repeat(np.array(answers)[:, :, None], 3, axis=2))
+    # 16 pixels: 1 x 2 of the first convolution, 2 x 2 of a block; 2 x 3 of a head
+    expected = [32 + 6 + 64 * first, 32 + 12 + 64 * (first + second)]
+    np.testing.assert_array_equal(costs, expected)
+    np.testing.assert_array_equal(model.exit_costs(), [102, 172])
+    found = ka.AdaptivePredictor(model, ka.ExitPolicy([np.inf, 0], worst_case=110)).predict(x)
+    np.testing.assert_array_equal(found.exits, [1, 1, 1, 0])  # the last would cost 172
+    np.testing.assert_array_equal(found.costs, [44, 108, 108, 102])
+    np.testing.assert_allclose(found.probabilities, 1 / 3)
+
+
+def test_a_network_without_gates_skips_nothing():
+    with pytest.raises(ValueError, match="must have gates. Received: "):
+        ka.build_resnet((8, 8, 1), depth=8, width=0.25).predict_gates(np.zeros((1, 8, 8, 1)))

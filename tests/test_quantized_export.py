@@ -277,6 +277,9 @@ def test_gated_networks_skip_inside_the_file(gated, tmp_path, rng, quantize):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     for image in images[:10]:
         assert device.predict(image).exit == device.classify(image).exit
+    answer = device.classify(images[0], deadline_ms=0.0, thresholds=[np.inf, 0.0])
+    assert (answer.exit, answer.stopped_by) == (0, "deadline")
+    assert answer.label == found[0, 0].argmax()
 
 
 def odd_images_take_other_branches():

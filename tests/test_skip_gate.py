@@ -37,6 +37,28 @@ def test_recurrent_gate_is_its_formula(rng):
     np.testing.assert_array_equal(decision, probability > 0.5)
 
 
+@pytest.mark.parametrize("shape", [(5, 4, 4, 2), (5, 3)])
+@pytest.mark.parametrize("forced", [None, True, False])
+def test_the_lean_form_decides_the_same(rng, shape, forced):
+    gate = SkipGate(3, return_probability=True, return_state=True, forced=forced)
+    features = 3 * rng.normal(size=shape).astype("float32")
+    gate(features)
+    gate.cell.set_weights([3 * rng.normal(size=w.shape) for w in gate.cell.get_weights()])
+    gate.decision.set_weights([9 * rng.normal(size=(3, 1)), np.zeros(1)])
+    lean, states, decisions = gate.lean(), [None, None], []
+    for _ in range(3):  # the state is handed on
+        outputs = [
+            layer(features, state) for layer, state in zip((gate, lean), states, strict=True)
+        ]
+        for expected, found in zip(*outputs, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        states = [output[2:] for output in outputs]
+        decisions.append(np.array(outputs[0][0]))
+    assert (np.ptp(decisions) > 0) == (forced is None)
+    feedforward = SkipGate(kind="feedforward")
+    assert feedforward.lean() is feedforward
+
+
 def test_gates_of_skipnet_have_their_published_size(goldens):
     base = ka.build_resnet(depth=38).exit_costs("params")[0]
     gated = ka.build_resnet(depth=38, gates="layer").exit_costs("params")[0]

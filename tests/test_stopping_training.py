@@ -85,6 +85,7 @@ def test_another_optimizer_may_teach_the_policies():
         fit_policy(model, logits, labels, costs=[1, 3], epochs=1, optimizer=adam, verbose=0)
         moved = [(a != b).any() for a, b in zip(before, model.get_weights(), strict=True)]
         assert any(moved) == moves
+    assert not adam.built  # a copy was used, so that the next row of a sweep starts afresh
 
 
 def test_collapse_is_warned_about_and_says_what_to_change():

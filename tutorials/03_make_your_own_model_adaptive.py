@@ -51,7 +51,7 @@ else:
         ]
     )
     places = ["second", "third"]  # names of layers
-plain.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+plain.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 plain.fit(*data.arrays("train"), epochs=30 if FULL else 10, batch_size=32, verbose=2)
 x, y = data.arrays("test")
 before = plain.predict(x, verbose=0)
@@ -72,10 +72,11 @@ same = np.abs(ka.policy.softmax(after) - before).max()
 print(f"the last exit still answers as the model did: largest difference {same:.1e}")
 assert same < 1e-4
 
-model.compile(keras.optimizers.Adam(1e-3))
+model.compile(keras.optimizers.Adam(1e-3 if FULL else 1e-2))
+augmentation = "pad_crop_flip" if FULL else None
 model.fit(
-    data.batches("train", training=True),
-    epochs=10 if FULL else 8,
+    data.batches("train", training=True, augmentation=augmentation),
+    epochs=10,
     shuffle=False,
     verbose=2,
 )

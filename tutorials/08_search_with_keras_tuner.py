@@ -45,7 +45,7 @@ else:
     )
     space = {"channels": [2, 4], "learning_rate": (0.02, 0.3, "log")}
     builder = functools.partial(builder, blocks=2)
-    budget, trials, epochs = 5e4, 2, 3
+    budget, trials, epochs = 5e4, 2, 8
 
 # %% [markdown]
 """

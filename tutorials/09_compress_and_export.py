@@ -34,7 +34,7 @@ if FULL or os.environ.get("CIFAR10_DIR"):
     model = ka.build_msdnet(weights="cifar10")
 else:
     data = ka.data.load("digits")
-    model = ka.build_msdnet(data.input_shape, 10, blocks=3, channels=4, growth_rate=4)
+    model = ka.build_msdnet(data.input_shape, 10, blocks=2, channels=4, growth_rate=4)
     model.fit(*data.arrays("train"), epochs=6, batch_size=64, verbose=0)
 x, y = (part[:TEST] for part in data.arrays("test"))
 
@@ -56,7 +56,7 @@ kernel become zero, more of them as training goes on. Give it time to recover: h
 # %%
 model.compile(keras.optimizers.SGD(0.01 if FULL else 0.003, momentum=0.9, nesterov=True))
 model.fit(
-    data.batches("train", training=True),
+    data.batches("train", training=True, augmentation="pad_crop_flip" if FULL else None),
     epochs=3 if FULL else 1,
     callbacks=[ka.compression.MagnitudePruning(sparsity=0.5)],
     shuffle=False,

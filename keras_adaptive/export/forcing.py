@@ -25,7 +25,7 @@ def with_switches(stages):
 
     Args:
         stages: As `graph.lean_models` gives them: for batches, whose switches are booleans
-            `(batch, blocks)`; or with gated blocks skipping by `"cond"`, for batches of one.
+            `(batch, blocks)`; or with gated blocks skipping by `"if"`, for batches of one.
             A stage without gated blocks stays as it is.
     """
     switched, counts = [], []

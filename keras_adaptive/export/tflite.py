@@ -106,7 +106,7 @@ def export_tflite(
     outputs = [model.outputs[k] for k in exits]
     stages = graph.lean_models(model.inputs, outputs)
     # what a gate closes is not computed on the device; a batch of one can branch
-    branching = graph.lean_models(model.inputs, outputs, skipping="cond")
+    branching = graph.lean_models(model.inputs, outputs, skipping="if")
     _check_stage_ms(stage_ms, len(stages))
 
     content = convert(branching, quantize, runtime == "tflite-2.14", images, stages)

@@ -1,5 +1,7 @@
 """Makes stages fast: weights are constants, shapes are traced once, Python stays outside."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -7,19 +9,22 @@ from keras_adaptive.inference.conditional import nested
 from keras_adaptive.inference.memory import is_aligned
 
 
-def compiled(stages, classes=None):
+def compiled(stages, classes=None, single=None):
     """Returns the stages and their combinations as fast functions of the current weights.
 
     Args:
         stages: List of `(model, takes, gives)`, see `graph.lean_models`.
         classes: Integer, where more stands behind the logits (see `spending`). `None`:
             nothing does.
+        single: The same stages in the form that is best for single samples, for
+            `conditional`; only for TensorFlow. `None`: `stages` are.
 
     Returns:
         `Compiled`, of the kind that suits Keras's backend.
     """
-    kinds = {"tensorflow": TensorFlowStages, "jax": JaxStages}
-    return kinds.get(keras.backend.backend(), Stages)(stages, classes)
+    if keras.backend.backend() == "tensorflow":
+        return TensorFlowStages(stages, classes, single)
+    return (JaxStages if keras.backend.backend() == "jax" else Stages)(stages, classes)
 
 
 class Stages:
@@ -73,8 +78,9 @@ class TensorFlowStages(Stages):
     TensorFlow write an error message with all its arguments, at every call.
     """
 
-    def __init__(self, stages, classes=None):
+    def __init__(self, stages, classes=None, single=None):
         super().__init__(stages, classes)
+        self._single = single and [model for model, _, _ in single]
         # branches of conditionals are functions by name, which TensorFlow forgets with the
         # function they were traced in; what is imported from its graph still calls them
         self._alive = []
@@ -98,9 +104,13 @@ class TensorFlowStages(Stages):
         """Returns a function of one sample: the answer and the stage it leaves at."""
         import tensorflow as tf
 
+        frozen = self._frozen
+        if self._single is not None:
+            frozen = [self._freeze(model, batch=1) for model in self._single]
         thresholds = tf.TensorSpec((len(self),), tf.float32)
+        apply = functools.partial(self._apply, frozen=frozen)
         traced = self._function(
-            nested(self._apply, self, policy, exits), self.takes[0], [thresholds], batch=1
+            nested(apply, self, policy, exits), self.takes[0], [thresholds], batch=1
         )
         self._alive.append(traced)
         function = self._with_calls_for_branches(traced)
@@ -134,14 +144,14 @@ class TensorFlowStages(Stages):
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in traced.inputs]
         return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
 
-    def _freeze(self, model):
+    def _freeze(self, model, batch=None):
         import tensorflow as tf
         from tensorflow.python.framework.convert_to_constants import (
             convert_variables_to_constants_v2 as freeze,
         )
 
         specs = [
-            tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=f"input_{i}")
+            tf.TensorSpec((batch, *t.shape[1:]), t.dtype, name=f"input_{i}")
             for i, t in enumerate(model.inputs)
         ]
         function = tf.function(lambda *x: model(list(x), training=False), autograph=False)
@@ -155,11 +165,11 @@ class TensorFlowStages(Stages):
         # not a lambda with `k=k`: TensorFlow takes `k` for an argument it misses in each call
         return lambda *tensors: self._apply(k, tensors)
 
-    def _apply(self, k, tensors):
+    def _apply(self, k, tensors, frozen=None):
         """Puts the frozen stage `k` into the graph that is being traced."""
         import tensorflow as tf
 
-        graph, inputs, outputs = self._frozen[k]
+        graph, inputs, outputs = (frozen or self._frozen)[k]
         here = [tf.identity(tensor) for tensor in tensors]  # inside a conditional: its own
         feeds = dict(zip(inputs, here, strict=True))
         return tf.graph_util.import_graph_def(graph, feeds, outputs, name=f"stage_{k}")

@@ -214,10 +214,14 @@ class _Network:
             self.costs = model.exit_costs(exits=self.exits)
         else:
             answers, self.costs = spent
-        # gated blocks run on the samples that need them, where shapes may depend on values
-        skipping = "gather" if keras.backend.backend() == "tensorflow" else None
+        self.gated = spent is not None
+        single = skipping = None
+        if self.gated and keras.backend.backend() == "tensorflow":
+            # blocks run on the samples that need them, where shapes may depend on values
+            skipping = "gather"
+            single = graph.lean_models(model.inputs, answers, "cond")
         lean = graph.lean_models(model.inputs, answers, skipping)
-        self.stages = compiled(lean, classes)
+        self.stages = compiled(lean, classes, single)
         self.timings = Timings(self.stages)
         self.dense = len(model.outputs[0].shape) > 2
 
@@ -234,7 +238,8 @@ class _Runner:
         """Returns the plan for a batch size; what it has measured and learnt is kept."""
         network = self.network
         if batch_size not in self._plans:
-            small = batch_size <= ONE_BY_ONE and not network.dense and len(network.exits) > 1
+            small = batch_size <= ONE_BY_ONE and not network.dense
+            small = small and (network.gated or len(network.exits) > 1)
             if small and self._conditional is None and network.stages.conditional is not None:
                 self._conditional = network.stages.conditional(self.policy, network.exits)
             self._plans[batch_size] = Plan(

@@ -7,7 +7,7 @@ from keras_adaptive.layers.channel_gate import ChannelGate
 from keras_adaptive.layers.conv_unit import apply
 
 MERGES = ("add_relu", "add", "replace")
-WAYS = ("gather", "cond")
+WAYS = ("gather", "cond", "if")
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -129,11 +129,11 @@ class GatedBlock(keras.layers.Layer):
     def skipping(self, way):
         """Returns the layer that leaves the block out where its gate is closed.
 
-        Weights are shared. It is for inference.
+        It is for inference, and keeps the weights as they are now.
 
         Args:
             way: `"gather"`: the inputs whose gate is open are gathered, computed and put
-                back; `"cond"`: a conditional, for batches of one.
+                back; `"cond"` or `"if"`: a conditional, for batches of one.
         """
         return _SkippingBlock(self, way, name=self.name, dtype=self.dtype_policy)
 
@@ -177,7 +177,7 @@ class _SkippingBlock(keras.layers.Layer):
     def call(self, x, instead, gate=None, forced=None):
         if gate is None:
             outputs = self._open(x, instead)
-        elif self.way == "cond":
+        elif self.way != "gather":
             is_open = gate[0, 0] > 0.5
             if forced is not None:
                 is_open = keras.ops.logical_or(is_open, forced)

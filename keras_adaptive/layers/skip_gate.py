@@ -1,6 +1,7 @@
 """A gate that decides, image by image, whether the next block is computed."""
 
 import keras
+import numpy as np
 
 from keras_adaptive.layers.conv_unit import apply, conv_unit
 from keras_adaptive.layers.hard import hard
@@ -146,6 +147,10 @@ class SkipGate(keras.layers.Layer):
             output, state = self.cell(features, list(state))
         else:
             output = self.pool(apply(self.convolutions, features))
+        return self.decided(output, state)
+
+    def decided(self, output, state):
+        """Returns what the layer gives: `output` is what the decision is taken from."""
         probability = self.decision(output)
         if self.forced is None:
             gate = hard(probability)
@@ -158,6 +163,13 @@ class SkipGate(keras.layers.Layer):
         if self.return_state:
             outputs += state
         return outputs if len(outputs) > 1 else gate
+
+    def lean(self):
+        """Returns the layer that decides the same in fewer operations, for inference.
+
+        It keeps the weights as they are now. Of a gate that is not recurrent: itself.
+        """
+        return _LeanGate(self) if self.kind == "recurrent" else self
 
     def compute_output_spec(self, features, state=None):
         widths = [1] * (1 + self.return_probability) + [self.units] * (2 * self.return_state)
@@ -173,3 +185,42 @@ class SkipGate(keras.layers.Layer):
             "return_state": self.return_state,
             "forced": self.forced,
         }
+
+
+class _LeanGate(keras.layers.Layer):
+    """A recurrent `SkipGate` with one product and one sigmoid for its LSTM.
+
+    `tanh(z) = 2 sigmoid(2 z) - 1` lets the sigmoid serve the candidate too, and a projection
+    inside the gate is multiplied into the LSTM's kernel.
+    """
+
+    def __init__(self, gate):
+        super().__init__(name=gate.name, dtype=gate.dtype_policy)
+        self.gate = gate
+        kernel, recurrent, bias = gate.cell.get_weights()
+        if hasattr(gate, "projection"):
+            projection, offset = gate.projection.get_weights()
+            kernel, bias = projection @ kernel, bias + offset @ kernel
+        twice = np.repeat(np.float32([1, 1, 2, 1]), gate.units)
+        self.kernel, self.recurrent, self.bias = kernel * twice, recurrent * twice, bias * twice
+        self.built = True
+
+    def call(self, features, state=None):
+        ops, dtype = keras.ops, self.compute_dtype
+        if len(features.shape) == 4:
+            features = self.gate.pool(features)
+        kernel, memory = self.kernel, None
+        if state is not None:
+            hidden, memory = state
+            features = ops.concatenate([features, hidden], axis=-1)
+            kernel = np.concatenate([kernel, self.recurrent])
+        product = ops.matmul(features, ops.convert_to_tensor(kernel, dtype))
+        parts = ops.sigmoid(product + ops.convert_to_tensor(self.bias, dtype))
+        enter, keep, candidate, leave = ops.split(parts, 4, axis=-1)
+        new = enter * (2 * candidate - 1)
+        memory = new if memory is None else keep * memory + new
+        hidden = leave * ops.tanh(memory)
+        return self.gate.decided(hidden, [hidden, memory])
+
+    def compute_output_spec(self, features, state=None):
+        return self.gate.compute_output_spec(features, state)

@@ -113,7 +113,7 @@ def accuracy_and_cost(points, *, ax=None, unit="MACs"):
     ax.set_xlabel(f"mean cost ({prefix}{unit} a sample)")
     ax.set_ylabel("accuracy (%)")
     tidy(ax)
-    ax.legend(fontsize="small", loc="lower right")
+    ax.legend(fontsize="small")
     return ax
 
 

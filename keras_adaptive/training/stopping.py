@@ -260,6 +260,8 @@ def fit_policy(
     exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.exits)]
     reader = type(model)(read, exits, stopping=list(model.stopping))
     steps = -(-logits.shape[1] // batch_size)
+    if optimizer is not None:  # one that is given again, row by row, must not remember
+        optimizer = type(optimizer).from_config(optimizer.get_config())
     reader.compile(
         stopping_optimizer(reader, None, steps, learning_rate, policy=optimizer),
         stopping_loss=estimators.StoppingLoss(**config),
