@@ -13,6 +13,7 @@ from conftest import TINY
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
 from keras_adaptive import compression
+from keras_adaptive.compression import fine_tuning
 from keras_adaptive.compression import twin as twins
 from keras_adaptive.compression.libraries import SWITCH, tfmot
 from keras_adaptive.compression.sizes import weighted_layers
@@ -346,6 +347,24 @@ def test_rejects_impossible_epochs(model, data, epochs):
     assert weights_are(model, before)
 
 
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "splits"])
+def test_takes_the_data_that_training_takes(kind, digits):
+    train = digits.arrays("train")
+    given = {"arrays": train, "dataset": digits.batches("train", 50), "splits": digits}[kind]
+    batches = list(fine_tuning._batches(given, 50).as_numpy_iterator())
+    assert len(batches[0][1]) == 50
+    labels = np.concatenate([y for _, y in batches])
+    np.testing.assert_array_equal(np.sort(labels), np.sort(train[1]))
+
+
+def test_the_size_of_the_data_must_be_known(model, data):
+    import tensorflow as tf
+
+    endless = tf.data.Dataset.from_tensor_slices(data).batch(64).filter(lambda x, y: True)
+    with pytest.raises(ValueError, match="Received: a dataset of unknown size"):
+        compression.cluster(model, train=endless)
+
+
 def test_training_for_int8_needs_data(model):
     with pytest.raises(ValueError, match="Received: train=None"):
         compression.quantization_aware(model, None)
@@ -412,24 +431,21 @@ print(tf.keras.Model.__module__.split(".")[0], os.environ.get({SWITCH!r}))
 """
 
 
-@pytest.mark.parametrize("first", ["", "import tensorflow"])
-def test_the_process_stays_with_keras_3(first):
-    program = f"{first}\nfrom keras_adaptive.compression.libraries import tfmot\ntfmot()\n{TELL}"
-    assert run(program) == ["keras", "None"]
+def test_the_process_stays_with_keras_3_and_loads_only_what_is_used():
+    program = f"""
+import sys, tensorflow
+from keras_adaptive.compression.libraries import tfmot
+optional = {{"tensorflow_model_optimization", "tf_keras"}}
+print(len(optional & {{name.split(".")[0] for name in sys.modules}}))
+tfmot()
+print(len(optional & {{name.split(".")[0] for name in sys.modules}}))
+{TELL}"""
+    assert run(program) == ["0", "2", "keras", "None"]
 
 
 def test_that_the_process_would_change_otherwise():
     program = f"import tensorflow_model_optimization\n{TELL}"
     assert run(program) == ["tf_keras", "1"]
-
-
-def test_importing_compression_loads_nothing_of_it():
-    program = (
-        "import sys, keras_adaptive; keras_adaptive.compression\n"
-        "print([m for m in sys.modules if m.split('.')[0] in "
-        "('tensorflow_model_optimization', 'tf_keras')])"
-    )
-    assert run(program) == ["[]"]
 
 
 def test_other_backends_are_told():

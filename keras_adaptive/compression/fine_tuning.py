@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_adaptive.training import AdaptiveModel
+
 MOMENTUM = 0.9
 
 
@@ -44,7 +46,5 @@ def _batches(train, batch_size):
 
 def check_model(model):
     """Raises an error if the network cannot be compressed by fine-tuning."""
-    from keras_adaptive.training import AdaptiveModel
-
     if not isinstance(model, AdaptiveModel):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")

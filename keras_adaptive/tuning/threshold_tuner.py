@@ -23,9 +23,10 @@ class ThresholdTuner(keras_tuner.engine.base_tuner.BaseTuner):
     A trial is one policy, evaluated on arrays; nothing is trained. Thresholds are tried as
     percentiles of each exit's confidence.
 
-    Use `calibrate` instead: on the logits of the benchmarks' network it is better and far
-    quicker (benchmarks/results/search.md). This class is for what `calibrate` cannot do:
-    a score of one's own (override `score`), or knobs of thresholds and others in one search.
+    Use `calibrate` unless you need what it cannot do: a score of one's own (override `score`),
+    or temperatures and the kind of confidence in one search with the thresholds. For up to
+    five exits `calibrate(method="optimal")` is exact, so that no search by trials finds
+    better thresholds on the same grid; benchmarks/results/search.md compares them.
 
     Args:
         logits, labels, costs: As in `calibrate`.
