@@ -300,7 +300,7 @@ def pictures(rows, data):
     import matplotlib
 
     matplotlib.use("Agg")
-    from keras_adaptive import plotting_gates
+    from keras_adaptive import plotting
 
     def save(ax, name):
         ax.figure.savefig(ROWS / f"{name}.png", dpi=70)
