@@ -126,10 +126,7 @@ def call_again(nodes, tensors, gives, skipping=None, opened=False, instead=None)
     Returns:
         List of tensors: what `gives` has become.
     """
-    tensors, instead = dict(tensors), dict(instead or {})
-    if skipping in ("gather", "cond"):
-        gates = {id(n.operation): n.operation for n in nodes if hasattr(n.operation, "lean")}
-        instead |= {key: gate.lean() for key, gate in gates.items()}
+    tensors, instead, lean = dict(tensors), instead or {}, {}
     for node in nodes:
         operation = instead.get(id(node.operation), node.operation)
         if opened and is_model(operation):
@@ -141,9 +138,22 @@ def call_again(nodes, tensors, gives, skipping=None, opened=False, instead=None)
             args, kwargs = node.arguments.fill_in(tensors)
             if skipping is not None and hasattr(operation, "skipping"):
                 operation = operation.skipping(skipping)
+            elif skipping in ("gather", "cond") and hasattr(operation, "lean"):
+                operation = lean.setdefault(id(operation), operation.lean())
+                before = node_of(node.input_tensors[0])
+                if operation is not node.operation and _is_projection(before, tensors):
+                    args = (tensors[id(before.input_tensors[0])], *args[1:])
+                    kwargs = {**kwargs, "projection": operation.folding(before.operation)}
             outputs = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
     return [tensors[id(t)] for t in gives]
+
+
+def _is_projection(node, tensors):
+    """Tells whether a node is a dense layer alone, of what is known."""
+    layer = node.operation
+    linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
+    return linear and id(node.input_tensors[0]) in tensors
 
 
 def model_of(inputs, outputs):

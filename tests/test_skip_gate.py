@@ -37,14 +37,18 @@ def test_recurrent_gate_is_its_formula(rng):
     np.testing.assert_array_equal(decision, probability > 0.5)
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 4, 2), (5, 3)])
+@pytest.mark.parametrize("shape", [(40, 4, 4, 2), (40, 3)])
 @pytest.mark.parametrize("forced", [None, True, False])
 def test_the_lean_form_decides_the_same(rng, shape, forced):
+    keras.utils.set_random_seed(0)
     gate = SkipGate(3, return_probability=True, return_state=True, forced=forced)
-    features = 3 * rng.normal(size=shape).astype("float32")
+    features = rng.normal(size=shape).astype("float32")
     gate(features)
-    gate.cell.set_weights([3 * rng.normal(size=w.shape) for w in gate.cell.get_weights()])
+    gate.cell.set_weights([rng.normal(size=w.shape) for w in gate.cell.get_weights()])
     gate.decision.set_weights([9 * rng.normal(size=(3, 1)), np.zeros(1)])
+    output = np.array(gate(features)[2])
+    middle = -np.median(output @ gate.decision.kernel)  # half of them open at first
+    gate.decision.bias.assign([middle])
     lean, states, decisions = gate.lean(), [None, None], []
     for _ in range(3):  # the state is handed on
         outputs = [
@@ -55,6 +59,11 @@ def test_the_lean_form_decides_the_same(rng, shape, forced):
         states = [output[2:] for output in outputs]
         decisions.append(np.array(outputs[0][0]))
     assert (np.ptp(decisions) > 0) == (forced is None)
+    seen = keras.layers.Dense(shape[-1], bias_initializer="ones")
+    lean = gate.lean()
+    outputs = gate(seen(features)), lean(features, projection=lean.folding(seen))
+    for expected, found in zip(*outputs, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
     feedforward = SkipGate(kind="feedforward")
     assert feedforward.lean() is feedforward
 

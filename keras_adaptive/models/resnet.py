@@ -90,6 +90,8 @@ def build_resnet(
         gates: What is skipped where an image does not need it: `None`: nothing; `"layer"`:
             whole blocks, as one recurrent `SkipGate` decides; `"channel"`: channels, as a
             `ChannelGate` a block decides; `"both"`. The first block has no gate.
+            Closed channels save MACs on paper and no time, see `ChannelGate`; skipped
+            blocks save both.
 
     Returns:
         An `AdaptiveModel`.
