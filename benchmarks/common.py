@@ -32,7 +32,7 @@ def save_half(model, path):
 
 
 def compact(source, target):
-    """Copies a file of weights, in float16 and without the room HDF5 leaves between them."""
+    """Copies a file of weights: in float16, without the optimizer's state and HDF5's gaps."""
     fresh = target.with_suffix(".tmp")
     with h5py.File(source) as old, h5py.File(fresh, "w", libver="latest") as new:
         _copy(old, new)
@@ -43,6 +43,8 @@ def _copy(old, new):
     for key, value in old.attrs.items():
         new.attrs[key] = value
     for name, item in old.items():
+        if name == "optimizer":
+            continue
         if isinstance(item, h5py.Group):
             _copy(item, new.create_group(name))
             continue
