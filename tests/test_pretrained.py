@@ -16,8 +16,8 @@ ARGUMENTS = {**TINY, "input_shape": [8, 8, 1], "blocks": 2, "head_channels": 8}
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A network as the library's own are kept, under the name "small"."""
+def kept(tmp_path_factory):
+    """A network as the library's own are kept, under the name "small", and its folder."""
     folder = tmp_path_factory.mktemp("weights")
     (folder / "small").mkdir()
     model = ka.build_msdnet(**{**ARGUMENTS, "input_shape": (8, 8, 1)})
@@ -32,9 +32,15 @@ def network(tmp_path_factory):
     (folder / "small" / "card.md").write_text("# small")
     answers = {"test_logits": np.float16([[[0, 1]], [[2, 0]]]), "test_labels": np.uint8([1])}
     np.savez_compressed(folder / "small" / "answers.npz", **answers)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[pretrained.__module__], "FOLDER", folder)
-        yield model
+    return model, folder
+
+
+@pytest.fixture
+def network(kept, monkeypatch):
+    """The network, while its folder takes the place of the library's."""
+    model, folder = kept
+    monkeypatch.setattr(sys.modules[pretrained.__module__], "FOLDER", folder)
+    return model
 
 
 def test_a_name_fills_what_is_left_out(network, rng):
