@@ -121,6 +121,6 @@ ax.plot(
 ax.set_xlabel("milliseconds an image, on this machine")
 ax.set_ylabel("test accuracy (%)")
 ax.grid(alpha=0.3)
-ax.legend(loc="lower right")
+ax.legend()
 figure.savefig(OUT / "10_anytime.png", dpi=100)
 print(f"picture: {OUT / '10_anytime.png'}")
