@@ -11,6 +11,7 @@ import re
 import textwrap
 
 from benchmarks import common
+from keras_adaptive.stopping import COLLAPSED
 
 README = common.ROOT.parent / "README.md"
 TRAINED = common.ROOT.parent / "keras_adaptive" / "models" / "weights" / "cifar10"
@@ -133,7 +134,20 @@ def cascades():
     )
 
 
-PARTS = (promises, host, device, damage, cascades)
+def stopping():
+    rows = [row for rows in read("stopping")["rows"].values() for row in rows]
+    spread = [row for row in rows if max(row["fractions"]) < COLLAPSED]
+    better = sum(row["gain"] > 2 * row["error"] for row in spread)
+    worse = sum(row["gain"] < -2 * row["error"] for row in spread)
+    yield (
+        "learned stopping against calibrated thresholds, same networks, same cost",
+        f"of {len(rows)} policies {better} better, {worse} worse, "
+        f"{len(spread) - better - worse} ties; {len(rows) - len(spread)} send all to one exit",
+        link("stopping"),
+    )
+
+
+PARTS = (promises, host, device, damage, cascades, stopping)
 BLOCKS = {"trained": trained, "results": results}
 
 
