@@ -19,7 +19,7 @@ demo: .venv/demo
 	$(BIN)/python -m keras_adaptive demo --out demo_run
 
 test: .venv/test lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/test
 	$(BIN)/ruff check .
