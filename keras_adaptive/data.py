@@ -221,7 +221,7 @@ def _size(image_size):
 
 def _is_path(name):
     """Returns whether a name is that of a file or folder rather than of a known data set."""
-    if isinstance(name, Path):
+    if isinstance(name, Path) or name.startswith(("/", ".", "~")) or ".tar" in name:
         return True
     base = name.partition("/")[0].partition(":")[0]
     return Path(name).exists() and base not in (
@@ -304,7 +304,9 @@ def _few_retries():
 
 def _local(source, cache_dir):
     if not source.exists():
-        raise ValueError(f"`data_dir` must exist. Received: data_dir={source}")
+        raise ValueError(
+            f"`data_dir` must exist: there is no such folder or file. Received: data_dir={source}"
+        )
     tfds = _datasets()
     root = Path(cache_dir or tfds.core.constants.DATA_DIR).expanduser()
     folder = root / "image_folders" / _digest(source)

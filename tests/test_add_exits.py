@@ -119,7 +119,7 @@ def test_layers_of_models_inside_can_be_named_and_are_the_same(rng):
         ((0.5, 1.0), "must be ascending and between 0 and 1"),
         (0, "`at` must be an integer of at least 1"),
         (True, "`at` must be an integer, a list"),
-        (9, "as the model has places for.*Received: at=9; places at"),
+        (9, "no more exits than there are places.*Received: at=9; places at"),
     ],
 )
 def test_rejects_places_that_are_none(at, message):

@@ -183,6 +183,9 @@ def test_archives_fetched_by_hand_are_asked_for(tmp_path):
 def test_rejects_what_is_no_data(tmp_path):
     with pytest.raises(ValueError, match="`data_dir` must exist"):
         data.load("pets", data_dir=tmp_path / "missing")
+    for name in ("/no/such/folder", "./pictures", "pets.tar.gz"):  # not a data set's name
+        with pytest.raises(ValueError, match="no such folder or file. Received: data_dir="):
+            data.load(name)
     (tmp_path / "file.tar").write_text("not a tar")
     with pytest.raises(ValueError, match="must be a folder or a tar file"):
         data.load("pets", data_dir=tmp_path / "file.tar", cache_dir=tmp_path)

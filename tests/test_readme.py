@@ -22,7 +22,7 @@ def test_a_runnable_block_comes_before_line_20():
 
 def test_the_blocks_run_one_after_the_other(tmp_path, monkeypatch, digits):
     monkeypatch.chdir(tmp_path)
-    names = {"image": digits.arrays("test")[0][0]}
+    names = {"image": digits.images("test", 1)[0][0]}
     for block in blocks():
         block = block.replace("epochs=20", "epochs=1, verbose=0").replace("blocks=4", "blocks=2")
         exec(compile(block, "README.md", "exec"), names)

@@ -67,6 +67,8 @@ print(f"{path}: {path.stat().st_size:,} bytes, exits {info['exits']}")
 # %%
 images, labels = data.images("test", IMAGES)  # uint8, as a camera gives them
 device = AnytimeModel(path, num_threads=1)
+for image in images[:20]:  # the first calls are slower
+    device.classify(image)
 answers = [device.classify(image) for image in images]
 right = np.array([answer.label for answer in answers]) == labels
 exits = np.array([answer.exit for answer in answers])
@@ -110,15 +112,16 @@ device.close()
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-ax.plot(deadlines, 100 * np.array(accuracies), "-o", label="by deadline alone")
+ax.plot(spent, 100 * np.array(accuracies), "-o", label="by deadline alone")
 ax.plot(
-    np.mean([a.elapsed_ms for a in answers]),
+    np.median([a.elapsed_ms for a in answers]),
     100 * right.mean(),
     "*",
     ms=14,
-    label="by confidence (mean time)",
+    label="by confidence",
 )
-ax.set_xlabel("milliseconds an image, on this machine")
+ax.set_xlabel("median milliseconds an image, on this machine")
+ax.set_ylim(min(70, *(100 * np.array(accuracies))), 100)
 ax.set_ylabel("test accuracy (%)")
 ax.grid(alpha=0.3)
 ax.legend()

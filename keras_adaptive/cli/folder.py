@@ -99,7 +99,7 @@ def draw(folder, report, name, title, picture):
 
     figure = np.ravel(picture(plotting))[0].figure
     (folder / "pictures").mkdir(exist_ok=True)
-    figure.savefig(folder / "pictures" / f"{name}.png", dpi=120)
+    figure.savefig(folder / "pictures" / f"{name}.png", dpi=120, bbox_inches="tight")
     plt.close(figure)
     report.setdefault("pictures", {})[name] = {"title": title, "file": f"pictures/{name}.png"}
 

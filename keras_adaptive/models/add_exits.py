@@ -220,10 +220,9 @@ def _at_layers(names, nodes):
         calls.setdefault(node.operation.name, []).append(number)
     for name in names:
         if name not in calls:
-            near = difflib.get_close_matches(name, calls, n=4, cutoff=0.4)
             raise ValueError(
-                "`at` must name layers that the output of `model` needs. "
-                f"Received: {name!r}; near it: {near or list(calls)[:4]}"
+                "`at` must name layers that the output of `model` needs, or be a number of "
+                f"exits. Received: {name!r}; near it: {_near(name, nodes)}"
             )
         if len(calls[name]) > 1 or len(nodes[calls[name][0]].outputs) != 1:
             raise ValueError(
@@ -248,12 +247,20 @@ def _at_layers(names, nodes):
     return places
 
 
+def _near(name, nodes):
+    """Returns names of layers like the one given, those where a network can be cut first."""
+    places = [graph.node_of(tensor).operation.name for tensor in _cuts(nodes)[0]]
+    inside = [place for place in places if name in place]
+    near = difflib.get_close_matches(name, places, n=4, cutoff=0.4)
+    return (inside or near or places)[:4]
+
+
 def _at_shares(shares, nodes, at):
     cuts, costs = _cuts(nodes)
     found = [int(np.abs(costs - share).argmin()) if len(cuts) else 0 for share in shares]
     if len(set(found)) < len(found) or (shares and not cuts):
         raise ValueError(
-            "`at` must be so many exits as the model has places for, or layer names. "
+            "`at` must ask for no more exits than there are places for them, or name layers. "
             f"Received: at={at}; places at these shares of the cost: {costs.round(3).tolist()}"
         )
     return [cuts[i] for i in found]

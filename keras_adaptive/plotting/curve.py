@@ -56,5 +56,6 @@ def accuracy_cost_curve(curve, *, ax=None, unit="MACs", label="leaving early", s
     ax.set_xlabel(f"mean cost ({prefix}{unit} a sample)")
     ax.set_ylabel("accuracy (%)")
     tidy(ax)
-    ax.legend(loc="lower right", fontsize="small")
+    ax.margins(y=0.12)  # room for the numbers
+    ax.legend(loc="best", fontsize="small")
     return ax

@@ -43,6 +43,7 @@ def exit_history(history, metric="accuracy", *, ax=None):
                 epochs = np.arange(1, len(values) + 1)
                 ax.plot(epochs, values, style, marker=".", color=colour, label=label)
     ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel(metric)
     tidy(ax)
     ax.legend(fontsize="x-small", ncols=2)
