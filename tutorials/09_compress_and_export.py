@@ -6,8 +6,8 @@ A phone wants a small file. Three things make it smaller: fewer weights (pruning
 weights (clustering), and shorter weights (quantisation). This tutorial prunes a network with
 early exits, exports it four ways, and asks what each costs at every exit.
 
-Set `CIFAR10_DIR` to a folder or tar file of CIFAR-10 as images to start from the trained network
-of the library; `--full` downloads them. Otherwise a small network learns handwritten digits.
+With `--full` it starts from the trained network of the library and CIFAR-10 (downloaded, or in the
+folder or tar file that `CIFAR10_DIR` names); otherwise a small network learns handwritten digits.
 Needs `pip install 'keras_adaptive[compress]'`.
 """
 
@@ -29,7 +29,7 @@ OUT.mkdir(exist_ok=True)
 TRAIN, TEST = (20_000, 2_000) if FULL else (640, 200)
 keras.utils.set_random_seed(0)
 
-if FULL or os.environ.get("CIFAR10_DIR"):
+if FULL:
     data = ka.data.load("cifar10", data_dir=os.environ.get("CIFAR10_DIR"), train_limit=TRAIN)
     model = ka.build_msdnet(weights="cifar10")
 else:
