@@ -95,6 +95,13 @@ for kind in (None, "float16", "dynamic", "int8"):
         *(f"{a:6.1%}" for a in right),
     )
 
+# %% [markdown]
+"""
+## What each file costs in accuracy
+
+Compare bars of one exit: what differs there is what shorter weights have cost.
+"""
+
 # %%
 figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for i, (kind, right) in enumerate(rows.items()):
