@@ -27,6 +27,8 @@ LAYERS = {
         {"classes": 10, "collaboration": "dense", "stop_gradient": False},
         [(2, 8, 8, 16), (2, 10)],
     ),
+    "BatchNormalization": (layers.BatchNormalization, {}, [(2, 8, 8, 3)]),
+    "BatchNormalization-fused": (layers.BatchNormalization, {}, [(2, 8, 8, 16)]),
     "SkipGate": (layers.SkipGate, {"units": 4}, [(2, 8, 8, 3)]),
     "SkipGate-projected": (layers.SkipGate, {"units": 4}, [(2, 4)]),
     "SkipGate-feedforward": (layers.SkipGate, {"kind": "feedforward"}, [(2, 8, 8, 3)]),

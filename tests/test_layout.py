@@ -25,7 +25,7 @@ HEAVY = {
 MAY_IMPORT = {
     "files": set(),
     "version": set(),
-    "layers": {"layers"},
+    "layers": {"layers", "tensorflow"},
     "graph": set(),
     "energy": set(),
     "costs": {"layers", "graph", "energy"},

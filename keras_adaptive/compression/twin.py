@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_adaptive import graph
+from keras_adaptive import graph, layers
 from keras_adaptive.compression.libraries import tfmot
 from keras_adaptive.layers import EarlyExit, GradientScale
 
@@ -150,7 +150,8 @@ class _Walk:
 
     def _make(self, layer, prefix):
         kind = type(layer).__name__
-        if kind not in LAYERS or type(layer) is not getattr(keras.layers, kind):
+        known = (getattr(keras.layers, kind, None), getattr(layers, kind, None))
+        if kind not in LAYERS or type(layer) not in known:
             raise _unsupported(layer, f"type {kind}")
         config = layer.get_config()
         arguments = {key: config[key] for key in LAYERS[kind]}

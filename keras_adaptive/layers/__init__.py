@@ -1,5 +1,6 @@
 """The layers an adaptive network is made of."""
 
+from keras_adaptive.layers.batch_normalization import BatchNormalization as BatchNormalization
 from keras_adaptive.layers.channel_gate import ChannelGate as ChannelGate
 from keras_adaptive.layers.early_exit import EarlyExit as EarlyExit
 from keras_adaptive.layers.gated_block import GatedBlock as GatedBlock
@@ -9,6 +10,7 @@ from keras_adaptive.layers.skip_gate import SkipGate as SkipGate
 from keras_adaptive.layers.stopping_policy import StoppingPolicy as StoppingPolicy
 
 __all__ = [
+    "BatchNormalization",
     "ChannelGate",
     "EarlyExit",
     "GatedBlock",

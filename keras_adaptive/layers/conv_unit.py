@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_adaptive.layers.batch_normalization import BatchNormalization
+
 # He et al. (2015), fan-out: N(0, sqrt(2 / (k * k * filters))), as MSDNet is initialised.
 HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 
@@ -9,8 +11,8 @@ HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_norm
 def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
     """Returns the layers of one convolution unit, in the order they are applied.
 
-    The layers are plain Keras layers, not one composite, so that converters and
-    other libraries recognise them.
+    The layers are Keras's, not one composite, so that converters and other libraries
+    recognise them.
 
     Args:
         filters: Integer, the number of output channels.
@@ -37,9 +39,7 @@ def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=No
 def norm_relu(name, dtype=None):
     """Returns batch normalisation and ReLU, which a pre-activation unit begins with."""
     return [
-        keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, name=f"{name}_norm", dtype=dtype
-        ),
+        BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm", dtype=dtype),
         keras.layers.ReLU(name=f"{name}_relu", dtype=dtype),
     ]
 

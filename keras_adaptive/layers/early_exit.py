@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adaptive.layers.batch_normalization import BatchNormalization
 from keras_adaptive.layers.conv_unit import HE_FAN_OUT, apply, conv_unit
 
 # torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
@@ -139,7 +140,7 @@ class EarlyExit(keras.layers.Layer):
                     dtype=self.dtype_policy,
                     name="previous_dense",
                 ),
-                keras.layers.BatchNormalization(
+                BatchNormalization(
                     momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name="previous_norm"
                 ),
                 keras.layers.ReLU(dtype=self.dtype_policy, name="previous_relu"),

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adaptive.layers import BatchNormalization
 from keras_adaptive.models.presets import check_integers
 
 LARGE = 2**12  # pixels, to see by how much a backbone makes an image smaller
@@ -113,7 +114,7 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
         for i, branch in enumerate([*branches, mean])
     ]
     x = keras.layers.Add(name="join")(joined)
-    x = keras.layers.BatchNormalization(momentum=0.9, name="join_norm")(x)
+    x = BatchNormalization(momentum=0.9, name="join_norm")(x)
     x = keras.layers.ReLU(name="join_relu")(x)
     x = keras.layers.Conv2D(classes, 1, name="classify")(x)
     logits = UpsampleLike(factor, name="logits")(x, image)
@@ -137,5 +138,5 @@ def _unit(x, channels, kernel, rate, name):
         use_bias=False,
         name=f"{name}_conv",
     )(x)
-    x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    x = BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

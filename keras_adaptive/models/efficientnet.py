@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from keras_adaptive.layers import BatchNormalization
 from keras_adaptive.models.presets import check_image, check_integers
 from keras_adaptive.training import AdaptiveModel
 
@@ -124,7 +125,7 @@ def _unit(x, filters, kernel, strides, name, depthwise=False, activation=True):
         x = keras.layers.Conv2D(filters, kernel, kernel_initializer=_initializer(KERNEL), **common)(
             x
         )
-    x = keras.layers.BatchNormalization(name=f"{name}_norm")(x)
+    x = BatchNormalization(name=f"{name}_norm")(x)
     return keras.layers.Activation("swish", name=f"{name}_swish")(x) if activation else x
 
 
