@@ -54,7 +54,7 @@ def forced(model, share, skipping):
     closed = {id(block): Closed(block) for i, block in enumerate(gated) if i not in chosen}
     image = keras.Input(model.inputs[0].shape[1:])
     tensors = {id(model.inputs[0]): image}
-    outputs = graph.call_again(nodes, tensors, model.outputs, skipping, closed)
+    outputs = graph.call_again(nodes, tensors, model.outputs, skipping, instead=closed)
     found = gated_costs(model.inputs, model.outputs)
     macs = found.fixed[-1] + sum(found.blocks[i].executed(1, 1) for i in chosen)
     return frozen(keras.Model(image, outputs)), macs

@@ -17,7 +17,7 @@ import tensorflow as tf
 import keras_adaptive as ka
 from benchmarks import common, networks
 from keras_adaptive import graph
-from keras_adaptive.inference.compiled import compiled
+from keras_adaptive.inference.compiled import chain, compiled
 from keras_adaptive.report import table
 
 THREADS = 2
@@ -60,9 +60,16 @@ def plain(function, images, size):
     return [ka.policy.softmax(np.asarray(function(x))).argmax(-1) for x in batches(images, size)]
 
 
-def every_exit(stages, policy, images, size):
+def answers(stages, size):
+    """Returns the function that computes every exit, made as the predictor makes its own."""
+    if size > 1:
+        return stages.together
+    return stages.for_one(lambda apply: lambda images: chain(apply, stages, images))
+
+
+def every_exit(function, policy, images, size):
     for x in batches(images, size):
-        logits = np.stack([np.asarray(z) for z in stages.together(x)])
+        logits = np.stack([np.asarray(z) for z in function(x)])
         exits = policy.decide(logits)
         ka.policy.softmax(logits[exits, np.arange(len(x))])
 
@@ -120,13 +127,13 @@ def row(model, points, images, size):
         k = int(right[0]) if len(right) else count - 1
         cuts[k] = whole if k == count - 1 else cuts.get(k) or only(model, [k])
     predictors = [ka.AdaptivePredictor(model, policy) for policy in policies]
+    every = answers(stages, size)
+    cuts = {k: answers(cut, size) for k, cut in {**cuts, count - 1: whole}.items()}
     contenders = {
-        "full": lambda: plain(lambda x: whole.stage(0, [x])[0], images, size),
-        "every": lambda: every_exit(stages, policies[1], images, size),
+        "every": lambda: every_exit(every, policies[1], images, size),
         **{
-            ("cut", k): lambda cut=cut: plain(lambda x: cut.stage(0, [x])[0], images, size)
+            ("cut", k): lambda cut=cut: plain(lambda x: cut(x)[0], images, size)
             for k, cut in cuts.items()
-            if k < count - 1
         },
         **{
             ("ours", i): lambda p=p: p.predict(images, batch_size=size, verbose=0)
@@ -146,7 +153,7 @@ def row(model, points, images, size):
         for name, values in taken.items()
     }
     middle = {name: float(np.median(values)) for name, values in per_image.items()}
-    middle["cut", count - 1] = middle["full"]
+    middle["full"] = middle["cut", count - 1]
     each = [middle["stage", k] for k in range(count)]
     found = []
     for i, report in enumerate(reports):
@@ -191,10 +198,10 @@ def single(model, stages, images):
         sure = [2.0] * k + [-1.0] * (count - k)  # heads are computed, but never sure enough
         policy = ka.ExitPolicy([*sure[:-1], -np.inf])
         predictor = _forced(model, stages, policy)
-        prefix, cut = only(model, range(k + 1)), only(model, [k])
+        prefix, cut = (answers(only(model, exits), 1) for exits in (range(k + 1), [k]))
         contenders["ours", k] = lambda p=predictor: p(images)
-        contenders["prefix", k] = lambda p=prefix: plain(lambda x: p.together(x)[-1], images, 1)
-        contenders["cut", k] = lambda c=cut: plain(lambda x: c.stage(0, [x])[0], images, 1)
+        contenders["prefix", k] = lambda p=prefix: plain(lambda x: p(x)[-1], images, 1)
+        contenders["cut", k] = lambda c=cut: plain(lambda x: c(x)[0], images, 1)
     taken = in_turn(contenders)
     middle = {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
     return [

@@ -147,7 +147,68 @@ def stopping():
     )
 
 
-PARTS = (promises, host, device, damage, cascades, stopping)
+def gates():
+    found = read("gates")
+    plain, layer = found["rows"]["plain"], found["rows"]["layer"]
+    times = {row["batch"]: row["time_of_plain"] for row in found["time"] if row["way"] == "layer"}
+    yield (
+        "layer gates on ResNet-38, six epochs in all",
+        f"{percent(layer['macs'][-1] / plain['macs'][-1])} of the MACs, "
+        f"{times[256]:.2f} of the time at batch 256 and {times[1]:.2f} at batch 1, for "
+        f"{100 * (plain['accuracy'][-1] - layer['accuracy'][-1]):.1f} points of accuracy",
+        link("gates"),
+    )
+
+
+def throughput():
+    rows = read("throughput")["rows"]
+    yield (
+        "training, images a second, against a plain Keras `fit` of the same network",
+        f"{rows['fit']['ratio_to_plain']:.2f} times as many in float32, "
+        f"{rows['fit, bfloat16']['ratio_to_plain']:.2f} times in bfloat16",
+        link("throughput"),
+    )
+
+
+def compression():
+    found = read("compression")
+    rows = {row["way"]: row for row in found["rows"]}
+    dense, sparse = rows["as trained"]["float32"], rows["50 % zeros"]["float32"]
+    worst = min(found["gain"]["50 % zeros"][0])
+    yield (
+        "half of the weights zero, fine-tuned",
+        f"{'at most' if worst < 0 else 'at least'} {abs(worst):.2f} points "
+        f"{'lost' if worst < 0 else 'won'} at any exit; "
+        f"{percent(sparse['gzip'] / dense['gzip'], 0)} of the gzipped size",
+        link("compression"),
+    )
+
+
+def search():
+    found = read("search")
+    (gain,), (error,) = (
+        [values[kind][0] for values in found["gains"].values()] for kind in ("gain", "error")
+    )
+    verdict = "a tie with" if abs(gain) < 2 * error else "better than" if gain > 0 else "worse than"
+    yield (
+        "best of a KerasTuner search, trained again",
+        f"{gain:+.2f} ± {error:.2f} points within the budget: {verdict} the default preset",
+        link("search"),
+    )
+
+
+PARTS = (
+    promises,
+    host,
+    device,
+    damage,
+    cascades,
+    stopping,
+    gates,
+    throughput,
+    compression,
+    search,
+)
 BLOCKS = {"trained": trained, "results": results}
 
 

@@ -112,7 +112,7 @@ def is_model(operation):
     return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
 
 
-def call_again(nodes, tensors, gives, skipping=None, opened=False, instead=None):
+def call_again(nodes, tensors, gives, skipping=None, *, opened=False, instead=None):
     """Applies the operations of some nodes to other tensors.
 
     Args:
@@ -133,7 +133,8 @@ def call_again(nodes, tensors, gives, skipping=None, opened=False, instead=None)
             read = [tensors[id(tensor)] for tensor in node.input_tensors]
             places = {id(old): new for old, new in zip(operation.inputs, read, strict=True)}
             inside = nodes_between(operation.inputs, operation.outputs)
-            outputs = call_again(inside, places, operation.outputs, skipping, opened, instead)
+            how = {"opened": opened, "instead": instead}
+            outputs = call_again(inside, places, operation.outputs, skipping, **how)
         else:
             args, kwargs = node.arguments.fill_in(tensors)
             if skipping is not None and hasattr(operation, "skipping"):

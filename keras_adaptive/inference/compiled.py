@@ -7,6 +7,9 @@ import numpy as np
 
 from keras_adaptive.inference.conditional import nested
 from keras_adaptive.inference.memory import is_aligned
+from keras_adaptive.inference.timings import median_seconds
+
+LARGEST = 10_000_000  # numbers in the weights; with more, XLA takes long and gains nothing
 
 
 def compiled(stages, classes=None, single=None):
@@ -59,10 +62,11 @@ class Stages:
 
     def together(self, images):
         """Runs all stages on the same samples; returns the answers of each."""
-        return _chain(self.stage, self, images)
+        return chain(self.stage, self, images)
 
 
-def _chain(apply, stages, images):
+def chain(apply, stages, images):
+    """Applies one stage after the other; returns the answers of each."""
     tensors, found = {stages.takes[0][0]: images}, []
     for k in range(len(stages)):
         logits, *features = apply(k, [tensors[name] for name in stages.takes[k]])
@@ -96,7 +100,7 @@ class TensorFlowStages(Stages):
     def together(self, images):
         if self._together is None:
             self._together = self._function(
-                lambda images: _chain(self._apply, self, images), self.takes[0]
+                lambda images: chain(self._apply, self, images), self.takes[0]
             )
         return self._together(_tensor(images))
 
@@ -104,23 +108,61 @@ class TensorFlowStages(Stages):
         """Returns a function of one sample: the answer and the stage it leaves at."""
         import tensorflow as tf
 
-        frozen = self._frozen
-        if self._single is not None:
-            frozen = [self._freeze(model, batch=1) for model in self._single]
-        thresholds = tf.TensorSpec((len(self),), tf.float32)
-        apply = functools.partial(self._apply, frozen=frozen)
-        traced = self._function(
-            nested(apply, self, policy, exits), self.takes[0], [thresholds], batch=1
+        function = self.for_one(
+            lambda apply: nested(apply, self, policy, exits),
+            [tf.TensorSpec((len(self),), tf.float32)],
+            [tf.fill(len(self), np.inf)],  # so that the whole network is measured
         )
-        self._alive.append(traced)
-        function = self._with_calls_for_branches(traced)
         thresholds = tf.constant(policy.thresholds[exits], tf.float32)
 
         def run(image, at=None):
-            logits, stage = function(_tensor(image), thresholds if at is None else at)
+            logits, stage = function(image, thresholds if at is None else at)
             return logits.numpy(), int(stage)
 
         return run
+
+    def for_one(self, make, more=(), values=()):
+        """Returns a function of one sample, compiled by XLA if that is faster here.
+
+        For so small a batch TensorFlow spends more on going from operation to operation than
+        on most operations. XLA makes one program of all, but has slower convolutions.
+
+        Args:
+            make: Function: a function `(k, tensors) -> [answer, *gives]` that computes stage
+                `k` to the function wanted, of the first stage's input and more.
+            more, values: Specifications of further inputs, and values to measure with.
+        """
+        import tensorflow as tf
+
+        ways = [self._interpreted(make, more), self._by_xla(make, more)]
+        shape, dtype = self.specs[self.takes[0][0]]
+        given = [tf.zeros((1, *shape), dtype), *values]
+        seconds = {}
+        for way in filter(None, ways):
+            try:
+                seconds[way] = median_seconds(lambda way=way: way(*given))
+            except tf.errors.OpError:  # something that XLA cannot compile
+                if way is ways[0]:
+                    raise
+        fastest = min(seconds, key=seconds.get)
+        return lambda image, *more: fastest(_tensor(image), *more)
+
+    def _interpreted(self, make, more):
+        frozen = self._frozen
+        if self._single is not None:
+            frozen = [self._freeze(model, batch=1) for model in self._single]
+        apply = functools.partial(self._apply, frozen=frozen)
+        traced = self._function(make(apply), self.takes[0], more, batch=1)
+        self._alive.append(traced)
+        return self._with_calls_for_branches(traced)
+
+    def _by_xla(self, make, more):
+        models = self._single or self.models
+        if sum(model.count_params() for model in models) > LARGEST:
+            return None
+        frozen = [self._freeze(model, batch=1, lower=False) for model in models]
+        apply = functools.partial(self._apply, frozen=frozen)
+        return self._function(make(apply), self.takes[0], more, batch=1, jit_compile=True)
 
     def _with_calls_for_branches(self, traced):
         """Returns the function with each branch a function that is called.
@@ -144,7 +186,7 @@ class TensorFlowStages(Stages):
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in traced.inputs]
         return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
 
-    def _freeze(self, model, batch=None):
+    def _freeze(self, model, batch=None, lower=True):
         import tensorflow as tf
         from tensorflow.python.framework.convert_to_constants import (
             convert_variables_to_constants_v2 as freeze,
@@ -156,10 +198,14 @@ class TensorFlowStages(Stages):
         ]
         function = tf.function(lambda *x: model(list(x), training=False), autograph=False)
         concrete = function.get_concrete_function(*specs)
-        frozen = freeze(concrete)
+        frozen = freeze(concrete, lower_control_flow=lower)
         self._alive += [concrete, frozen]
         names = [[t.name for t in side] for side in (frozen.inputs, frozen.outputs)]
-        return frozen.graph.as_graph_def(), *names
+        graph = frozen.graph.as_graph_def()
+        nodes = [node for node in graph.node if node.op != "Placeholder"]  # XLA knows none
+        del graph.node[:]
+        graph.node.extend(nodes)
+        return graph, *names
 
     def _applying(self, k):
         # not a lambda with `k=k`: TensorFlow takes `k` for an argument it misses in each call
@@ -174,14 +220,16 @@ class TensorFlowStages(Stages):
         feeds = dict(zip(inputs, here, strict=True))
         return tf.graph_util.import_graph_def(graph, feeds, outputs, name=f"stage_{k}")
 
-    def _function(self, function, takes, more=(), batch=None):
+    def _function(self, function, takes, more=(), batch=None, jit_compile=False):
         import tensorflow as tf
 
         specs = [
             tf.TensorSpec((batch, *shape), dtype) for shape, dtype in map(self.specs.get, takes)
         ]
         specs = [*specs, *more]
-        traced = tf.function(function, input_signature=specs, autograph=False)
+        traced = tf.function(
+            function, input_signature=specs, autograph=False, jit_compile=jit_compile
+        )
         return traced.get_concrete_function()
 
 
@@ -215,7 +263,7 @@ class JaxStages(Stages):
             for k in range(len(stages))
         ]
         self._together = jax.jit(
-            lambda weights, images: _chain(
+            lambda weights, images: chain(
                 lambda k, tensors: self._pure(k, weights[k], tensors), self, images
             )
         )

@@ -47,7 +47,8 @@ class AdaptivePredictor:
     when a batch size is first used: stage by stage, where survivors of several batches
     are put together so that late stages run full; all exits in one function, where
     regrouping would cost more than it saves; and, for single samples, one function with
-    conditionals. `costs` are what a sample needs; the other ways may spend more on it.
+    conditionals, compiled by XLA where that is faster. `costs` are what a sample needs; the
+    other ways may spend more on it.
 
     Of a network with gates the blocks that nobody in the batch needs are not computed, and
     the others for who needs them only. A policy may then hold a `worst_case`, which no
@@ -239,7 +240,6 @@ class _Runner:
         network = self.network
         if batch_size not in self._plans:
             small = batch_size <= ONE_BY_ONE and not network.dense
-            small = small and (network.gated or len(network.exits) > 1)
             if small and self._conditional is None and network.stages.conditional is not None:
                 self._conditional = network.stages.conditional(self.policy, network.exits)
             self._plans[batch_size] = Plan(
