@@ -4,13 +4,15 @@
 
 ResNets with a recurrent gate before every block but the first, weights untrained (the time
 does not depend on them). The blocks left open are spread evenly. Against the network without
-gates; both compiled and frozen alike, interleaved. ResNet-38 for small images takes hardly
-longer than a millisecond, of which the gates' little operations are a good part; ResNet-34 for
-large ones shows what is left of that.
+gates; both compiled and frozen alike, interleaved. A block of ResNet-38 takes about thirty
+microseconds, of which a gate and its conditional are a good part; a wider network and one for
+larger images show what is left of that. How much is the gates' own work is seen with gates
+that decide by a single number.
 """
 
 import statistics
 import time
+from unittest import mock
 
 import keras
 import numpy as np
@@ -20,17 +22,19 @@ import keras_adaptive as ka
 from benchmarks import common
 from keras_adaptive import graph
 from keras_adaptive.gated_costs import gated_costs
-from keras_adaptive.inference.compiled import compiled
-from keras_adaptive.layers import GatedBlock
+from keras_adaptive.inference.compiled import chain, compiled
+from keras_adaptive.layers import GatedBlock, skip_gate
 
 THREADS, ROUNDS = 2, 30
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SMALL, LARGE = {"depth": 38}, {"preset": "imagenet_34"}
-# network, arguments of its builder, batch, rounds, how blocks are skipped
+SMALL, WIDE, LARGE = {"depth": 38}, {"depth": 38, "width": 4}, {"preset": "imagenet_34"}
+# network, arguments of its builder, batch, rounds, how blocks are skipped, whether gates are free
 CASES = [
-    ("ResNet-38, 32 px", SMALL, 1, 10 * ROUNDS, "cond"),
-    ("ResNet-34, 224 px", LARGE, 1, ROUNDS, "cond"),
-    ("ResNet-38, 32 px", SMALL, 256, ROUNDS // 3, "gather"),
+    ("ResNet-38, 32 px", SMALL, 1, 10 * ROUNDS, "cond", False),
+    ("ResNet-38, 32 px, gates almost free", SMALL, 1, 10 * ROUNDS, "cond", True),
+    ("ResNet-38 four times as wide, 32 px", WIDE, 1, 3 * ROUNDS, "cond", False),
+    ("ResNet-34, 224 px", LARGE, 1, ROUNDS, "cond", False),
+    ("ResNet-38, 32 px", SMALL, 256, ROUNDS // 3, "gather", False),
 ]
 
 
@@ -45,6 +49,16 @@ class Closed:
         return lambda x, instead, gate: layer(x, instead, 1.0 - gate)
 
 
+def almost_free(gate, features, state=None, projection=None):
+    """Decides by one number, in place of a gate's call; the state passes through."""
+    value = features[:, :1] if len(features.shape) == 2 else features[:, 0, 0, :1]
+    least = {True: -np.inf, False: np.inf}[gate.gate.forced]
+    state = state or [keras.ops.zeros((1, gate.gate.units))] * 2
+    outputs = [keras.ops.cast(value > least, "float32")]
+    outputs += [value] * gate.gate.return_probability + list(state) * gate.gate.return_state
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
 def forced(model, share, skipping):
     """Returns the frozen network with so large a share of its gates open, and its MACs."""
     nodes = graph.nodes_between(model.inputs, model.outputs)
@@ -57,12 +71,15 @@ def forced(model, share, skipping):
     outputs = graph.call_again(nodes, tensors, model.outputs, skipping, instead=closed)
     found = gated_costs(model.inputs, model.outputs)
     macs = found.fixed[-1] + sum(found.blocks[i].executed(1, 1) for i in chosen)
-    return frozen(keras.Model(image, outputs)), macs
+    return frozen(keras.Model(image, outputs), skipping), macs
 
 
-def frozen(net):
+def frozen(net, skipping):
     stages = compiled([(net, ["input_0"], [])])
-    return lambda x: stages.stage(0, [x])[0]
+    if skipping == "gather":
+        return lambda x: stages.stage(0, [x])[0]
+    function = stages.for_one(lambda apply: lambda images: chain(apply, stages, images))
+    return lambda x: function(x)[0]
 
 
 def open_gates(model):
@@ -72,15 +89,17 @@ def open_gates(model):
     return model
 
 
-def measured(name, arguments, batch, rounds, skipping):
+def measured(name, arguments, batch, rounds, skipping, free):
     """Returns a row a share of open gates."""
     plain = ka.build_resnet(**arguments)
     model = open_gates(ka.build_resnet(**arguments, gates="layer"))
     base = plain.exit_costs()[-1]
     x = np.random.default_rng(0).normal(size=(batch, *plain.inputs[0].shape[1:]))
     x = x.astype("float32")
-    ways = {share: forced(model, share, skipping) for share in SHARES}
-    run = {"plain": frozen(plain), **{share: way for share, (way, _) in ways.items()}}
+    call = almost_free if free else skip_gate._LeanGate.call
+    with mock.patch.object(skip_gate._LeanGate, "call", call):
+        ways = {share: forced(model, share, skipping) for share in SHARES}
+    run = {"plain": frozen(plain, skipping)} | {share: way for share, (way, _) in ways.items()}
     times = {way: [] for way in run}
     for number in range(rounds + 2):
         for way, function in run.items():
@@ -128,8 +147,10 @@ def main():
         "# What skipped blocks save on the clock",
         "",
         f"Gates on all blocks but the first, {THREADS} threads; MACs and time as multiples of the",
-        "network without gates; medians of rounds in turn. Batch 1: a conditional a block; batch",
-        "256: gather, compute, scatter, for which every image needs the same blocks here.",
+        "network without gates; medians of rounds in turn. Batch 1: a conditional a block, by XLA",
+        "or by TensorFlow, whichever is faster for the network; batch 256: gather, compute,",
+        "scatter, for which every image needs the same blocks here. `gates almost free` decide by",
+        "one number of the features, which shows what the conditionals cost alone.",
         "",
         *common.table([*heads, "time - MACs"], rows),
     ]

@@ -230,7 +230,8 @@ def report(rows):
         "# Time on the host",
         "",
         f"CIFAR-10 (JPEG) test images, {THREADS} threads, medians of {REPEATS} interleaved "
-        "repeats, every contender compiled and frozen alike. `of full`: our time over that of "
+        "repeats, every contender compiled and frozen alike (single images: by XLA where that is "
+        "faster, ours and the others). `of full`: our time over that of "
         "the full network without early heads; `of every exit`: over computing all exits and "
         "then choosing; `of ideal`: over the sum over stages of the share that arrives times the "
         "stage's time on full batches, without any regrouping; `alone`: every batch answered "

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 import keras_adaptive as ka
 from keras_adaptive import graph
 from keras_adaptive.inference import measure_latency
-from keras_adaptive.inference.compiled import compiled
+from keras_adaptive.inference.compiled import TensorFlowStages, compiled
 from keras_adaptive.inference.plan import Plan
 from keras_adaptive.inference.timings import Timings
 
@@ -37,24 +39,51 @@ def test_decides_as_the_policy_does_on_all_logits(
 
 
 WAYS = ("stages", "together", "one by one")
+COMPILERS = {"XLA": "_interpreted", "TensorFlow": "_by_xla"}  # and the other one's name
 
 
-@settings(max_examples=12, deadline=None)
+@pytest.fixture(scope="module")
+def predictors(trained, logits):
+    """Function: kind of confidence and compiler of single samples to a predictor."""
+    temperatures = [4.0, 2.0, 3.0]
+
+    @functools.cache
+    def make(kind, compiler):
+        sure = ka.policy.confidence(logits, kind, temperatures)
+        policy = ka.ExitPolicy(np.median(sure, axis=1), kind, temperatures)
+        predictor = ka.AdaptivePredictor(trained, policy)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TensorFlowStages, COMPILERS[compiler], lambda *arguments: None)
+            predictor._runners[0].plan(1)
+        return predictor
+
+    return make
+
+
+@settings(max_examples=20, deadline=None)
 @given(
     batch_size=st.integers(1, 8),
     way=st.sampled_from(WAYS),
     regroup=st.sampled_from([True, False]),
     kind=st.sampled_from(["max_prob", "prob_margin", "logit_margin", "entropy"]),
+    compiler=st.sampled_from(sorted(COMPILERS)),
     seed=st.integers(0, 9),
 )
 def test_answers_do_not_depend_on_the_plan(
-    trained, logits, test_images, far_from_thresholds, batch_size, way, regroup, kind, seed
+    predictors,
+    logits,
+    test_images,
+    far_from_thresholds,
+    batch_size,
+    way,
+    regroup,
+    kind,
+    compiler,
+    seed,
 ):
     order = np.random.default_rng(seed).permutation(len(test_images[0]))[:20]
-    temperatures = [4.0, 2.0, 3.0]
-    sure = ka.policy.confidence(logits, kind, temperatures)
-    policy = ka.ExitPolicy(np.median(sure, axis=1), kind, temperatures)
-    predictor = ka.AdaptivePredictor(trained, policy)
+    predictor = predictors(kind, compiler)
+    policy = predictor.policy
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Plan, "choose", lambda self: way)
         patch.setattr(Plan, "regroup", lambda self, *arguments: regroup)
@@ -64,8 +93,20 @@ def test_answers_do_not_depend_on_the_plan(
     np.testing.assert_array_equal(result.exits[far], policy.decide(logits[:, order])[far])
     chosen = logits[result.exits, order]
     np.testing.assert_array_equal(result.labels, chosen.argmax(-1))
-    expected = ka.policy.softmax(chosen / np.array(temperatures)[result.exits][:, None])
+    expected = ka.policy.softmax(chosen / policy.temperatures[result.exits][:, None])
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+
+
+def test_what_xla_cannot_compile_is_left_to_tensorflow(trained, test_images):
+    import tensorflow as tf
+
+    stages = compiled(graph.lean_models(trained.inputs, trained.outputs))
+
+    def make(apply):
+        return lambda images: [tf.numpy_function(lambda x: 2 * x, [images], "float32")]
+
+    image = test_images[0][:1]
+    np.testing.assert_array_equal(stages.for_one(make)(image)[0], 2 * image)
 
 
 def test_a_plan_takes_the_way_that_is_fastest_if_samples_go_on_as_they_did():

@@ -7,10 +7,17 @@ from conftest import half_open
 
 import keras_adaptive as ka
 from keras_adaptive import graph
+from keras_adaptive.inference.compiled import TensorFlowStages
 from keras_adaptive.inference.plan import Plan
 from keras_adaptive.inference.spending import spending
 
-WAYS = {"stages": 4, "together": 4, "one by one": 1}  # and the batch size
+# way: batch size, and the compiler of single samples that is not to be used
+WAYS = {
+    "stages": (4, None),
+    "together": (4, None),
+    "one by one, XLA": (1, "_interpreted"),
+    "one by one, TensorFlow": (1, "_by_xla"),
+}
 SAMPLES = np.arange(9)
 
 
@@ -42,8 +49,13 @@ def limited(gated):
 def test_exits_and_costs_are_those_of_the_policy(request, gated, images, monkeypatch, way, kind):
     _, logits, costs = gated
     predictor = request.getfixturevalue(kind)
-    monkeypatch.setattr(Plan, "choose", lambda self: way)
-    result = predictor.predict(images, batch_size=WAYS[way])
+    monkeypatch.setattr(Plan, "choose", lambda self: way.split(",")[0])
+    batch_size, unused = WAYS[way]
+    if unused:
+        monkeypatch.setattr(TensorFlowStages, unused, lambda *arguments: None)
+        predictor._runners[0]._conditional = None
+        predictor._runners[0]._plans.clear()
+    result = predictor.predict(images, batch_size=batch_size)
     expected = predictor.policy.decide(logits, costs)
     assert set(expected) == {0, 1}
     np.testing.assert_array_equal(result.exits, expected)

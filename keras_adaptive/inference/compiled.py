@@ -129,7 +129,8 @@ class TensorFlowStages(Stages):
 
         Args:
             make: Function: a function `(k, tensors) -> [answer, *gives]` that computes stage
-                `k` to the function wanted, of the first stage's input and more.
+                `k` to the function wanted, of the first stage's input and more, which
+                gives several tensors.
             more, values: Specifications of further inputs, and values to measure with.
         """
         import tensorflow as tf
