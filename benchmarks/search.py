@@ -46,7 +46,7 @@ SPACE = {
 }
 TRIALS, KILL_AFTER = 12, 6
 TRIAL = {"train": 3_000, "epochs": 2}
-AGAIN = {"train": 15_000, "epochs": 4}
+AGAIN = {"train": 12_000, "epochs": 3}
 SEEDS = (0, 1)
 RECIPE = ka.training.Recipe(learning_rate=0.1, schedule="one_cycle")
 THRESHOLD_TRIALS, THRESHOLD_SEEDS, SHARES = 40, (0, 1), (0.3, 0.6)
