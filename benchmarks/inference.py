@@ -18,12 +18,13 @@ import keras_adaptive as ka
 from benchmarks import common, networks
 from keras_adaptive import graph
 from keras_adaptive.inference.compiled import chain, compiled
+from keras_adaptive.inference.timings import median_seconds
 from keras_adaptive.report import table
 
 THREADS = 2
 SHARES = (0.3, 0.5, 0.8)
 # batch size: how many images are predicted
-IMAGES = {1: 100, 8: 480, 32: 960, 64: 2560, 256: 2560}
+IMAGES = {1: 100, 8: 480, 32: 960, 64: 2560, 256: 5000}
 REPEATS = 5
 ROWS = common.ROOT.parent / "runs" / "inference_rows"
 TITLES = {
@@ -102,33 +103,40 @@ def full_batches(stages, x):
 
 
 def operating_points(model, splits):
+    """Returns the costs of the exits and a function that solves for budgets in any costs."""
     logits, labels = {}, {}
     for split in ("calibrate", "test"):
         x, labels[split] = splits.arrays(split)
         logits[split] = np.stack(model.predict(x, batch_size=250, verbose=0))
-    costs = model.exit_costs()
-    budgets = [share * costs[-1] for share in SHARES]
-    policies = ka.calibration.calibrate_budgets(
-        logits["calibrate"], labels["calibrate"], costs, budgets, method="geometric"
-    )
-    reports = [ka.evaluate(p, logits["test"], labels["test"], costs) for p in policies]
-    return policies, reports, costs
+
+    def solve(costs, full):
+        budgets = [share * full for share in SHARES]
+        held = logits["calibrate"], labels["calibrate"], costs
+        policies = ka.calibration.calibrate_budgets(*held, budgets, method="geometric")
+        return [(p, ka.evaluate(p, logits["test"], labels["test"], costs)) for p in policies]
+
+    return model.exit_costs(), solve
 
 
 def row(model, points, images, size):
     """Measures one network at one batch size."""
-    policies, reports, costs = points
+    costs, solve = points
     count = model.exits
     images = images[: IMAGES[size]]
     whole, stages = only(model, [count - 1]), only(model, range(count))
+    full = answers(whole, size)
+    full_ms = 1000 * median_seconds(lambda: plain(lambda x: full(x)[0], images[:size], size)) / size
+    found = solve(costs, costs[-1]) + solve(ka.measure_latency(model, size), full_ms)
+    names = [f"{share:.0%}{of}" for of in ("", " of the time") for share in SHARES]
+    policies, reports = zip(*found, strict=True)
     cuts = {}  # the static network that is as accurate as the policy
     for report in reports:
         right = np.flatnonzero(report.exit_accuracies >= report.accuracy)
         k = int(right[0]) if len(right) else count - 1
-        cuts[k] = whole if k == count - 1 else cuts.get(k) or only(model, [k])
+        cuts[k] = cuts.get(k) or only(model, [k])
     predictors = [ka.AdaptivePredictor(model, policy) for policy in policies]
     every = answers(stages, size)
-    cuts = {k: answers(cut, size) for k, cut in {**cuts, count - 1: whole}.items()}
+    cuts = {k: answers(cut, size) for k, cut in cuts.items()} | {count - 1: full}
     contenders = {
         "every": lambda: every_exit(every, policies[1], images, size),
         **{
@@ -141,7 +149,7 @@ def row(model, points, images, size):
         },
         **{
             ("alone", i): lambda p=p: list(p.stream(batches(images, size), size, waiting=0))
-            for i, p in enumerate(predictors)
+            for i, p in enumerate(predictors[: len(SHARES)])
             if size > 1
         },
     }
@@ -164,15 +172,15 @@ def row(model, points, images, size):
         cut = int(right[0]) if len(right) else count - 1
         found.append(
             {
-                "cost": f"{SHARES[i]:.0%}",
+                "cost": names[i],
                 "cost_share": float(costs[exits].mean() / costs[-1]),
                 "accuracy": float(report.accuracy),
                 "ms": ours,
                 "spread": float(np.ptp(per_image["ours", i]) / 2),
                 "over_full": ours / middle["full"],
                 "over_every": ours / middle["every"],
-                "over_ideal": ours / ideal,
-                "alone_over_full": middle.get(("alone", i), ours) / middle["full"],
+                "over_ideal": ours / ideal if size > 1 else np.nan,
+                "alone_over_full": middle.get(("alone", i), np.nan) / middle["full"],
                 "static": f"exit {cut}",
                 "over_static": ours / middle["cut", cut],
                 "way": predictors[i]._runners[0].plan(size).choose(),
@@ -236,7 +244,8 @@ def report(rows):
         "then choosing; `of ideal`: over the sum over stages of the share that arrives times the "
         "stage's time on full batches, without any regrouping; `alone`: every batch answered "
         "before the next is read; `static cut`: the earliest exit that alone is as accurate, "
-        "without other heads. Thresholds: geometric, by MACs, on images that trained nothing. "
+        "without other heads. Thresholds: geometric, on images that trained nothing; budgets are "
+        "shares of the full network's MACs, or of its time with costs by `measure_latency`. "
         "+- is half the range.",
     ]
     for name in dict.fromkeys(r["net"] for r in rows):

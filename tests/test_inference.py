@@ -268,9 +268,10 @@ def test_times_are_measured_once(trained, test_images):
     assert timings.regrouping(0, 4) > 0
 
 
-def test_latency_is_a_cost_to_calibrate_with(trained, calibration):
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_latency_is_a_cost_to_calibrate_with(trained, calibration, batch_size):
     logits, labels, _ = calibration
-    milliseconds = measure_latency(trained, batch_size=16)
+    milliseconds = measure_latency(trained, batch_size=batch_size)
     assert milliseconds.shape == (3,)
     assert (np.diff(milliseconds, prepend=0) > 0).all()
     policy = ka.calibrate(logits, labels, milliseconds, budget=milliseconds.mean())

@@ -13,6 +13,7 @@ import numpy as np
 from keras_adaptive import graph
 from keras_adaptive.inference.compiled import compiled
 from keras_adaptive.inference.timings import Timings
+from keras_adaptive.policy import ExitPolicy
 from keras_adaptive.training import AdaptiveModel
 
 PROGRAM = """
@@ -36,8 +37,10 @@ def measure_latency(model, batch_size=1, threads=None):
 
     For exit `k` it is the sum over the stages up to `k` of `seconds of the stage /
     batch_size`, of full batches, earlier heads included, plus the time to copy the
-    survivors together before each stage but the first. It is the median of a few runs
-    with blank images. Give it to `calibrate` as `costs`, with the budget in milliseconds.
+    survivors together before each stage but the first. For single samples it is the time
+    that the one function with conditionals takes to leave there, as in `AdaptivePredictor`.
+    It is the median of a few runs with blank images. Give it to `calibrate` as `costs`,
+    with the budget in milliseconds.
 
     It does not measure reading or preparing images.
 
@@ -80,6 +83,12 @@ def measure_latency(model, batch_size=1, threads=None):
             return _measured_elsewhere(model, batch_size, threads)
     stages = compiled(graph.lean_models(model.inputs, model.outputs))
     timings = Timings(stages)
+    if batch_size == 1 and stages.conditional is not None and len(model.outputs[0].shape) == 2:
+        last = ExitPolicy([*[np.inf] * (len(stages) - 1), -np.inf])
+        function = stages.conditional(last, list(range(len(stages))))
+        seconds = [timings.conditional(function, k) for k in range(len(stages))]
+        # a stage takes some time, whatever two short measurements say
+        return 1000 * (np.maximum.accumulate(seconds) + 1e-9 * np.arange(len(stages)))
     seconds = np.array([timings.stage(k, batch_size) for k in range(len(stages))]) / batch_size
     seconds[1:] += [timings.regrouping(k, batch_size) for k in range(1, len(stages))]
     return 1000 * np.cumsum(seconds)
