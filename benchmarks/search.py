@@ -151,9 +151,7 @@ def train_again(name, seed, runs, data, rows):
     keras.utils.set_random_seed(seed)
     model = ka.build_msdnet(**build)
     given = tuner(runs).hypermodel.training(knobs, model.exits)
-    start = time.time()
     ka.training.fit(model, data, epochs=AGAIN["epochs"], seed=seed, verbose=2, **given)
-    minutes = (time.time() - start) / 60
     costs = model.exit_costs()
     arrays = {}
     for split in ("calibrate", "test"):
@@ -171,7 +169,6 @@ def train_again(name, seed, runs, data, rows):
         "mean_cost": report.mean_cost,
         "costs": costs.tolist(),
         "parameters": model.count_params(),
-        "minutes": round(minutes, 1),
         "right": base64.b64encode(np.packbits(right, axis=1)).decode(),
         "images": len(labels),
     }
@@ -263,7 +260,7 @@ def write(runs, rows):
             + [f"{m:.2f} ± {s:.2f}" for m, s in zip(mean, spread, strict=True)]
             + [f"{np.mean([r['mean_cost'] for r in group]) / 1e6:.1f}"]
             + [f"{group[0]['costs'][0] / 1e6:.1f}", f"{group[0]['costs'][-1] / 1e6:.1f}"]
-            + [f"{group[0]['parameters'] / 1e6:.2f}", f"{sum(r['minutes'] for r in group):.1f}"]
+            + [f"{group[0]['parameters'] / 1e6:.2f}"]
         )
         if group is not plain:
             gain, error = difference(group, plain)
@@ -307,7 +304,7 @@ def write(runs, rows):
         *common.table(
             [
                 *("network", "within the budget", "whole network", "paid", "first", "last"),
-                *("million parameters", "minutes"),
+                "million parameters",
             ],
             again,
         ),
