@@ -110,7 +110,7 @@ def operating_points(model, splits):
         logits[split] = np.stack(model.predict(x, batch_size=250, verbose=0))
 
     def solve(costs, full):
-        budgets = [share * full for share in SHARES]
+        budgets = [max(share * full, costs[0]) for share in SHARES]  # at least the first exit
         held = logits["calibrate"], labels["calibrate"], costs
         policies = ka.calibration.calibrate_budgets(*held, budgets, method="geometric")
         return [(p, ka.evaluate(p, logits["test"], labels["test"], costs)) for p in policies]
@@ -153,7 +153,7 @@ def row(model, points, images, size):
             if size > 1
         },
     }
-    parts = full_batches(stages, images[:size])
+    parts = full_batches(stages, images[:size]) if size > 1 else []  # one sample fills no batch
     contenders.update({("stage", k): run for k, run in enumerate(parts)})
     taken = in_turn(contenders)
     per_image = {
@@ -162,12 +162,12 @@ def row(model, points, images, size):
     }
     middle = {name: float(np.median(values)) for name, values in per_image.items()}
     middle["full"] = middle["cut", count - 1]
-    each = [middle["stage", k] for k in range(count)]
+    each = [middle["stage", k] for k in range(len(parts))]
     found = []
     for i, report in enumerate(reports):
         exits = predictors[i].predict(images, batch_size=size, verbose=0).exits
         arriving = [(exits >= k).mean() for k in range(count)]
-        ours, ideal = middle["ours", i], float(np.dot(arriving, each))
+        ours, alone = middle["ours", i], middle.get(("alone", i))
         right = np.flatnonzero(report.exit_accuracies >= report.accuracy)
         cut = int(right[0]) if len(right) else count - 1
         found.append(
@@ -179,8 +179,8 @@ def row(model, points, images, size):
                 "spread": float(np.ptp(per_image["ours", i]) / 2),
                 "over_full": ours / middle["full"],
                 "over_every": ours / middle["every"],
-                "over_ideal": ours / ideal if size > 1 else np.nan,
-                "alone_over_full": middle.get(("alone", i), np.nan) / middle["full"],
+                "over_ideal": ours / float(np.dot(arriving, each)) if parts else None,
+                "alone_over_full": alone and alone / middle["full"],
                 "static": f"exit {cut}",
                 "over_static": ours / middle["cut", cut],
                 "way": predictors[i]._runners[0].plan(size).choose(),
@@ -255,7 +255,8 @@ def report(rows):
                 f"## {name}, batch {r['batch_size']}",
                 "",
                 f"Full network {r['full_ms']:.3f} ms an image; every exit "
-                f"{r['every_exit_ms']:.3f}; stages {', '.join(f'{t:.3f}' for t in r['stage_ms'])}; "
+                f"{r['every_exit_ms']:.3f}; "
+                f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
                 f"{r['images']:,} images.",
                 "",
                 *table(r["points"], TITLES),
