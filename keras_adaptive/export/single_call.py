@@ -38,9 +38,11 @@ def add_single_call(model, stages, exits, policy):
             body.inputs[name] = body.copy_tensor(_stage_tensor(model, stages, name))
         thresholds = flatbuffer.tensor("thresholds", [len(stages)], "float32")
         body.inputs["thresholds"] = body.add(thresholds)
-        tensors = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
         number = flatbuffer.add_buffer(model, np.array([exits[i]], "int32").tobytes())
         index = body.add(flatbuffer.tensor("this_exit", [1], "int32", number))
+        if i > 0:
+            body.prepare_rest_when_run(index)
+        tensors = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
         if i == last:
             body.outputs = {"logits": tensors["logits"], "exit_index": index}
         else:
@@ -153,18 +155,37 @@ class _Body:
             "exit_index": self.add(flatbuffer.tensor("exit_index", [1], "int32")),
         }
         self.tensors[outputs["logits"]].name = "logits"
-        made = schema.OperatorT()
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.IF
-        code.version = 1
-        made.opcodeIndex = self._opcode(code)
-        made.inputs, made.outputs = [condition, *inputs.values()], list(outputs.values())
-        made.builtinOptionsType = schema.BuiltinOptions.IfOptions
-        made.builtinOptions = schema.IfOptionsT()
-        made.builtinOptions.thenSubgraphIndex = then
-        made.builtinOptions.elseSubgraphIndex = otherwise
-        self.operators.append(made)
+        options = schema.IfOptionsT()
+        options.thenSubgraphIndex, options.elseSubgraphIndex = then, otherwise
+        self._operate("IF", [condition, *inputs.values()], list(outputs.values()), options)
         return outputs
+
+    def prepare_rest_when_run(self, number):
+        """Lets the runtime prepare the operations to come only when it comes to them.
+
+        At each run of an `IF` the runtime prepares the branch anew, and with it the branches
+        of an `IF` in there, and so on: the whole rest of the network, which few samples see.
+        It goes no further than to an operation that gives a tensor of a shape not yet known.
+        This is one: it makes the tensor `number`, of one element, a scalar, by a shape that
+        is empty but not a constant.
+        """
+        shape = self.add(flatbuffer.tensor("scalar_shape", [0], "int32"))
+        scalar = self.add(flatbuffer.tensor("scalar", [], "int32"))
+        options = schema.ReshapeOptionsT()
+        options.newShape = []
+        self._operate("RESHAPE", [number, shape], [scalar], options)
+
+    def _operate(self, name, inputs, outputs, options):
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode, code.version = code.builtinCode, 1
+        made = schema.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = self._opcode(code), inputs, outputs
+        made.builtinOptionsType = getattr(
+            schema.BuiltinOptions, type(options).__name__.removesuffix("T")
+        )
+        made.builtinOptions = options
+        self.operators.append(made)
 
     def _inline(self, graph, placed, outputs, opcode_of):
         place = dict(placed)
@@ -224,7 +245,7 @@ def _rule(policy, exit, stage, stages, classes):
             sure = _stopping_probability(policy.networks[exit], logits)
         else:
             sure = CONFIDENCES[policy.confidence](logits / temperature)
-        return {"leaves": tf.reshape(sure, ()) >= thresholds[stage]}
+        return {"leaves": sure >= thresholds[stage : stage + 1]}
 
     module = tf.Module()
     module.rule = rule
