@@ -18,6 +18,8 @@ from anytime_tflite import AnytimeModel
 from anytime_tflite.backends import interpreter_class
 from anytime_tflite.bench import memory_mb
 from benchmarks import common
+from keras_adaptive.inference.compiled import Stages
+from keras_adaptive.inference.conditional import nested
 from keras_adaptive.report import table
 
 FOLDER = common.ROOT.parent / "runs" / "device"
@@ -28,6 +30,7 @@ CALIBRATE = 2000
 BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
 SINGLE_BOUND = 1.10
 SIZE_BOUND = 1.01
+NEVER = 1.02  # a threshold above any probability, close enough to be quantised well
 
 
 def name(kind):
@@ -61,6 +64,7 @@ def prepare():
         for k in range(model.exits):
             _write_static(model, model.outputs[: k + 1], f"{name(kind)}_static_{k}", kind, x)
             _write_static(model, [model.outputs[k]], f"{name(kind)}_cut_{k}", kind, x)
+        _write_conditional(model, f"{name(kind)}_conditional", kind, x)
     kept.write_text(json.dumps(accuracies))
     return accuracies
 
@@ -88,11 +92,45 @@ def _write_static(model, outputs, file, kind, images):
     function = tf.function(
         lambda x: {f"logits_{i}": z for i, z in enumerate(part(x, training=False))}
     ).get_concrete_function(spec)
+    _convert(function, module, file, kind, lambda: ([x[None]] for x in images[:200]))
+
+
+def _write_conditional(model, file, kind, images):
+    """Converts the whole network with one conditional in the other, as TensorFlow does it."""
+    import tensorflow as tf
+
+    stages = Stages(ka.graph.lean_models(model.inputs, model.outputs))
+    module = tf.Module()
+    module.values = [v.value for v in model.variables]
+    function = tf.function(
+        nested(
+            lambda k, tensors: stages.models[k](tensors, training=False),
+            stages,
+            ka.ExitPolicy([0.0] * model.exits),
+            list(range(model.exits)),
+        )
+    ).get_concrete_function(
+        tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x"),
+        tf.TensorSpec((model.exits,), tf.float32, name="thresholds"),
+    )
+    never = np.full(model.exits, NEVER, "float32")
+    _convert(
+        function,
+        module,
+        file,
+        kind,
+        lambda: ({"x": x[None], "thresholds": never} for x in images[:200]),
+    )
+
+
+def _convert(function, module, file, kind, examples):
+    import tensorflow as tf
+
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     if kind is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "int8":
-        converter.representative_dataset = lambda: ([x[None]] for x in images[:200])
+        converter.representative_dataset = examples
     (FOLDER / f"{file}.tflite").write_bytes(converter.convert())
 
 
@@ -100,12 +138,20 @@ def _write_static(model, outputs, file, kind, images):
 
 
 class Static:
-    """A file with one signature, run as its documentation says."""
+    """A file with one signature, run as its documentation says.
 
-    def __init__(self, file):
+    Args:
+        file: Name of the file.
+        thresholds: Array, which it takes beside the image. `None`: it takes none.
+    """
+
+    def __init__(self, file, thresholds=None):
         self.interpreter = interpreter_class()(str(FOLDER / f"{file}.tflite"), num_threads=1)
         self.interpreter.allocate_tensors()
-        self.input = self.interpreter.get_input_details()[0]["index"]
+        inputs = {len(d["shape"]): d["index"] for d in self.interpreter.get_input_details()}
+        self.input = inputs[4]
+        if thresholds is not None:
+            self.interpreter.set_tensor(inputs[1], thresholds)
         self.outputs = [d["index"] for d in self.interpreter.get_output_details()]
 
     def __call__(self, image):
@@ -128,6 +174,8 @@ def ways(kind, exits):
         thresholds[k] = -np.inf
         found[f"static_{k}"] = Static(f"{name(kind)}_static_{k}")
         found[f"cut_{k}"] = Static(f"{name(kind)}_cut_{k}")
+        leaving = np.minimum(thresholds, NEVER).clip(0)
+        found[f"tf.cond_{k}"] = Static(f"{name(kind)}_conditional", leaving)
         found[f"staged_{k}"] = partial(_stages, runs._backend, k)
         found[f"compiled_{k}"] = partial(_stages, compiled._backend, k)
         found[f"single_{k}"] = partial(_single, single._backend, thresholds)
@@ -210,7 +258,7 @@ def main():
         for k in range(exits):
             static = times[f"static_{k}"]
             row = {"kind": name(kind), "exit": k, "static (ms)": float(np.median(static))}
-            for way in ("staged", "single", "classify", "compiled", "cut"):
+            for way in ("staged", "single", "tf.cond", "classify", "compiled", "cut"):
                 ratio = float(np.median(times[f"{way}_{k}"]) / np.median(static))
                 quarters = np.quantile(times[f"{way}_{k}"], (0.25, 0.75)) / np.median(static)
                 row[way] = ratio
@@ -248,7 +296,7 @@ def main():
 
 def _lines(rows, sizes, kept, accuracies):
     columns = ("kind", "exit", "static (ms)", "staged", "staged quartiles", "single")
-    columns += ("single quartiles", "classify", "compiled", "cut")
+    columns += ("single quartiles", "tf.cond", "classify", "compiled", "cut")
     worst = {k: max(r["staged"] for r in rows if r["kind"] == name(k)) for k in KINDS}
     single = {k: max(r["single"] for r in rows if r["kind"] == name(k)) for k in KINDS}
     exits = range(len(accuracies["keras"]))
@@ -262,7 +310,8 @@ def _lines(rows, sizes, kept, accuracies):
         "",
         f"Medians of {ROUNDS} rounds, all ways in turn; the others as multiples of `static`: a "
         ".tflite of the network up to the exit, its earlier heads included. `staged`: the stages "
-        "up to the exit, logits on the host. `single`: the single call. `classify`: all that "
+        "up to the exit, logits on the host. `single`: the single call. `tf.cond`: the network "
+        "with nested conditionals, converted by TensorFlow alone. `classify`: all that "
         "`AnytimeModel.classify` does. `compiled`: the stages in CompiledModel. `cut`: the "
         "network up to the exit without earlier heads, which has no answer on the way.",
         "",
@@ -273,6 +322,12 @@ def _lines(rows, sizes, kept, accuracies):
         + ". Largest single: "
         + ", ".join(f"{name(k)} {single[k]:.3f} (bound {SINGLE_BOUND:.2f})" for k in KINDS)
         + ".",
+        "",
+        "The runtime prepares a branch anew at every run of an `IF`, and all branches inside of "
+        "it, so that with `tf.cond` who goes on after the first exit waits until the whole rest "
+        "of the network is prepared. `single` puts an operation before each stage that makes "
+        "the runtime prepare only the stages that run; that much an `IF` costs, whoever writes "
+        "it.",
         "",
         "The static int8 files are not what they should be: where a feature goes to a padding, a "
         "concatenation and a convolution, the converter leaves the padded convolution in float32, "

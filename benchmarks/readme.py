@@ -93,6 +93,7 @@ def device():
         kind: max(row["staged"] for row in found["times"] if row["kind"] == kind)
         for kind in ("float32", "dynamic", "int8")
     }
+    single, nested = (max(row[way] for row in found["times"]) for way in ("single", "tf.cond"))
     drop = max(
         a - b for a, b in zip(found["accuracy"]["keras"], found["accuracy"]["int8"], strict=True)
     )
@@ -100,6 +101,12 @@ def device():
         "stages on the device against a .tflite cut at the exit",
         "at most "
         + ", ".join(f"{ratio:.2f} times its time in {kind}" for kind, ratio in worst.items()),
+        link("device"),
+    )
+    yield (
+        "one call with the exits inside, likewise",
+        f"at most {single:.2f} times its time; nested conditionals of TensorFlow's, at most "
+        f"{nested:.2f} times: stages called one by one are faster",
         link("device"),
     )
     yield (

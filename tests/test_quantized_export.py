@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel, read_info
 from keras_adaptive.export import conversion, flatbuffer, tflite
-from keras_adaptive.export.recalibration import compare, recalibrate
+from keras_adaptive.export.recalibration import compare, recalibrate, relative_error
 
 KINDS = ("float16", "dynamic", "int8")
 
@@ -87,6 +87,24 @@ def test_as_many_leave_at_each_exit_as_before(quantized, trained, policy, calibr
     assert np.abs(before - now).max() <= 2  # quantised confidences can be equal
     assert info["policy"]["thresholds_before"][:2] == policy.thresholds[:2].tolist()
     assert info["policy"]["before"] == policy.details
+
+
+def test_features_of_an_int8_file_pass_as_integers(
+    trained, policy, calibration_data, test_images, tmp_path, monkeypatch
+):
+    logits = {}
+    for way in ("integers", "floats"):
+        path = tmp_path / f"{way}.tflite"
+        if way == "floats":
+            monkeypatch.setattr(tflite, "pass_int8", lambda model, stages: None)
+        how = {"quantize": "int8", "calibration_data": calibration_data, "single_call": True}
+        ka.export_tflite(trained, path, policy, **how)
+        logits[way] = stage_logits(AnytimeModel(path), test_images[0][:50])
+        runner = Interpreter(str(path)).get_signature_runner("stage_1")
+        kinds = {details["dtype"] for details in runner.get_input_details().values()}
+        assert kinds == ({np.int8} if way == "integers" else {np.float32})
+    # going from one scale to another may round the other way
+    assert (relative_error(logits["floats"], logits["integers"]) < 0.05).all()
 
 
 def test_the_single_call_leaves_where_the_stages_do(quantized, test_images):

@@ -1,5 +1,6 @@
 """What the converter cannot put into a .tflite file: our `info`, and a digest."""
 
+import copy
 import hashlib
 import json
 
@@ -47,6 +48,23 @@ def subgraph(name, tensors, inputs, outputs, operators=()):
     return made
 
 
+def operation(model, name, version=1):
+    """Returns the number of a builtin operation in the model, adding it if it is new."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = getattr(schema.BuiltinOperator, name)
+    code.deprecatedBuiltinCode, code.version = code.builtinCode, version
+    return operation_number(model, code)
+
+
+def operation_number(model, code):
+    """Returns the number of an operation of another file, adding it if it is new."""
+    for number, known in enumerate(model.operatorCodes):
+        if (known.builtinCode, known.version) == (code.builtinCode, code.version):
+            return number
+    model.operatorCodes.append(copy.copy(code))
+    return len(model.operatorCodes) - 1
+
+
 def add_signature(model, key, graph, inputs, outputs):
     """Adds a subgraph, last, and a signature for it.
 
@@ -61,6 +79,11 @@ def add_signature(model, key, graph, inputs, outputs):
     made.signatureKey, made.subgraphIndex = key, len(model.subgraphs) - 1
     made.inputs, made.outputs = _map(inputs), _map(outputs)
     model.signatureDefs.append(made)
+
+
+def signature(model, key):
+    """Returns the signature of this name."""
+    return next(found for found in model.signatureDefs if text(found.signatureKey) == key)
 
 
 def _map(names):

@@ -84,13 +84,6 @@ def _carried(stages, i):
     return list(names)
 
 
-def _signature(model, key):
-    for found in model.signatureDefs:
-        if flatbuffer.text(found.signatureKey) == key:
-            return found
-    raise KeyError(key)
-
-
 def _numbers(entries):
     return {flatbuffer.text(entry.name): entry.tensorIndex for entry in entries}
 
@@ -98,7 +91,7 @@ def _numbers(entries):
 def _stage_tensor(model, stages, name):
     """Returns a tensor that passes between stages, as the first that takes it has it."""
     i = next(i for i, (_, takes, _) in enumerate(stages) if name in takes)
-    found = _signature(model, f"stage_{i}")
+    found = flatbuffer.signature(model, f"stage_{i}")
     return model.subgraphs[found.subgraphIndex].tensors[_numbers(found.inputs)[name]]
 
 
@@ -124,7 +117,7 @@ class _Body:
 
     def inline_stage(self, i, inputs):
         """Copies a stage's operations; returns its outputs, name to number."""
-        found = _signature(self.model, f"stage_{i}")
+        found = flatbuffer.signature(self.model, f"stage_{i}")
         return self._inline(
             self.model.subgraphs[found.subgraphIndex],
             {_numbers(found.inputs)[name]: number for name, number in inputs.items()},
@@ -134,7 +127,7 @@ class _Body:
 
     def inline_rule(self, rule, inputs):
         """Copies the operations of another file; returns the number of `leaves`."""
-        found = _signature(rule, "rule")
+        found = flatbuffer.signature(rule, "rule")
         graph = copy.copy(rule.subgraphs[found.subgraphIndex])
         graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
         for tensor in graph.tensors:
@@ -145,7 +138,7 @@ class _Body:
             graph,
             {_numbers(found.inputs)[name]: number for name, number in inputs.items()},
             _numbers(found.outputs),
-            lambda opcode: self._opcode(rule.operatorCodes[opcode]),
+            lambda opcode: flatbuffer.operation_number(self.model, rule.operatorCodes[opcode]),
         )["leaves"]
 
     def choose(self, condition, then, otherwise, inputs):
@@ -176,11 +169,9 @@ class _Body:
         self._operate("RESHAPE", [number, shape], [scalar], options)
 
     def _operate(self, name, inputs, outputs, options):
-        code = schema.OperatorCodeT()
-        code.builtinCode = getattr(schema.BuiltinOperator, name)
-        code.deprecatedBuiltinCode, code.version = code.builtinCode, 1
         made = schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = self._opcode(code), inputs, outputs
+        made.opcodeIndex = flatbuffer.operation(self.model, name)
+        made.inputs, made.outputs = inputs, outputs
         made.builtinOptionsType = getattr(
             schema.BuiltinOptions, type(options).__name__.removesuffix("T")
         )
@@ -202,14 +193,6 @@ class _Body:
                 made.intermediates = [place[int(n)] for n in operator.intermediates]
             self.operators.append(made)
         return {name: place[number] for name, number in outputs.items()}
-
-    def _opcode(self, code):
-        """Returns the number of an operation in the model, adding it if it is new."""
-        for number, known in enumerate(self.model.operatorCodes):
-            if (known.builtinCode, known.version) == (code.builtinCode, code.version):
-                return number
-        self.model.operatorCodes.append(copy.copy(code))
-        return len(self.model.operatorCodes) - 1
 
 
 def _stop(model, body, i, inputs):

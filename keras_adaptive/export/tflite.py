@@ -6,6 +6,7 @@ import numpy as np
 from keras_adaptive import graph
 from keras_adaptive.export import flatbuffer, verification
 from keras_adaptive.export.conversion import QUANTIZE, convert
+from keras_adaptive.export.features import pass_int8
 from keras_adaptive.export.recalibration import compare, recalibrate
 from keras_adaptive.export.single_call import add_single_call
 from keras_adaptive.files import write_whole
@@ -35,9 +36,9 @@ def export_tflite(
     The file holds a signature `stage_0`, `stage_1`, ... for every exit the policy
     uses, and `info`: a JSON text with thresholds, temperatures, costs and class names.
     A stage takes named tensors (`input_0` is the image) and gives `logits` and the
-    named `features_<i>` that later stages take. Exits that the policy closes (+inf)
-    are left out, with their heads. Confidence is not in the stages: `anytime_tflite`,
-    or the app, computes it from the logits.
+    named `features_<i>` that later stages take, int8 ones in an int8 file. Exits that the
+    policy closes (+inf) are left out, with their heads. Confidence is not in the stages:
+    `anytime_tflite`, or the app, computes it from the logits.
 
     What was written is read back before it gets its name: builtin operations only,
     every weight inside and of the type asked for, no state, old enough for the runtime,
@@ -63,9 +64,10 @@ def export_tflite(
             `"int8"`; not used if `quantize` is `None`.
         single_call: Whether to add a signature `predict(x, thresholds)` that leaves by
             itself: it gives `logits` and `exit_index`, the first exit as sure as its
-            threshold (float32, one a stage of the file). The weights are stored once,
-            but the runtime unpacks them for each form: a program that loads the file needs
-            up to twice the memory for weights.
+            threshold (float32, one a stage of the file). The runtime prepares every stage
+            but the first anew at each call, so stages called one by one are faster. The
+            weights are stored once, but the runtime unpacks them for each form: a program
+            that loads the file needs up to twice the memory for weights.
         class_names: List of strings, one a class, or `None`.
         runtime: `"litert"`, or `"tflite-2.14"`: the last tflite-runtime, of 2023.
         preprocessing: Dictionary `{"mean": ..., "std": ...}` of one number a channel:
@@ -111,6 +113,8 @@ def export_tflite(
 
     content = convert(branching, quantize, runtime == "tflite-2.14", images, stages)
     file = flatbuffer.read(content)
+    if quantize == "int8":
+        pass_int8(file, stages)
     details, report = policy.details, None
     if quantize is not None and images is not None:
         before = policy

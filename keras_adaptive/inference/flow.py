@@ -5,6 +5,8 @@ import numpy as np
 from keras_adaptive.inference.memory import aligned, copy_rows
 from keras_adaptive.inference.timings import bucket
 
+AT_ONCE = 64  # samples that run one by one before their answers are sorted
+
 
 class Pool:
     """Samples that wait for a stage, in memory that is used again and again."""
@@ -61,9 +63,10 @@ class Flow:
         """Takes an input batch; answers may come now or later."""
         owners = np.empty((len(images), 2), int)
         owners[:, 0], owners[:, 1] = number, range(len(images))
-        for start in range(0, len(images), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        start = 0
+        while start < len(images):
             way = self.plan.choose()
+            part = slice(start, start + (AT_ONCE if way == "one by one" else self.batch_size))
             if way == "one by one":
                 self._one_by_one(images[part], owners[part])
             elif way == "together":
@@ -71,6 +74,7 @@ class Flow:
             else:
                 tensors = {self.stages.takes[0][0]: images}
                 self._arrive(0, tensors, np.arange(len(images))[part], owners[part])
+            start = part.stop
 
     def finish(self):
         """Answers whoever still waits."""
@@ -84,9 +88,11 @@ class Flow:
         return bucket(samples, self.batch_size)
 
     def _one_by_one(self, images, owners):
-        for i in range(len(images)):
-            answers, stage = self.conditional(images[i : i + 1])
-            self._leave(stage, answers, owners[i : i + 1])
+        found = [self.conditional(images[i : i + 1]) for i in range(len(images))]
+        answers, stages = (np.array(part) for part in zip(*found, strict=True))
+        for k in np.unique(stages):
+            mine = stages == k
+            self._leave(k, answers[mine, 0], owners[mine])
 
     def _together(self, images, owners):
         count, size = len(images), self._bucket(len(images))

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from keras_adaptive import graph
 from keras_adaptive.inference.compiled import compiled
-from keras_adaptive.inference.flow import Flow
+from keras_adaptive.inference.flow import AT_ONCE, Flow
 from keras_adaptive.inference.plan import ONE_BY_ONE, Plan
 from keras_adaptive.inference.spending import spending
 from keras_adaptive.inference.timings import Timings
@@ -120,7 +120,8 @@ class AdaptivePredictor:
         if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
             x = self._check(x)
             total = len(x)
-            batches = (x[i : i + batch_size] for i in range(0, total, batch_size))
+            step = batch_size * max(1, AT_ONCE // batch_size)  # less to do between samples
+            batches = (x[i : i + step] for i in range(0, total, step))
         else:
             batches = (self._check(batch) for batch in map(_images, x))
         hidden = True if verbose in (0, False) else None
