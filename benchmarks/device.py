@@ -87,13 +87,11 @@ def _write_static(model, outputs, file, kind, images):
     import tensorflow as tf
 
     part = ka.graph.ListModel(model.inputs, outputs)
-    module = tf.Module()
-    module.values = [v.value for v in part.variables]
     spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x")
     function = tf.function(
         lambda x: {f"logits_{i}": z for i, z in enumerate(part(x, training=False))}
     ).get_concrete_function(spec)
-    _convert(function, module, file, kind, lambda: ([x[None]] for x in images[:200]))
+    _convert(function, part, file, kind, lambda: ([x[None]] for x in images[:200]))
 
 
 def _write_conditional(model, exits, file, kind, images):
@@ -101,8 +99,6 @@ def _write_conditional(model, exits, file, kind, images):
     import tensorflow as tf
 
     stages = Stages(ka.graph.lean_models(model.inputs, model.outputs[:exits]))
-    module = tf.Module()
-    module.values = [v.value for v in model.variables]
     function = tf.function(
         nested(
             lambda k, tensors: stages.models[k](tensors, training=False),
@@ -117,16 +113,18 @@ def _write_conditional(model, exits, file, kind, images):
     never = np.full(exits, NEVER, "float32")
     _convert(
         function,
-        module,
+        model,
         file,
         kind,
         lambda: ({"x": x[None], "thresholds": never} for x in images[:200]),
     )
 
 
-def _convert(function, module, file, kind, examples):
+def _convert(function, model, file, kind, examples):
     import tensorflow as tf
 
+    module = tf.Module()
+    module.values = [v.value for v in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     if kind is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -118,6 +118,24 @@ def test_the_single_call_leaves_where_the_stages_do(quantized, test_images):
         assert device.predict(image, never).exit == device.classify(image, None, never).exit == 2
 
 
+def test_the_single_call_prepares_only_the_stages_that_run(quantized):
+    """The runtime stops preparing at an operation whose shape is not a constant: one a branch."""
+    model = flatbuffer.read(quantized[1].read_bytes())
+    stops = {}
+    for graph in model.subgraphs:
+        given = {int(n) for n in graph.inputs}
+        given |= {int(n) for operator in graph.operators for n in operator.outputs}
+        given |= {
+            n for n, t in enumerate(graph.tensors) if model.buffers[t.buffer].data is not None
+        }
+        stops[flatbuffer.text(graph.name)] = [
+            i
+            for i, operator in enumerate(graph.operators)
+            if not {int(n) for n in operator.inputs} - {-1} <= given
+        ]
+    assert {n: i for n, i in stops.items() if i} == {"predict_1": [0], "predict_2": [0]}
+
+
 def test_the_single_call_has_thresholds_as_an_input(quantized, test_images):
     _, path, _ = quantized
     runner = Interpreter(str(path)).get_signature_runner("predict")
