@@ -30,6 +30,7 @@ CALIBRATE = 2000
 BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
 SINGLE_BOUND = 1.10
 SIZE_BOUND = 1.01
+FEW = (1, 2)  # last exits of the networks that show what so many conditionals cost at least
 NEVER = 1.02  # a threshold above any probability, close enough to be quantised well
 
 
@@ -65,7 +66,18 @@ def prepare():
             _write_static(model, model.outputs[: k + 1], f"{name(kind)}_static_{k}", kind, x)
             _write_static(model, [model.outputs[k]], f"{name(kind)}_cut_{k}", kind, x)
         _write_conditional(model, model.exits, f"{name(kind)}_conditional", kind, x)
-        _write_conditional(model, 2, f"{name(kind)}_one_if", kind, x)
+        for k in FEW:
+            _write_conditional(model, k + 1, f"{name(kind)}_conditional_to_{k}", kind, x)
+            ends = np.where(np.arange(model.exits) < k, policy.thresholds, -np.inf)
+            path = FOLDER / f"{name(kind)}_single_to_{k}.tflite"
+            ka.export_tflite(
+                model,
+                path,
+                policy.with_thresholds(ends),
+                quantize=kind,
+                calibration_data=(x, y),
+                single_call=True,
+            )
     kept.write_text(json.dumps(accuracies))
     return accuracies
 
@@ -179,7 +191,13 @@ def ways(kind, exits):
         found[f"compiled_{k}"] = partial(_stages, compiled._backend, k)
         found[f"single_{k}"] = partial(_single, single._backend, thresholds)
         found[f"classify_{k}"] = partial(_classify, whole, thresholds)
-    found["one_if_1"] = Static(f"{name(kind)}_one_if", np.array([NEVER, 0], "float32"))
+    for k in FEW:
+        never = np.full(k + 1, NEVER, "float32")  # the last is not looked at
+        single = AnytimeModel(FOLDER / f"{name(kind)}_single_to_{k}.tflite", 1)
+        found[f"few_tf.cond_{k}"] = Static(f"{name(kind)}_conditional_to_{k}", never)
+        found[f"few_single_{k}"] = partial(
+            _single, single._backend, np.full(k + 1, np.inf, "float32")
+        )
     return found
 
 
@@ -255,7 +273,13 @@ def main():
     rows, sizes, least = [], [], {}
     for kind in KINDS:
         times = measure(ways(kind, exits), image, ROUNDS)
-        least[name(kind)] = float(np.median(times["one_if_1"]) / np.median(times["static_1"]))
+        least[name(kind)] = [
+            {
+                way: float(np.median(times[f"few_{way}_{k}"]) / np.median(times[f"static_{k}"]))
+                for way in ("tf.cond", "single")
+            }
+            for k in FEW
+        ]
         for k in range(exits):
             static = times[f"static_{k}"]
             row = {"kind": name(kind), "exit": k, "static (ms)": float(np.median(static))}
@@ -293,7 +317,7 @@ def main():
     kept = deadlines(exits)
     results = {
         "times": rows,
-        "one_if": least,
+        "few_conditionals": least,
         "files": sizes,
         "deadlines": kept,
         "accuracy": accuracies,
@@ -334,10 +358,14 @@ def _lines(rows, least, sizes, kept, accuracies):
         "The runtime prepares a branch anew at every run of an `IF`, and all branches inside of "
         "it, so that with `tf.cond` who goes on after the first exit waits until the whole rest "
         "of the network is prepared. `single` puts an operation before each stage that makes "
-        "the runtime prepare only the stages that run. A lone `IF` costs, too: the first two "
-        "stages alone, the second in the only `IF`, converted by TensorFlow, take "
-        + ", ".join(f"{ratio:.3f} ({kind})" for kind, ratio in least.items())
-        + " of `static` at exit 1.",
+        "the runtime prepare only the stages that run. Conditionals cost, too, where nothing "
+        "stands behind them: in networks that end at exit "
+        f"{' or '.join(map(str, FEW))}, made in both ways, that exit takes at best "
+        + ", ".join(
+            f"{' or '.join(f'{min(row.values()):.3f}' for row in rows)} ({kind})"
+            for kind, rows in least.items()
+        )
+        + " of `static`.",
         "",
         "The static int8 files are not what they should be: where a feature goes to a padding, a "
         "concatenation and a convolution, the converter leaves the padded convolution in float32, "

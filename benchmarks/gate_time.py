@@ -78,7 +78,7 @@ def frozen(net, skipping):
     stages = compiled([(net, ["input_0"], [])])
     if skipping == "gather":
         return lambda x: stages.stage(0, [x])[0]
-    function = stages.for_one(lambda apply: lambda images: chain(apply, stages, images))
+    function = stages.for_one(lambda apply: lambda images: chain(apply, stages, images, 1)[0])
     return lambda x: function(x)[0]
 
 

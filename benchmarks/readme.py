@@ -78,12 +78,32 @@ def host():
         (row["net"], row["batch_size"]): {point["cost"]: point for point in row["points"]}
         for row in read("inference")["rows"]
     }
-    points = rows["cifar10_budgeted_5", 256]
+    for size in (256, 8):
+        points = rows["cifar10_budgeted_5", size]
+        shares = [points[cost]["over_full"] for cost in ("30%", "50%", "80%")]
+        slower = [cost for cost in points if points[cost]["over_full"] > 1]
+        yield (
+            f"time on the host, batches of {size}, MACs cut to about 30 / 50 / 80 %",
+            " / ".join(f"{share:.2f}" for share in shares)
+            + " of the full network's time"
+            + (f": no gain at {', '.join(slower)}" if slower else ""),
+            link("inference"),
+        )
+
+
+def training():
+    lines = [line for line in read("training")["rows"] if "gain" in line]
+    gains = [pair for line in lines for pair in zip(line["gain"], line["error"], strict=True)]
+    better = sum(gain >= 2 * error for gain, error in gains)
+    worse = sum(gain <= -2 * error for gain, error in gains)
+    best = max(lines, key=lambda line: sum(line["gain"]))
     yield (
-        "time on the host, batches of 256, MACs cut to about 30 / 50 / 80 %",
-        " / ".join(f"{points[c]['over_full']:.2f}" for c in ("30%", "50%", "80%"))
-        + " of the full network's time: above two thirds of the MACs early exits do not pay",
-        link("inference"),
+        "ways of training against plain joint training, eight epochs in all",
+        f"{len(lines)} ways at {len(best['gain'])} exits: {better} better, {worse} worse, "
+        f"{len(gains) - better - worse} ties; most in all, {best['way']}: "
+        + " / ".join(f"{gain:+.1f}" for gain in best["gain"])
+        + " points",
+        link("training"),
     )
 
 
@@ -212,6 +232,7 @@ PARTS = (
     cascades,
     stopping,
     gates,
+    training,
     throughput,
     compression,
     search,

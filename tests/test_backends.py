@@ -33,9 +33,9 @@ policy = model.calibrate(x, y, budget=model.exit_costs().mean(), verbose=0)
 predictor = ka.AdaptivePredictor(model, policy)
 expected = policy.decide(np.stack(model.predict(x, verbose=0)))
 agree = []
-for way, batch_size in (("stages", 20), ("together", 20), ("one by one", 1), (None, 7)):
-    if way:
-        predictor._runners[0].plan(batch_size).choose = lambda way=way: way
+for first, batch_size in ((1, 20), (2, 20), (0, 1), (None, 7)):
+    if first is not None:
+        predictor._runners[0].plan(batch_size).choose = lambda first=first: first
     agree.append(float((predictor.predict(x, batch_size=batch_size).exits == expected).mean()))
 milliseconds = ka.measure_latency(model, batch_size=2)
 result = {

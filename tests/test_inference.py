@@ -10,7 +10,7 @@ from keras_adaptive import graph
 from keras_adaptive.inference import measure_latency
 from keras_adaptive.inference.compiled import TensorFlowStages, compiled
 from keras_adaptive.inference.plan import Plan
-from keras_adaptive.inference.timings import Timings
+from keras_adaptive.inference.timings import LATE, Timings
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_decides_as_the_policy_does_on_all_logits(
     np.testing.assert_allclose(result.probabilities, ka.policy.softmax(chosen), atol=1e-5)
 
 
-WAYS = ("stages", "together", "one by one")
+WAYS = (1, 2, 3, 0)  # stages that run together at first
 COMPILERS = {"XLA": "_interpreted", "TensorFlow": "_by_xla"}  # and the other one's name
 
 
@@ -117,21 +117,26 @@ def test_a_plan_takes_the_way_that_is_fastest_if_samples_go_on_as_they_did():
         def regrouping(self, k, size):
             return 0.01
 
-        def together(self, size):
-            return 2.5
+        def first(self, count, size):
+            return 0.9 * count
 
         def conditional(self, function, k):
             return 0.5 * (k + 1)
 
-    plan = Plan(Table(), 3, 4, None)
-    assert plan.choose() == "stages"  # a third leaves at each exit: 1 + 2/3 + 1/3
+        def full(self, k, batch_size, waiting):
+            return batch_size
+
+    plan = Plan(Table(), 3, 4, None, 256)
+    assert plan.choose() == 1  # a third leaves at each exit: 1 + 2/3 + 1/3
     plan.learn(2, 1000)
-    assert plan.choose() == "together"  # everybody stays
-    plan = Plan(Table(), 3, 4, lambda image: image)
+    assert plan.choose() == 3  # everybody stays
+    plan.learn(1, 2000)
+    assert plan.choose() == 2  # everybody sees the second exit, few the third
+    plan = Plan(Table(), 3, 4, lambda image: image, 256)
     plan.learn(0, 1000)
-    assert plan.choose() == "stages"
-    assert plan.seconds()["one by one"] == pytest.approx(0.5, rel=0.01)
-    assert "one by one" not in Plan(Table(), 3, 256, lambda image: image).seconds()
+    assert plan.choose() == 1
+    assert plan.seconds()[0] == pytest.approx(0.5, rel=0.01)
+    assert 0 not in Plan(Table(), 3, 256, lambda image: image, 512).seconds()
 
 
 def test_regroups_where_copying_costs_less_than_it_saves():
@@ -142,16 +147,55 @@ def test_regroups_where_copying_costs_less_than_it_saves():
         def regrouping(self, k, size):
             return 0.25
 
-    plan = Plan(Table(), 2, 8, None)
+        def full(self, k, batch_size, waiting):
+            return batch_size
 
-    def bucket(samples):
-        return samples
+    plan = Plan(Table(), 2, 8, None, 512)
+    assert plan.regroup(1, 8, 6, 0, False)  # 6 * 1.25 < 8
+    assert not plan.regroup(1, 8, 7, 0, False)  # 7 * 1.25 > 8
+    assert not plan.regroup(1, 8, 8, 0, False)
+    assert plan.regroup(1, 8, 4, 0, True)  # 4 * 1.25 < 8
+    assert not plan.regroup(1, 8, 5, 0, True)  # would run as a batch of 8
+    assert plan.regroup(1, 8, 5, 2, True)  # two would run anyway: 5 * 0.25 + 8 - 2 < 8
+    assert not plan.regroup(1, 8, 7, 1, True)  # 7 * 0.25 + 8 - 1 > 8
 
-    assert plan.regroup(1, 8, 6, 0, False, bucket)  # 6 * 1.25 < 8
-    assert not plan.regroup(1, 8, 7, 0, False, bucket)  # 7 * 1.25 > 8
-    assert not plan.regroup(1, 8, 8, 0, False, bucket)
-    assert plan.regroup(1, 8, 6, 0, True, bucket)
-    assert not plan.regroup(1, 8, 5, 0, True, lambda samples: 8)  # would run as a batch of 8
+
+def test_who_must_be_answered_at_once_is_planned_for_alone():
+    class Table:
+        def stage(self, k, size):
+            return size**0.5
+
+        def regrouping(self, k, size):
+            return 0.0
+
+        def first(self, count, size):
+            return 80.0
+
+        def full(self, k, batch_size, waiting):
+            return batch_size
+
+    alone, in_a_crowd = (Plan(Table(), 2, 16, None, waiting) for waiting in (0, 256))
+    for plan in (alone, in_a_crowd):
+        plan.learn(0, 1000)
+        plan.learn(1, 1000)
+    assert in_a_crowd.seconds()[1] == pytest.approx((4 + 4 / 2) / 16)
+    assert alone.seconds()[1] == pytest.approx((4 + 8**0.5) / 16)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "waiting"), [(1, 256), (16, 0), (16, 1024), (96, 0), (96, 96)]
+)
+def test_late_stages_run_with_the_number_that_takes_a_sample_least(batch_size, waiting):
+    class Table(Timings):
+        def __init__(self, best):
+            self.stage = lambda k, size: size * (1.0 if size == best else 2.0)
+            self.regrouping = lambda k, size: 0.1
+
+    read = Table(batch_size)
+    assert [read.full(k, batch_size, waiting) for k in range(3)] == [batch_size] * 3
+    late = Table(LATE).full(1, batch_size, waiting)
+    assert late == (LATE if batch_size > 1 and max(batch_size, waiting) >= LATE else batch_size)
+    assert Table(LATE).full(0, batch_size, waiting) == batch_size
 
 
 def batches(x, sizes):
@@ -262,9 +306,9 @@ def test_nothing_is_traced_again(trained, policy, test_images):
 def test_times_are_measured_once(trained, test_images):
     stages = compiled(graph.lean_models(trained.inputs, trained.outputs))
     timings = Timings(stages)
-    first = [timings.stage(k, 4) for k in range(3)] + [timings.together(4)]
+    first = [timings.stage(k, 4) for k in range(3)] + [timings.first(3, 4)]
     assert min(first) > 0
-    assert first == [timings.stage(k, 4) for k in range(3)] + [timings.together(4)]
+    assert first == [timings.stage(k, 4) for k in range(3)] + [timings.first(3, 4)]
     assert timings.regrouping(0, 4) > 0
 
 
@@ -299,11 +343,13 @@ def test_costs_are_those_of_the_exits(predictor, trained, test_images):
 def sizes(monkeypatch):
     """The batch sizes that each stage is asked for, in a predictor that goes by stages."""
 
-    def watch(predictor):
+    def watch(predictor, late=None):
+        if late is not None:
+            monkeypatch.setattr(Timings, "full", lambda self, k, size, waiting: late if k else size)
         seen = [[] for _ in range(len(predictor._runners[0].network.stages))]
         stages = predictor._runners[0].network.stages
         run = stages.stage
-        monkeypatch.setattr(Plan, "choose", lambda self: "stages")
+        monkeypatch.setattr(Plan, "choose", lambda self: 1)
         monkeypatch.setattr(Plan, "regroup", lambda self, *arguments: True)
         monkeypatch.setattr(stages, "stage", lambda k, x: (seen[k].append(len(x[0])), run(k, x))[1])
         return seen
@@ -313,20 +359,23 @@ def sizes(monkeypatch):
 
 def test_later_stages_see_only_who_is_left(trained, policy, test_images, sizes):
     predictor = ka.AdaptivePredictor(trained, policy)
-    seen = sizes(predictor)
-    exits = predictor.predict(test_images[0], batch_size=len(test_images[0])).exits
+    everybody = len(test_images[0])
+    seen = sizes(predictor, late=everybody)
+    exits = predictor.predict(test_images[0], batch_size=everybody).exits
     for k, found in enumerate(seen):
         arriving = int((exits >= k).sum())
         assert arriving <= sum(found) < 2 * arriving  # filled up to a power of two
 
 
-def test_late_stages_run_full(trained, policy, test_images, sizes):
+@pytest.mark.parametrize("late", [16, 32, 64])
+def test_late_stages_run_full(trained, policy, test_images, sizes, late):
     predictor = ka.AdaptivePredictor(trained, policy)
-    seen = sizes(predictor)
+    seen = sizes(predictor, late)
     exits = predictor.predict(test_images[0], batch_size=32).exits
     for k, found in enumerate(seen):
-        full, rest = divmod(int((exits >= k).sum()), 32)
-        assert found[:full] == [32] * full
+        size = late if k else 32
+        full, rest = divmod(int((exits >= k).sum()), size)
+        assert found[:full] == [size] * full
         assert len(found) == full + (rest > 0)
 
 

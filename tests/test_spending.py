@@ -11,12 +11,13 @@ from keras_adaptive.inference.compiled import TensorFlowStages
 from keras_adaptive.inference.plan import Plan
 from keras_adaptive.inference.spending import spending
 
-# way: batch size, and the compiler of single samples that is not to be used
+# way: stages that run together at first, batch size, and the compiler of single samples that
+# is not to be used
 WAYS = {
-    "stages": (4, None),
-    "together": (4, None),
-    "one by one, XLA": (1, "_interpreted"),
-    "one by one, TensorFlow": (1, "_by_xla"),
+    "stages": (1, 4, None),
+    "together": (2, 4, None),
+    "one by one, XLA": (0, 1, "_interpreted"),
+    "one by one, TensorFlow": (0, 1, "_by_xla"),
 }
 SAMPLES = np.arange(9)
 
@@ -49,8 +50,8 @@ def limited(gated):
 def test_exits_and_costs_are_those_of_the_policy(request, gated, images, monkeypatch, way, kind):
     _, logits, costs = gated
     predictor = request.getfixturevalue(kind)
-    monkeypatch.setattr(Plan, "choose", lambda self: way.split(",")[0])
-    batch_size, unused = WAYS[way]
+    first, batch_size, unused = WAYS[way]
+    monkeypatch.setattr(Plan, "choose", lambda self: first)
     if unused:
         monkeypatch.setattr(TensorFlowStages, unused, lambda *arguments: None)
         predictor._runners[0]._conditional = None

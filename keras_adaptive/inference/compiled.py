@@ -61,19 +61,32 @@ class Stages:
         """Runs stage `k`; a list of tensors in, `[answer, *gives]` out."""
         return self.models[k].predict_on_batch(tensors)
 
+    def carried(self, k):
+        """Names of the tensors that stage `k` or a later one reads and none of them gives."""
+        given = {name for gives in self.gives[k:] for name in gives}
+        return sorted({name for takes in self.takes[k:] for name in takes} - given)
+
+    def first(self, count, images):
+        """Runs the first stages on the same samples, in one function.
+
+        Returns:
+            The answers of each, and what `carried(count)` names.
+        """
+        return chain(self.stage, self, images, count)
+
     def together(self, images):
         """Runs all stages on the same samples; returns the answers of each."""
-        return chain(self.stage, self, images)
+        return self.first(len(self), images)[0]
 
 
-def chain(apply, stages, images):
-    """Applies one stage after the other; returns the answers of each."""
+def chain(apply, stages, images, count):
+    """Applies one stage after the other; returns the answers of each, and what is carried on."""
     tensors, found = {stages.takes[0][0]: images}, []
-    for k in range(len(stages)):
+    for k in range(count):
         logits, *features = apply(k, [tensors[name] for name in stages.takes[k]])
         tensors.update(zip(stages.gives[k], features, strict=True))
         found.append(logits)
-    return found
+    return found, [tensors[name] for name in stages.carried(count)]
 
 
 class TensorFlowStages(Stages):
@@ -93,17 +106,17 @@ class TensorFlowStages(Stages):
         self.functions = [
             self._function(self._applying(k), takes) for k, takes in enumerate(self.takes)
         ]
-        self._together = None
+        self._first = {}
 
     def stage(self, k, tensors):
         return self.functions[k](*map(_tensor, tensors))
 
-    def together(self, images):
-        if self._together is None:
-            self._together = self._function(
-                lambda images: chain(self._apply, self, images), self.takes[0]
+    def first(self, count, images):
+        if count not in self._first:
+            self._first[count] = self._function(
+                lambda images: chain(self._apply, self, images, count), self.takes[0]
             )
-        return self._together(_tensor(images))
+        return self._first[count](_tensor(images))
 
     def conditional(self, policy, exits):
         """Returns a function of one sample: the answer and the stage it leaves at."""
@@ -281,17 +294,18 @@ class JaxStages(Stages):
             jax.jit(lambda weights, tensors, k=k: self._pure(k, weights, tensors))
             for k in range(len(stages))
         ]
-        self._together = jax.jit(
-            lambda weights, images: chain(
-                lambda k, tensors: self._pure(k, weights[k], tensors), self, images
-            )
+        self._first = jax.jit(
+            lambda weights, images, count: chain(
+                lambda k, tensors: self._pure(k, weights[k], tensors), self, images, count
+            ),
+            static_argnums=2,
         )
 
     def stage(self, k, tensors):
         return self._jitted[k](self._weights[k], list(tensors))
 
-    def together(self, images):
-        return self._together(self._weights, images)
+    def first(self, count, images):
+        return self._first(self._weights, images, count)
 
     def conditional(self, policy, exits):
         """Returns a function of one sample: the answer and the stage it leaves at."""

@@ -3,7 +3,6 @@
 import numpy as np
 
 from keras_adaptive.inference.memory import aligned, copy_rows
-from keras_adaptive.inference.timings import bucket
 
 AT_ONCE = 64  # samples that run one by one before their answers are sorted
 
@@ -11,11 +10,9 @@ AT_ONCE = 64  # samples that run one by one before their answers are sorted
 class Pool:
     """Samples that wait for a stage, in memory that is used again and again."""
 
-    def __init__(self, names, specs, batch_size):
-        self.tensors = {
-            name: aligned((batch_size, *specs[name][0]), specs[name][1]) for name in names
-        }
-        self.owners = np.empty((batch_size, 2), int)
+    def __init__(self, names, specs, size):
+        self.tensors = {name: aligned((size, *specs[name][0]), specs[name][1]) for name in names}
+        self.owners = np.empty((size, 2), int)
         self.count = 0
 
     @property
@@ -57,23 +54,24 @@ class Flow:
         self.plan, self.conditional, self.answer = plan, conditional, answer
         self.batch_size = plan.batch_size
         self._pools = [None] * len(stages)
+        self._first = 1
         self._ending = False
 
     def feed(self, images, number):
         """Takes an input batch; answers may come now or later."""
         owners = np.empty((len(images), 2), int)
         owners[:, 0], owners[:, 1] = number, range(len(images))
-        start = 0
+        rows, start = np.arange(len(images)), 0
         while start < len(images):
-            way = self.plan.choose()
-            part = slice(start, start + (AT_ONCE if way == "one by one" else self.batch_size))
-            if way == "one by one":
-                self._one_by_one(images[part], owners[part])
-            elif way == "together":
-                self._together(images[part], owners[part])
+            first = self.plan.choose()
+            part = slice(start, start + (self.batch_size if first else AT_ONCE))
+            if first:
+                self._first = first
+                # who must be answered at once need not wait for others to come
+                self._ending = not self.plan.waiting and part.stop >= len(images)
+                self._arrive(0, {self.stages.takes[0][0]: images}, rows[part], owners[part])
             else:
-                tensors = {self.stages.takes[0][0]: images}
-                self._arrive(0, tensors, np.arange(len(images))[part], owners[part])
+                self._one_by_one(images[part], owners[part])
             start = part.stop
 
     def finish(self):
@@ -81,11 +79,8 @@ class Flow:
         self._ending = True
         for k, pool in enumerate(self._pools):
             if pool is not None and pool.count:
-                self._run(k, *pool.empty(self._bucket(pool.count)))
+                self._run(k, *pool.empty(self.plan.bucket(k, pool.count)))
         self._ending = False
-
-    def _bucket(self, samples):
-        return bucket(samples, self.batch_size)
 
     def _one_by_one(self, images, owners):
         found = [self.conditional(images[i : i + 1]) for i in range(len(images))]
@@ -93,19 +88,6 @@ class Flow:
         for k in np.unique(stages):
             mine = stages == k
             self._leave(k, answers[mine, 0], owners[mine])
-
-    def _together(self, images, owners):
-        count, size = len(images), self._bucket(len(images))
-        if size > count:
-            images = np.concatenate([images, np.repeat(images[:1], size - count, axis=0)])
-        here = np.arange(count)
-        for k, answers in enumerate(self.stages.together(images)):
-            answers = np.asarray(answers)
-            leaves = self._leaves(k, answers[here])
-            self._leave(k, answers[here[leaves]], owners[here[leaves]], answers[here])
-            here = here[~leaves]
-            if not len(here):
-                break
 
     def _leaves(self, k, answers):
         """Returns which samples leave: those that are sure, and those that must."""
@@ -118,37 +100,42 @@ class Flow:
     def _arrive(self, k, tensors, rows, owners):
         """Adds samples to those that wait for stage `k`, and runs it when they fill a batch."""
         if self._pools[k] is None:
-            new = {name for gives in self.stages.gives[k:] for name in gives}
-            names = {name for takes in self.stages.takes[k:] for name in takes} - new
-            self._pools[k] = Pool(sorted(names), self.stages.specs, self.batch_size)
+            self._pools[k] = Pool(self.stages.carried(k), self.stages.specs, self.plan.full[k])
         pool = self._pools[k]
         while len(rows):
             part = slice(0, pool.room)
             pool.add(tensors, rows[part], owners[part])
             rows, owners = rows[part.stop :], owners[part.stop :]
             if not pool.room:
-                self._run(k, *pool.empty(self.batch_size))
+                self._run(k, *pool.empty(len(pool.owners)))
 
     def _run(self, k, tensors, rows, owners):
-        """Runs stage `k` on a batch and sends on who stays.
+        """Runs stage `k`, or the first together, on a batch and sends on who stays.
 
         `rows` are the samples of the batch that count, `owners` whose they are.
         """
-        answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.takes[k]])
-        answers = np.asarray(answers)[rows]
-        leaves = self._leaves(k, answers)
-        self._leave(k, answers[leaves], owners[leaves], answers)
-        if leaves.all():
-            return
-        rows, owners = rows[~leaves], owners[~leaves]
-        tensors = {**tensors, **dict(zip(self.stages.gives[k], features, strict=True))}
-        size = len(next(iter(tensors.values())))
-        pool = self._pools[k + 1]
-        waiting = 0 if pool is None else pool.count
-        if self.plan.regroup(k + 1, size, len(rows), waiting, self._ending, self._bucket):
-            self._arrive(k + 1, tensors, rows, owners)
+        following = k + (1 if k else self._first)
+        if following == k + 1:
+            answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.takes[k]])
+            tensors = {**tensors, **dict(zip(self.stages.gives[k], features, strict=True))}
+            answers = [answers]
         else:
-            self._run(k + 1, tensors, rows, owners)
+            answers, features = self.stages.first(following, tensors[self.stages.takes[0][0]])
+            tensors = dict(zip(self.stages.carried(following), features, strict=True))
+        for stage, found in enumerate(answers, start=k):
+            found = np.asarray(found)[rows]
+            leaves = self._leaves(stage, found)
+            self._leave(stage, found[leaves], owners[leaves], found)
+            rows, owners = rows[~leaves], owners[~leaves]
+            if not len(rows):
+                return
+        size = len(next(iter(tensors.values())))
+        pool = self._pools[following]
+        pooled = 0 if pool is None else pool.count
+        if self.plan.regroup(following, size, len(rows), pooled, self._ending):
+            self._arrive(following, tensors, rows, owners)
+        else:
+            self._run(following, tensors, rows, owners)
 
     def _leave(self, k, answers, owners, seen=None):
         if not np.isfinite(answers if seen is None else seen).all():

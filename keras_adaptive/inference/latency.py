@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_adaptive import graph
 from keras_adaptive.inference.compiled import compiled
-from keras_adaptive.inference.timings import Timings
+from keras_adaptive.inference.timings import LATE, Timings
 from keras_adaptive.policy import ExitPolicy
 from keras_adaptive.training import AdaptiveModel
 
@@ -35,12 +35,12 @@ print(json.dumps(ka.measure_latency(model, batch_size).tolist()))
 def measure_latency(model, batch_size=1, threads=None):
     """Measures the time that leaving at each exit costs a sample, on this machine.
 
-    For exit `k` it is the sum over the stages up to `k` of `seconds of the stage /
-    batch_size`, of full batches, earlier heads included, plus the time to copy the
-    survivors together before each stage but the first. For single samples it is the time
-    that the one function with conditionals takes to leave there, as in `AdaptivePredictor`.
-    It is the median of a few runs with blank images. Give it to `calibrate` as `costs`,
-    with the budget in milliseconds.
+    For exit `k` it is the sum over the stages up to `k` of `seconds of the stage / samples`,
+    of full batches as `AdaptivePredictor.predict` fills them, earlier heads included, plus
+    the time to copy the survivors together before each stage but the first. For single
+    samples it is the time that the one function with conditionals takes to leave there, as
+    in `AdaptivePredictor`. It is the median of a few runs with blank images. Give it to
+    `calibrate` as `costs`, with the budget in milliseconds.
 
     It does not measure reading or preparing images.
 
@@ -89,8 +89,9 @@ def measure_latency(model, batch_size=1, threads=None):
         seconds = [timings.conditional(function, k) for k in range(len(stages))]
         # a stage takes some time, whatever two short measurements say
         return 1000 * (np.maximum.accumulate(seconds) + 1e-9 * np.arange(len(stages)))
-    seconds = np.array([timings.stage(k, batch_size) for k in range(len(stages))]) / batch_size
-    seconds[1:] += [timings.regrouping(k, batch_size) for k in range(1, len(stages))]
+    full = [timings.full(k, batch_size, waiting=LATE) for k in range(len(stages))]
+    seconds = np.array([timings.stage(k, size) / size for k, size in enumerate(full)])
+    seconds[1:] += [timings.regrouping(k, full[k]) for k in range(1, len(stages))]
     return 1000 * np.cumsum(seconds)
 
 

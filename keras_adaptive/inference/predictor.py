@@ -45,10 +45,10 @@ class AdaptivePredictor:
 
     There are three ways to compute a batch, and the fastest is taken, by times measured
     when a batch size is first used: stage by stage, where survivors of several batches
-    are put together so that late stages run full; all exits in one function, where
-    regrouping would cost more than it saves; and, for single samples, one function with
-    conditionals, compiled by XLA where that is faster. `costs` are what a sample needs; the
-    other ways may spend more on it.
+    are put together so that late stages run full; the first exits, or all, in one function,
+    where regrouping would cost more than it saves; and, for single samples, one function
+    with conditionals, compiled by XLA where that is faster. `costs` are what a sample needs;
+    the other ways may spend more on it.
 
     Of a network with gates the blocks that nobody in the batch needs are not computed, and
     the others for who needs them only. A policy may then hold a `worst_case`, which no
@@ -101,8 +101,10 @@ class AdaptivePredictor:
         Args:
             x: Array `(samples, ...)`, as the model takes it, or a `tf.data.Dataset`,
                 generator or other iterable of such arrays or of tuples that begin with one.
-            batch_size: Integer, how many samples are computed together. It also bounds
-                the memory: one batch of features a stage, however long `x` is.
+            batch_size: Integer, how many samples are computed together. Stages after the
+                first may do with batches of 64 instead, where that is faster; single
+                samples stay single. It also bounds the memory: one batch of features a
+                stage, however long `x` is.
             budget: Number: the policy that costs most, on the data it was calibrated on,
                 but no more than this is used. Needed if there are several policies.
             verbose: 0: silent. `"auto"`: a progress bar on a terminal, if it takes long.
@@ -236,17 +238,21 @@ class _Runner:
         self._conditional = None
         self._plans = {}
 
-    def plan(self, batch_size):
+    def plan(self, batch_size, waiting=WAITING):
         """Returns the plan for a batch size; what it has measured and learnt is kept."""
         network = self.network
-        if batch_size not in self._plans:
+        if (batch_size, waiting) not in self._plans:
             small = batch_size <= ONE_BY_ONE and not network.dense
             if small and self._conditional is None and network.stages.conditional is not None:
                 self._conditional = network.stages.conditional(self.policy, network.exits)
-            self._plans[batch_size] = Plan(
-                network.timings, len(network.exits), batch_size, self._conditional
+            self._plans[batch_size, waiting] = Plan(
+                network.timings,
+                len(network.exits),
+                batch_size,
+                self._conditional,
+                waiting * batch_size,
             )
-        return self._plans[batch_size]
+        return self._plans[batch_size, waiting]
 
     def run(self, batches, batch_size, waiting):
         """Yields `(logits, positions)` of each batch, in order."""
@@ -268,7 +274,7 @@ class _Runner:
             network.stages,
             network.exits,
             self.policy,
-            self.plan(batch_size),
+            self.plan(batch_size, waiting),
             self._conditional,
             answer,
         )

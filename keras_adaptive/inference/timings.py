@@ -7,19 +7,35 @@ import numpy as np
 
 from keras_adaptive.inference.memory import aligned, copy_rows
 
-REPEATS = 5
-ENOUGH = 0.5  # seconds; what is slow is measured less often, but at least twice
+REPEATS = 12
+ENOUGH = 0.5  # seconds; what is slow is measured less often, but at least three times
+LATE = 64  # samples that a stage after the first may run with, whatever the batch size
 
 
 def median_seconds(function):
-    """Returns the median duration of a call, after one that is not counted."""
-    function()
-    taken = []
-    while len(taken) < 2 or (len(taken) < REPEATS and sum(taken) < ENOUGH):
-        start = time.perf_counter()
+    """Returns the median duration of a call: see `medians_in_turn`."""
+    return medians_in_turn([function])[0]
+
+
+def medians_in_turn(functions):
+    """Returns the median duration in seconds of each function's calls, made in turn.
+
+    In turn, for one after the other is how they will run, and what one leaves in the caches
+    the next may push out. The first call is not counted, nor is a third of the others: a new
+    function takes a few calls to become as fast as it will be.
+    """
+    for function in functions:
         function()
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
+    taken = []
+    while len(taken) < 3 or (len(taken) < REPEATS and np.sum(taken) < ENOUGH):
+        taken.append([_seconds(function) for function in functions])
+    return np.median(taken[len(taken) // 3 :], axis=0).tolist()
+
+
+def _seconds(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def bucket(size, batch_size):
@@ -48,10 +64,25 @@ class Timings:
     def __init__(self, stages):
         self._stages = stages
         # per instance, so that the table goes when its owner does
-        self.stage = functools.cache(self._stage)
-        self.together = functools.cache(self._together)
+        self._every_stage = functools.cache(self._time_every_stage)
+        self.first = functools.cache(self._first)
         self.regrouping = functools.cache(self._regrouping)
         self.conditional = functools.cache(self._conditional)
+
+    def full(self, k, batch_size, waiting):
+        """Returns with how many samples stage `k` runs if it has a choice.
+
+        The first stage with as many as are read together. A later one with those or with
+        `LATE`, whichever takes a sample less time; with more than are read together only
+        if so many may wait. Single samples stay single.
+        """
+        if k == 0 or batch_size == 1 or max(batch_size, waiting) < LATE:
+            return batch_size
+
+        def seconds(size):
+            return self.stage(k, size) / size + self.regrouping(k, size)
+
+        return min(LATE, batch_size, key=seconds)
 
     def _blank(self, k, size):
         tensors = []
@@ -61,31 +92,32 @@ class Timings:
             tensors[-1][...] = 0
         return tensors
 
-    def _stage(self, k, size):
+    def stage(self, k, size):
         """Seconds of stage `k` for so many samples."""
-        tensors = self._blank(k, size)
-        return median_seconds(lambda: np.asarray(self._stages.stage(k, tensors)[0]))
+        return self._every_stage(size)[k]
 
-    def _together(self, size):
-        """Seconds of all stages in one function."""
+    def _time_every_stage(self, size):
+        def runs(k):
+            tensors = self._blank(k, size)
+            return lambda: np.asarray(self._stages.stage(k, tensors)[0])
+
+        return medians_in_turn([runs(k) for k in range(len(self._stages))])
+
+    def _first(self, count, size):
+        """Seconds of the first stages in one function."""
         (images,) = self._blank(0, size)
-        return median_seconds(lambda: [np.asarray(z) for z in self._stages.together(images)])
+        return median_seconds(lambda: [np.asarray(z) for z in self._stages.first(count, images)[0]])
 
     def _regrouping(self, k, size):
         """Seconds a sample to copy what stages from `k` on read, for batches of this size."""
-        later = self._stages.takes[k:]
-        names = {name for takes in later for name in takes if name not in self._new_from(k)}
         rows = np.arange(0, size, 2)
         seconds = 0.0
-        for name in names:
+        for name in self._stages.carried(k):
             shape, dtype = self._stages.specs[name]
             source, target = (aligned((size, *shape), dtype) for _ in range(2))
             source[...] = target[...] = 0
             seconds += median_seconds(lambda s=source, t=target: copy_rows(s, rows, t[: len(rows)]))
         return seconds / len(rows)
-
-    def _new_from(self, k):
-        return {name for gives in self._stages.gives[k:] for name in gives}
 
     def _conditional(self, function, k):
         """Seconds for one sample that leaves at stage `k`, in a conditional function."""
