@@ -218,3 +218,18 @@ def lean_models(inputs, exits, skipping=None):
             )
         )
     return models
+
+
+def carried(takes, gives):
+    """Returns the names that stages in a row read and none of them gives, as first read.
+
+    Args:
+        takes, gives: One list of names a stage, as in `lean_models`.
+
+    Example:
+
+    >>> carried([["a", "b"], ["c", "b", "d"]], [["c"], []])
+    ['a', 'b', 'd']
+    """
+    given = {name for names in gives for name in names}
+    return [name for name in dict.fromkeys(sum(map(list, takes), [])) if name not in given]

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_adaptive.export import flatbuffer
+from keras_adaptive.graph import carried
 
 SIGNATURE = "predict"
 RUNTIME = "1.15.0"  # the first that knows `IF`
@@ -77,11 +78,8 @@ def _name(stage):
 
 def _carried(stages, i):
     """Names of the tensors that stage `i` or a later one reads, and none of them makes."""
-    made, names = set(), {}
-    for _, takes, gives in stages[i:]:
-        names.update(dict.fromkeys(name for name in takes if name not in made))
-        made.update(gives)
-    return list(names)
+    _, takes, gives = zip(*stages[i:], strict=True)
+    return carried(takes, gives)
 
 
 def _numbers(entries):

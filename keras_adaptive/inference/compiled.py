@@ -6,6 +6,7 @@ import time
 import keras
 import numpy as np
 
+from keras_adaptive.graph import carried
 from keras_adaptive.inference.conditional import nested
 from keras_adaptive.inference.memory import is_aligned
 
@@ -63,8 +64,7 @@ class Stages:
 
     def carried(self, k):
         """Names of the tensors that stage `k` or a later one reads and none of them gives."""
-        given = {name for gives in self.gives[k:] for name in gives}
-        return sorted({name for takes in self.takes[k:] for name in takes} - given)
+        return carried(self.takes[k:], self.gives[k:])
 
     def first(self, count, images):
         """Runs the first stages on the same samples, in one function.

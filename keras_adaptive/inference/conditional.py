@@ -10,7 +10,7 @@ def nested(apply, stages, policy, exits):
 
     Args:
         apply: Function `(k, tensors) -> [answer, *gives]` that computes stage `k`.
-        stages: What has the names `takes` and `gives` of each stage, and `classes`.
+        stages: `Stages`.
         policy: An `ExitPolicy`.
         exits: Indices of the policy's exits, one a stage.
 
@@ -25,8 +25,7 @@ def nested(apply, stages, policy, exits):
         if k == last:
             return here
         tensors = {**tensors, **dict(zip(stages.gives[k], features, strict=True))}
-        later = {name for takes in stages.takes[k + 1 :] for name in takes}
-        tensors = {name: tensor for name, tensor in tensors.items() if name in later}
+        tensors = {name: tensors[name] for name in stages.carried(k + 1)}
         logits = answer[..., : stages.classes]
         sure = _confidence(logits, policy, exits[k])
         leaves = sure >= thresholds[k]
