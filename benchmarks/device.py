@@ -24,7 +24,8 @@ from keras_adaptive.report import table
 
 FOLDER = common.ROOT.parent / "runs" / "device"
 KINDS = (None, "dynamic", "int8")
-ROUNDS = 300
+ROUNDS = 60
+WARM, KEPT = 3, 7  # runs in a turn: not counted, counted
 DEADLINES = 1000
 CALIBRATE = 2000
 BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
@@ -217,17 +218,23 @@ def _classify(model, thresholds, image):
 
 
 def measure(functions, image, rounds):
-    """Returns milliseconds, `(rounds,)` each; in turn, in another order every round."""
+    """Returns milliseconds, `(rounds * KEPT,)` each; in turn, in another order every round.
+
+    In its turn a way takes one image after another, as a camera gives them; the first ones
+    bring its weights and what it keeps about its tensors into the caches and are not counted.
+    """
     names, rng = list(functions), np.random.default_rng(0)
     times = {key: [] for key in names}
-    for _ in range(rounds + 5):
+    for _ in range(rounds):
         for i in rng.permutation(len(names)):
             run = functions[names[i]]
-            run(image)  # brings the weights into the cache, as for every other way
-            start = time.perf_counter()
-            run(image)
-            times[names[i]].append(1000 * (time.perf_counter() - start))
-    return {key: np.array(values[5:]) for key, values in times.items()}
+            for _ in range(WARM):
+                run(image)
+            for _ in range(KEPT):
+                start = time.perf_counter()
+                run(image)
+                times[names[i]].append(1000 * (time.perf_counter() - start))
+    return {key: np.array(values) for key, values in times.items()}
 
 
 def deadlines(exits):
@@ -340,7 +347,8 @@ def _lines(rows, least, sizes, kept, accuracies):
     return [
         "# Exported files on the device's runtime: cifar_budgeted_5, one thread",
         "",
-        f"Medians of {ROUNDS} rounds, all ways in turn; the others as multiples of `static`: a "
+        f"Medians of {ROUNDS * KEPT} runs, all ways in turn, {KEPT} runs a turn after {WARM} that "
+        "are not counted; the others as multiples of `static`: a "
         ".tflite of the network up to the exit, its earlier heads included. `staged`: the stages "
         "up to the exit, logits on the host. `single`: the single call. `tf.cond`: the network "
         "with nested conditionals, converted by TensorFlow alone. `classify`: all that "

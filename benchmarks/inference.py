@@ -46,9 +46,8 @@ TITLES = {
 def nets():
     found = {"cifar10_budgeted_5": common.cifar_net}
     for name in networks.NETWORKS:
-        weights = common.MODELS / f"{name}.weights.h5"
-        if weights.exists():
-            found[name] = lambda name=name, weights=weights: networks.build(name, weights=weights)
+        if networks.weights(name).exists():
+            found[name] = lambda name=name: networks.build(name, weights=networks.weights(name))
     return found
 
 
@@ -277,8 +276,8 @@ def report(rows):
         "before the next is read; `static cut`: the earliest exit that alone is as accurate, "
         "without other heads. Thresholds: geometric, on images that trained nothing; budgets are "
         "shares of the full network's MACs, or of its time with costs by `measure_latency`. "
-        "+- is half the range. With batches of 8 and 32, stages after the first may put 64 who "
-        "are left together, of several batches. Single images: `in order` is the prefix in "
+        "+- is half the range. With batches of 8 and 32, stages may put 64 images of several "
+        "batches together. Single images: `in order` is the prefix in "
         "which no stage begins before the head of the one before has answered, as it must be "
         "for one who decides there; the prefix itself computes both at once, on two cores.",
     ]

@@ -10,7 +10,7 @@ from keras_adaptive import graph
 from keras_adaptive.inference import measure_latency
 from keras_adaptive.inference.compiled import TensorFlowStages, compiled
 from keras_adaptive.inference.plan import Plan
-from keras_adaptive.inference.timings import LATE, Timings
+from keras_adaptive.inference.timings import FULL, Timings
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_who_must_be_answered_at_once_is_planned_for_alone():
 @pytest.mark.parametrize(
     ("batch_size", "waiting"), [(1, 256), (16, 0), (16, 1024), (96, 0), (96, 96)]
 )
-def test_late_stages_run_with_the_number_that_takes_a_sample_least(batch_size, waiting):
+def test_stages_run_with_the_number_that_takes_a_sample_least(batch_size, waiting):
     class Table(Timings):
         def __init__(self, best):
             self.stage = lambda k, size: size * (1.0 if size == best else 2.0)
@@ -193,9 +193,10 @@ def test_late_stages_run_with_the_number_that_takes_a_sample_least(batch_size, w
 
     read = Table(batch_size)
     assert [read.full(k, batch_size, waiting) for k in range(3)] == [batch_size] * 3
-    late = Table(LATE).full(1, batch_size, waiting)
-    assert late == (LATE if batch_size > 1 and max(batch_size, waiting) >= LATE else batch_size)
-    assert Table(LATE).full(0, batch_size, waiting) == batch_size
+    first, late = (Table(FULL).full(k, batch_size, waiting) for k in (0, 1))
+    may = batch_size > 1 and max(batch_size, waiting) >= FULL
+    assert late == (FULL if may else batch_size)
+    assert first == (FULL if may and batch_size < FULL else batch_size)
 
 
 def batches(x, sizes):

@@ -41,8 +41,6 @@ def add_single_call(model, stages, exits, policy):
         body.inputs["thresholds"] = body.add(thresholds)
         number = flatbuffer.add_buffer(model, np.array([exits[i]], "int32").tobytes())
         index = body.add(flatbuffer.tensor("this_exit", [1], "int32", number))
-        if i > 0:
-            body.prepare_rest_when_run(index)
         tensors = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
         if i == last:
             body.outputs = {"logits": tensors["logits"], "exit_index": index}
@@ -57,6 +55,8 @@ def add_single_call(model, stages, exits, policy):
             names = [*_carried(stages, i + 1), "thresholds", "logits", "exit_index"]
             onward = {name: known[name] for name in names}
             stop = _stop(model, body, i, onward)
+            if i > 0:  # what the first stage goes on to is prepared when the file is loaded
+                following = _door(model, body, i, following, onward)
             body.outputs = body.choose(leaves, stop, following, onward)
         inputs = body.inputs
         if i > 0:  # the branches of an `IF` take the same tensors
@@ -154,11 +154,8 @@ class _Body:
     def prepare_rest_when_run(self, number):
         """Lets the runtime prepare the operations to come only when it comes to them.
 
-        At each run of an `IF` the runtime prepares the branch anew, and with it the branches
-        of an `IF` in there, and so on: the whole rest of the network, which few samples see.
-        It goes no further than to an operation that gives a tensor of a shape not yet known.
-        This is one: it makes the tensor `number`, of one element, a scalar, by a shape that
-        is empty but not a constant.
+        It makes the tensor `number`, of one element, a scalar, by a shape that is empty but
+        not a constant.
         """
         shape = self.add(flatbuffer.tensor("scalar_shape", [0], "int32"))
         scalar = self.add(flatbuffer.tensor("scalar", [], "int32"))
@@ -197,9 +194,7 @@ def _stop(model, body, i, inputs):
     """Adds the branch that leaves: it gives back the logits and the exit."""
     tensors = []
     for name, number in inputs.items():
-        tensor = copy.copy(body.tensors[number])
-        tensor.buffer, tensor.name = 0, name
-        tensors.append(tensor)
+        tensors.append(flatbuffer.unset(body.tensors[number], name))
     names = list(inputs)
     graph = flatbuffer.subgraph(
         f"leave_{i}",
@@ -208,6 +203,28 @@ def _stop(model, body, i, inputs):
         [names.index("logits"), names.index("exit_index")],
     )
     model.subgraphs.append(graph)
+    return len(model.subgraphs) - 1
+
+
+def _door(model, body, i, following, inputs):
+    """Adds a branch between a stage and the next: it goes on to the next, whatever comes.
+
+    At each run of an `IF` the runtime prepares the branch anew, and with it the branches of
+    an `IF` in there, and so on: the whole rest of the network, which few samples see. It goes
+    no further than to an operation that gives a tensor of a shape not yet known. One stands
+    here, so that who leaves after a stage does not wait for the next stage to be prepared;
+    and not in the next stage itself, since the runtime goes over all tensors of a branch,
+    although it prepares none of its operations.
+    """
+    door = _Body(model, f"go_on_{i}")
+    door.inputs = {
+        name: door.add(flatbuffer.unset(body.tensors[number], name))
+        for name, number in inputs.items()
+    }
+    door.prepare_rest_when_run(door.inputs["exit_index"])  # any tensor of one element
+    yes = door.add(flatbuffer.tensor("yes", [1], "bool", flatbuffer.add_buffer(model, b"\1")))
+    door.outputs = door.choose(yes, following, following, door.inputs)
+    model.subgraphs.append(door.subgraph())
     return len(model.subgraphs) - 1
 
 

@@ -125,7 +125,7 @@ class TensorFlowStages(Stages):
         function = self.for_one(
             lambda apply: nested(apply, self, policy, exits),
             [tf.TensorSpec((len(self),), tf.float32)],
-            [tf.fill(len(self), np.inf)],  # so that the whole network is measured
+            [[at] for at in _leaving_at_each(len(self))],
         )
         thresholds = tf.constant(policy.thresholds[exits], tf.float32)
 
@@ -135,7 +135,7 @@ class TensorFlowStages(Stages):
 
         return run
 
-    def for_one(self, make, more=(), values=()):
+    def for_one(self, make, more=(), values=((),)):
         """Returns a function of one sample, compiled by XLA if that is faster here.
 
         For so small a batch TensorFlow spends more on going from operation to operation than
@@ -145,14 +145,15 @@ class TensorFlowStages(Stages):
             make: Function: a function `(k, tensors) -> [answer, *gives]` that computes stage
                 `k` to the function wanted, of the first stage's input and more, which
                 gives several tensors.
-            more, values: Specifications of further inputs, and values to measure with.
+            more: Specifications of further inputs.
+            values: Sequence of what they are while it is measured: once with each.
         """
         import tensorflow as tf
 
         ways = [self._interpreted(make, more), self._by_xla(make, more)]
         shape, dtype = self.specs[self.takes[0][0]]
-        given = [tf.zeros((1, *shape), dtype), *values]
-        fastest = _fastest(ways, given)
+        image = tf.zeros((1, *shape), dtype)
+        fastest = _fastest(ways, [[image, *further] for further in values])
         return lambda image, *more: fastest(_tensor(image), *more)
 
     def _interpreted(self, make, more):
@@ -241,17 +242,27 @@ class TensorFlowStages(Stages):
         return traced.get_concrete_function()
 
 
-def _fastest(functions, given):
-    """Returns the function that answers first, of those that are there and can be compiled.
+def _leaving_at_each(stages):
+    """Returns thresholds with which a sample leaves at each stage in turn."""
+    return np.where(np.arange(stages) < np.arange(stages)[:, None], np.inf, -np.inf).astype("f")
+
+
+def _fastest(functions, examples):
+    """Returns the function that answers all first, of those that are there and can be compiled.
 
     They take turns, so that what else the machine does meets all of them.
+
+    Args:
+        functions: Sequence of functions; `None`: not there.
+        examples: Sequence of lists of arguments.
     """
     import tensorflow as tf
 
     seconds = {}
     for function in filter(None, functions):
         try:
-            function(*given)
+            for given in examples:
+                function(*given)
             seconds[function] = []
         except tf.errors.OpError:  # something that XLA cannot compile
             if function is functions[0]:
@@ -260,7 +271,8 @@ def _fastest(functions, given):
     while time.perf_counter() < end or not all(seconds.values()):
         for function, taken in seconds.items():
             start = time.perf_counter()
-            function(*given)
+            for given in examples:
+                function(*given)
             taken.append(time.perf_counter() - start)
     return min(seconds, key=lambda function: np.median(seconds[function]))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_adaptive import graph
 from keras_adaptive.inference.compiled import compiled
-from keras_adaptive.inference.timings import LATE, Timings
+from keras_adaptive.inference.timings import FULL, Timings
 from keras_adaptive.policy import ExitPolicy
 from keras_adaptive.training import AdaptiveModel
 
@@ -89,7 +89,7 @@ def measure_latency(model, batch_size=1, threads=None):
         seconds = [timings.conditional(function, k) for k in range(len(stages))]
         # a stage takes some time, whatever two short measurements say
         return 1000 * (np.maximum.accumulate(seconds) + 1e-9 * np.arange(len(stages)))
-    full = [timings.full(k, batch_size, waiting=LATE) for k in range(len(stages))]
+    full = [timings.full(k, batch_size, waiting=FULL) for k in range(len(stages))]
     seconds = np.array([timings.stage(k, size) / size for k, size in enumerate(full)])
     seconds[1:] += [timings.regrouping(k, full[k]) for k in range(1, len(stages))]
     return 1000 * np.cumsum(seconds)

@@ -64,7 +64,7 @@ class Plan:
 
     def seconds(self):
         """Returns the expected seconds a sample of each choice that may be the fastest."""
-        count, size = len(self._left), self.batch_size
+        count, size = len(self._left), self.full[0]
         leaving = np.array(self._left) / sum(self._left)
         arriving = np.append(1, 1 - np.cumsum(leaving)[:-1])
         everybody = [self.timings.stage(k, size) / size for k in range(count)]

@@ -101,10 +101,9 @@ class AdaptivePredictor:
         Args:
             x: Array `(samples, ...)`, as the model takes it, or a `tf.data.Dataset`,
                 generator or other iterable of such arrays or of tuples that begin with one.
-            batch_size: Integer, how many samples are computed together. Stages after the
-                first may do with batches of 64 instead, where that is faster; single
-                samples stay single. It also bounds the memory: one batch of features a
-                stage, however long `x` is.
+            batch_size: Integer, how many samples are computed together. Stages may do with
+                batches of 64 instead, where that is faster; single samples stay single. It
+                also bounds the memory: one batch of features a stage, however long `x` is.
             budget: Number: the policy that costs most, on the data it was calibrated on,
                 but no more than this is used. Needed if there are several policies.
             verbose: 0: silent. `"auto"`: a progress bar on a terminal, if it takes long.

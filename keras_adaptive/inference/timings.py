@@ -9,7 +9,7 @@ from keras_adaptive.inference.memory import aligned, copy_rows
 
 REPEATS = 12
 ENOUGH = 0.5  # seconds; what is slow is measured less often, but at least three times
-LATE = 64  # samples that a stage after the first may run with, whatever the batch size
+FULL = 64  # samples that a stage may run with, whatever the batch size
 
 
 def median_seconds(function):
@@ -72,17 +72,17 @@ class Timings:
     def full(self, k, batch_size, waiting):
         """Returns with how many samples stage `k` runs if it has a choice.
 
-        The first stage with as many as are read together. A later one with those or with
-        `LATE`, whichever takes a sample less time; with more than are read together only
-        if so many may wait. Single samples stay single.
+        With as many as are read together or with `FULL`, whichever takes a sample less
+        time; with more than are read together only if so many may wait, and the first
+        stage not with fewer. Single samples stay single.
         """
-        if k == 0 or batch_size == 1 or max(batch_size, waiting) < LATE:
+        if batch_size == 1 or max(batch_size, waiting) < FULL or (k == 0 and batch_size > FULL):
             return batch_size
 
         def seconds(size):
             return self.stage(k, size) / size + self.regrouping(k, size)
 
-        return min(LATE, batch_size, key=seconds)
+        return min(FULL, batch_size, key=seconds)
 
     def _blank(self, k, size):
         tensors = []
