@@ -365,7 +365,7 @@ def _lines(rows, least, sizes, kept, accuracies):
         "",
         "The runtime prepares a branch anew at every run of an `IF`, and all branches inside of "
         "it, so that with `tf.cond` who goes on after the first exit waits until the whole rest "
-        "of the network is prepared. `single` puts an operation before each stage that makes "
+        "of the network is prepared. `single` puts a branch between two stages that makes "
         "the runtime prepare only the stages that run. Conditionals cost, too, where nothing "
         "stands behind them: in networks that end at exit "
         f"{' or '.join(map(str, FEW))}, made in both ways, that exit takes at best "

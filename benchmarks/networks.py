@@ -1,4 +1,4 @@
-"""Trains the networks that several benchmarks share and that are kept in benchmarks/models.
+"""Trains networks from which others begin, or that are too large to be kept.
 
     python -m benchmarks.networks cifar10_budgeted_7
 
@@ -36,7 +36,7 @@ NETWORKS = {
 
 def weights(name):
     """Returns where the weights of a network of the table are, or will be."""
-    return NETWORKS[name].get("folder", common.MODELS) / f"{name}.weights.h5"
+    return NETWORKS[name]["folder"] / f"{name}.weights.h5"
 
 
 def build(name, **how):

@@ -125,9 +125,9 @@ def test_the_single_call_prepares_only_the_stages_that_run(quantized):
     conditional to that. The second stage needs none: it is prepared when the file is loaded.
     """
     model = flatbuffer.read(quantized[1].read_bytes())
-    stops, doors = {}, {}
+    stops, counts = {}, {}
     for graph in model.subgraphs:
-        doors[flatbuffer.text(graph.name)] = len(graph.operators)
+        counts[flatbuffer.text(graph.name)] = len(graph.operators)
         given = {int(n) for n in graph.inputs}
         given |= {int(n) for operator in graph.operators for n in operator.outputs}
         given |= {
@@ -139,7 +139,7 @@ def test_the_single_call_prepares_only_the_stages_that_run(quantized):
             if not {int(n) for n in operator.inputs} - {-1} <= given
         ]
     assert {n: i for n, i in stops.items() if i} == {"go_on_1": [0]}
-    assert doors["go_on_1"] == 2
+    assert counts["go_on_1"] == 2
 
 
 def test_the_single_call_has_thresholds_as_an_input(quantized, test_images):

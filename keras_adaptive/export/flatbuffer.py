@@ -40,13 +40,6 @@ def tensor(name, shape, dtype, buffer=0):
     return made
 
 
-def unset(like, name):
-    """Returns a tensor of the same kind whose values come at run time."""
-    made = copy.copy(like)
-    made.buffer, made.name = 0, name
-    return made
-
-
 def subgraph(name, tensors, inputs, outputs, operators=()):
     """Returns a subgraph; inputs and outputs are numbers of tensors."""
     made = schema.SubGraphT()

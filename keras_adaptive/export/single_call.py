@@ -65,8 +65,7 @@ def add_single_call(model, stages, exits, policy):
                 ("exit_index", "int32", [1]),
             ):
                 inputs[name] = body.add(flatbuffer.tensor(f"{name}_so_far", shape, dtype))
-            model.subgraphs.append(body.subgraph())
-            following = len(model.subgraphs) - 1
+            following = body.append()
     flatbuffer.raise_minimum_runtime(model, RUNTIME)
     inputs = {"x": inputs["input_0"], "thresholds": inputs["thresholds"]}
     flatbuffer.add_signature(model, SIGNATURE, body.subgraph(), inputs, body.outputs)
@@ -100,6 +99,11 @@ class _Body:
         self.model, self.name = model, name
         self.tensors, self.operators = [], []
         self.inputs, self.outputs = {}, {}
+
+    def append(self):
+        """Adds the subgraph to the model; returns its number."""
+        self.model.subgraphs.append(self.subgraph())
+        return len(self.model.subgraphs) - 1
 
     def subgraph(self):
         return flatbuffer.subgraph(
@@ -190,20 +194,21 @@ class _Body:
         return {name: place[number] for name, number in outputs.items()}
 
 
+def _branch(model, name, body, inputs):
+    """Returns a branch in the making that takes these tensors of a body."""
+    branch = _Body(model, name)
+    for key, number in inputs.items():
+        tensor = copy.copy(body.tensors[number])
+        tensor.buffer, tensor.name = 0, key
+        branch.inputs[key] = branch.add(tensor)
+    return branch
+
+
 def _stop(model, body, i, inputs):
     """Adds the branch that leaves: it gives back the logits and the exit."""
-    tensors = []
-    for name, number in inputs.items():
-        tensors.append(flatbuffer.unset(body.tensors[number], name))
-    names = list(inputs)
-    graph = flatbuffer.subgraph(
-        f"leave_{i}",
-        tensors,
-        range(len(names)),
-        [names.index("logits"), names.index("exit_index")],
-    )
-    model.subgraphs.append(graph)
-    return len(model.subgraphs) - 1
+    stop = _branch(model, f"leave_{i}", body, inputs)
+    stop.outputs = {name: stop.inputs[name] for name in ("logits", "exit_index")}
+    return stop.append()
 
 
 def _door(model, body, i, following, inputs):
@@ -216,16 +221,11 @@ def _door(model, body, i, following, inputs):
     and not in the next stage itself, since the runtime goes over all tensors of a branch,
     although it prepares none of its operations.
     """
-    door = _Body(model, f"go_on_{i}")
-    door.inputs = {
-        name: door.add(flatbuffer.unset(body.tensors[number], name))
-        for name, number in inputs.items()
-    }
+    door = _branch(model, f"go_on_{i}", body, inputs)
     door.prepare_rest_when_run(door.inputs["exit_index"])  # any tensor of one element
     yes = door.add(flatbuffer.tensor("yes", [1], "bool", flatbuffer.add_buffer(model, b"\1")))
     door.outputs = door.choose(yes, following, following, door.inputs)
-    model.subgraphs.append(door.subgraph())
-    return len(model.subgraphs) - 1
+    return door.append()
 
 
 def _rule(policy, exit, stage, stages, classes):

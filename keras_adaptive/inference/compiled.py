@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_adaptive.graph import carried
-from keras_adaptive.inference.conditional import nested
+from keras_adaptive.inference.conditional import leaving_at, nested
 from keras_adaptive.inference.memory import is_aligned
 
 ENOUGH = 0.2  # seconds to find out which of two functions is faster
@@ -125,7 +125,7 @@ class TensorFlowStages(Stages):
         function = self.for_one(
             lambda apply: nested(apply, self, policy, exits),
             [tf.TensorSpec((len(self),), tf.float32)],
-            [[at] for at in _leaving_at_each(len(self))],
+            [[leaving_at(k, len(self))] for k in range(len(self))],
         )
         thresholds = tf.constant(policy.thresholds[exits], tf.float32)
 
@@ -242,11 +242,6 @@ class TensorFlowStages(Stages):
         return traced.get_concrete_function()
 
 
-def _leaving_at_each(stages):
-    """Returns thresholds with which a sample leaves at each stage in turn."""
-    return np.where(np.arange(stages) < np.arange(stages)[:, None], np.inf, -np.inf).astype("f")
-
-
 def _fastest(functions, examples):
     """Returns the function that answers all first, of those that are there and can be compiled.
 
@@ -258,11 +253,14 @@ def _fastest(functions, examples):
     """
     import tensorflow as tf
 
+    def answer_all(function):
+        for given in examples:
+            function(*given)
+
     seconds = {}
     for function in filter(None, functions):
         try:
-            for given in examples:
-                function(*given)
+            answer_all(function)
             seconds[function] = []
         except tf.errors.OpError:  # something that XLA cannot compile
             if function is functions[0]:
@@ -271,8 +269,7 @@ def _fastest(functions, examples):
     while time.perf_counter() < end or not all(seconds.values()):
         for function, taken in seconds.items():
             start = time.perf_counter()
-            for given in examples:
-                function(*given)
+            answer_all(function)
             taken.append(time.perf_counter() - start)
     return min(seconds, key=lambda function: np.median(seconds[function]))
 

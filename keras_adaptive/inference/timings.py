@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from keras_adaptive.inference.conditional import leaving_at
 from keras_adaptive.inference.memory import aligned, copy_rows
 
 REPEATS = 12
@@ -122,6 +123,5 @@ class Timings:
     def _conditional(self, function, k):
         """Seconds for one sample that leaves at stage `k`, in a conditional function."""
         (image,) = self._blank(0, 1)
-        thresholds = np.full(len(self._stages), np.inf, "float32")
-        thresholds[k] = -np.inf
+        thresholds = leaving_at(k, len(self._stages))
         return median_seconds(lambda: function(image, thresholds))
