@@ -24,8 +24,8 @@ from keras_adaptive.report import table
 
 FOLDER = common.ROOT.parent / "runs" / "device"
 KINDS = (None, "dynamic", "int8")
-ROUNDS = 60
-WARM, KEPT = 3, 7  # runs in a turn: not counted, counted
+ROUNDS = 50
+WARM, KEPT = 5, 15  # runs in a turn: not counted, counted
 DEADLINES = 1000
 CALIBRATE = 2000
 BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
@@ -218,23 +218,33 @@ def _classify(model, thresholds, image):
 
 
 def measure(functions, image, rounds):
-    """Returns milliseconds, `(rounds * KEPT,)` each; in turn, in another order every round.
+    """Returns milliseconds, `(rounds,)` each; in turn, in another order every round.
 
-    In its turn a way takes one image after another, as a camera gives them; the first ones
-    bring its weights and what it keeps about its tensors into the caches and are not counted.
+    All ways to one exit follow one another: what is compared is measured within a second. In
+    its turn a way takes one image after another, as a camera gives them; the first ones bring
+    its weights and what it keeps about its tensors into the caches and are not counted. The
+    others' median is the round's time.
     """
-    names, rng = list(functions), np.random.default_rng(0)
-    times = {key: [] for key in names}
+    rng = np.random.default_rng(0)
+    times = {key: [] for key in functions}
+    exits = {}
+    for key in functions:
+        exits.setdefault(key.rpartition("_")[2], []).append(key)
     for _ in range(rounds):
-        for i in rng.permutation(len(names)):
-            run = functions[names[i]]
-            for _ in range(WARM):
-                run(image)
-            for _ in range(KEPT):
-                start = time.perf_counter()
-                run(image)
-                times[names[i]].append(1000 * (time.perf_counter() - start))
+        for k in rng.permutation(list(exits)):
+            for key in rng.permutation(exits[k]):
+                run, turn = functions[key], []
+                for _ in range(WARM + KEPT):
+                    start = time.perf_counter()
+                    run(image)
+                    turn.append(1000 * (time.perf_counter() - start))
+                times[key].append(np.median(turn[WARM:]))
     return {key: np.array(values) for key, values in times.items()}
+
+
+def against_static(times, way, k):
+    """Returns quartiles over the rounds: a way's time as a multiple of the static file's."""
+    return np.quantile(times[f"{way}_{k}"] / times[f"static_{k}"], (0.25, 0.5, 0.75))
 
 
 def deadlines(exits):
@@ -281,20 +291,16 @@ def main():
     for kind in KINDS:
         times = measure(ways(kind, exits), image, ROUNDS)
         least[name(kind)] = [
-            {
-                way: float(np.median(times[f"few_{way}_{k}"]) / np.median(times[f"static_{k}"]))
-                for way in ("tf.cond", "single")
-            }
+            {way: float(against_static(times, f"few_{way}", k)[1]) for way in ("tf.cond", "single")}
             for k in FEW
         ]
         for k in range(exits):
-            static = times[f"static_{k}"]
-            row = {"kind": name(kind), "exit": k, "static (ms)": float(np.median(static))}
+            static = float(np.median(times[f"static_{k}"]))
+            row = {"kind": name(kind), "exit": k, "static (ms)": static}
             for way in ("staged", "single", "tf.cond", "classify", "compiled", "cut"):
-                ratio = float(np.median(times[f"{way}_{k}"]) / np.median(static))
-                quarters = np.quantile(times[f"{way}_{k}"], (0.25, 0.75)) / np.median(static)
-                row[way] = ratio
-                row[f"{way} quartiles"] = "{:.2f} to {:.2f}".format(*quarters)
+                low, ratio, high = against_static(times, way, k)
+                row[way] = float(ratio)
+                row[f"{way} quartiles"] = f"{low:.2f} to {high:.2f}"
             row["staged bound"], row["single bound"] = BOUNDS[kind], SINGLE_BOUND
             rows.append(row)
         files = {
@@ -347,8 +353,9 @@ def _lines(rows, least, sizes, kept, accuracies):
     return [
         "# Exported files on the device's runtime: cifar_budgeted_5, one thread",
         "",
-        f"Medians of {ROUNDS * KEPT} runs, all ways in turn, {KEPT} runs a turn after {WARM} that "
-        "are not counted; the others as multiples of `static`: a "
+        f"Medians over {ROUNDS} rounds, in each all ways in turn: {KEPT} runs (their median) "
+        f"after {WARM} that are not counted; the others as multiples of `static` in the same "
+        "round: a "
         ".tflite of the network up to the exit, its earlier heads included. `staged`: the stages "
         "up to the exit, logits on the host. `single`: the single call. `tf.cond`: the network "
         "with nested conditionals, converted by TensorFlow alone. `classify`: all that "

@@ -242,7 +242,8 @@ def _rule(policy, exit, stage, stages, classes):
         if policy.confidence == "learned":
             sure = _stopping_probability(policy.networks[exit], logits)
         else:
-            sure = CONFIDENCES[policy.confidence](logits / temperature)
+            scaled = logits if temperature == 1 else logits / temperature
+            sure = CONFIDENCES[policy.confidence](scaled)
         return {"leaves": sure >= thresholds[stage : stage + 1]}
 
     module = tf.Module()
@@ -263,39 +264,30 @@ def _rule(policy, exit, stage, stages, classes):
 # ---- confidence, as in `keras_adaptive.policy`, in TensorFlow: (1, classes) -> (1,)
 
 
-def _shifted(logits):
-    return logits - tf.reduce_max(logits, axis=-1, keepdims=True)
-
-
-def _softmax(logits):
-    exponentials = tf.exp(_shifted(logits))
-    return exponentials / tf.reduce_sum(exponentials, axis=-1, keepdims=True)
-
-
 def _margin(values):
     top = tf.math.top_k(values, k=2).values
     return top[:, 0] - top[:, 1]
 
 
 def _entropy(logits):
-    shifted = _shifted(logits)
+    shifted = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
     exponentials = tf.exp(shifted)
     total = tf.reduce_sum(exponentials, axis=-1)
     return tf.reduce_sum(exponentials * shifted, axis=-1) / total - tf.math.log(total)
 
 
 CONFIDENCES = {
-    "max_prob": lambda logits: 1 / tf.reduce_sum(tf.exp(_shifted(logits)), axis=-1),
-    "prob_margin": lambda logits: _margin(_softmax(logits)),
+    "max_prob": lambda logits: tf.reduce_max(tf.nn.softmax(logits), axis=-1),
+    "prob_margin": lambda logits: _margin(tf.nn.softmax(logits)),
     "logit_margin": _margin,
     "entropy": _entropy,
 }
 
 
 def _stopping_probability(network, logits):
-    features = _softmax(logits)
+    features = tf.nn.softmax(logits)
     for i, (kernel, bias) in enumerate(network):
         if i > 0:
             features = tf.nn.relu(features)
         features = tf.matmul(features, kernel) + bias
-    return _softmax(features)[:, 0]
+    return tf.nn.softmax(features)[:, 0]
