@@ -28,6 +28,7 @@ SHARES = (0.3, 0.5, 0.8)
 # batch size: how many images are predicted
 IMAGES = {1: 100, 8: 480, 32: 960, 64: 2560, 256: 5000}
 REPEATS = 5
+SINGLE_REPEATS = 15  # of single images against the prefix
 ROWS = common.ROOT.parent / "runs" / "inference_rows"
 TITLES = {
     "cost": "budget",
@@ -228,7 +229,7 @@ def way(plan, count):
 
 def single(model, images):
     """Batch 1: a sample that leaves at exit `k` against the network up to there."""
-    contenders, count = {}, model.exits
+    middle, count = {}, model.exits
     for k in range(count):
         sure = [2.0] * k + [-1.0] * (count - k)  # heads are computed, but never sure enough
         policy = ka.ExitPolicy([*sure[:-1], -np.inf])
@@ -236,12 +237,14 @@ def single(model, images):
         stages, cut = only(model, range(k + 1)), answers(only(model, [k]), 1)
         prefix = answers(stages, 1)
         ordered = stages.for_one(lambda apply, s=stages: lambda images: in_order(apply, s, images))
-        contenders["ours", k] = lambda p=predictor: p(images)
-        contenders["prefix", k] = lambda p=prefix: plain(lambda x: p(x)[-1], images, 1)
-        contenders["in order", k] = lambda p=ordered: plain(lambda x: p(x)[-1], images, 1)
-        contenders["cut", k] = lambda c=cut: plain(lambda x: c(x)[0], images, 1)
-    taken = in_turn(contenders)
-    middle = {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
+        contenders = {
+            ("ours", k): lambda p=predictor: p(images),
+            ("prefix", k): lambda p=prefix: plain(lambda x: p(x)[-1], images, 1),
+            ("in order", k): lambda p=ordered: plain(lambda x: p(x)[-1], images, 1),
+            ("cut", k): lambda c=cut: plain(lambda x: c(x)[0], images, 1),
+        }
+        taken = in_turn(contenders, SINGLE_REPEATS)
+        middle |= {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
     return [
         {
             "exit": k,
@@ -270,7 +273,8 @@ def report(rows):
         "# Time on the host",
         "",
         f"CIFAR-10 (JPEG) test images, {THREADS} threads, medians of {REPEATS} interleaved "
-        "repeats, every contender compiled and frozen alike (single images: by XLA where that is "
+        f"repeats ({SINGLE_REPEATS} for one image that leaves at a given exit), every contender "
+        "compiled and frozen alike (single images: by XLA where that is "
         "faster, ours and the others). `of full`: our time over that of "
         "the full network without early heads; `of every exit`: over computing all exits and "
         "then choosing; `of ideal`: over the sum over stages of the share that arrives times the "

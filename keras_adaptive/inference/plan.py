@@ -67,21 +67,27 @@ class Plan:
         count, size = len(self._left), self.full[0]
         leaving = np.array(self._left) / sum(self._left)
         arriving = np.append(1, 1 - np.cumsum(leaving)[:-1])
+        # first, since these time the stages beside them
+        if self.conditional is not None:
+            taken = [self.timings.conditional(self.conditional, k) for k in range(count)]
+        together = self.timings.first(count, size) / size if count > 1 else None
         everybody = [self.timings.stage(k, size) / size for k in range(count)]
         survivors = [0, *(self._survivors(k, arriving[k]) for k in range(1, count))]
         found = {1: everybody[0] + sum(survivors)}
         if count > 1:
-            found[count] = self.timings.first(count, size) / size
-        # another number is only measured if it may be better, as all stages together tell
-        saved = found[count] / sum(everybody)
-        guess = {n: saved * sum(everybody[:n]) + sum(survivors[n:]) for n in range(2, count)}
+            found[count] = together
+        # another number is only measured if it may be better, as all stages together tell;
+        # of single samples the conditional takes as many stages together as are needed
+        guess = {
+            n: together * sum(everybody[:n]) / sum(everybody) + sum(survivors[n:])
+            for n in range(2, count)
+        }
         best = min(guess, key=guess.get, default=None)
-        if best and guess[best] < min(found.values()):
+        if best and size > 1 and guess[best] < min(found.values()):
             found[best] = self.timings.first(best, size) / size + sum(survivors[best:])
         copied = self.timings.regrouping(0, size)
         found = {n: copied + seconds for n, seconds in found.items()}
         if self.conditional is not None:
-            taken = [self.timings.conditional(self.conditional, k) for k in range(count)]
             found[0] = leaving @ taken
         return {n: float(seconds) for n, seconds in found.items()}
 

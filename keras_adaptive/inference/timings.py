@@ -8,7 +8,7 @@ import numpy as np
 from keras_adaptive.inference.conditional import leaving_at
 from keras_adaptive.inference.memory import aligned, copy_rows
 
-REPEATS = 12
+REPEATS = 30
 ENOUGH = 0.5  # seconds; what is slow is measured less often, but at least three times
 FULL = 64  # samples that a stage may run with, whatever the batch size
 
@@ -18,18 +18,23 @@ def median_seconds(function):
     return medians_in_turn([function])[0]
 
 
-def medians_in_turn(functions):
+def medians_in_turn(functions, warm=0):
     """Returns the median duration in seconds of each function's calls, made in turn.
 
-    In turn, for one after the other is how they will run, and what one leaves in the caches
+    In turn, for one after the other is how stages will run, and what one leaves in the caches
     the next may push out. The first call is not counted, nor is a third of the others: a new
     function takes a few calls to become as fast as it will be.
+
+    Args:
+        functions: Sequence of functions without arguments.
+        warm: Integer, calls before each that is counted, for functions of which only one
+            will run, again and again.
     """
     for function in functions:
         function()
     taken = []
     while len(taken) < 3 or (len(taken) < REPEATS and np.sum(taken) < ENOUGH):
-        taken.append([_seconds(function) for function in functions])
+        taken.append([[_seconds(f) for _ in range(1 + warm)][-1] for f in functions])
     return np.median(taken[len(taken) // 3 :], axis=0).tolist()
 
 
@@ -65,10 +70,9 @@ class Timings:
     def __init__(self, stages):
         self._stages = stages
         # per instance, so that the table goes when its owner does
-        self._every_stage = functools.cache(self._time_every_stage)
-        self.first = functools.cache(self._first)
         self.regrouping = functools.cache(self._regrouping)
-        self.conditional = functools.cache(self._conditional)
+        self._leaving = functools.cache(self._time_leaving)
+        self._every_stage, self._first = {}, {}  # number of samples to seconds
 
     def full(self, k, batch_size, waiting):
         """Returns with how many samples stage `k` runs if it has a choice.
@@ -95,19 +99,28 @@ class Timings:
 
     def stage(self, k, size):
         """Seconds of stage `k` for so many samples."""
-        return self._every_stage(size)[k]
+        if size not in self._every_stage:
+            self._every_stage[size] = medians_in_turn(self._stage_runs(size))
+        return self._every_stage[size][k]
 
-    def _time_every_stage(self, size):
+    def _stage_runs(self, size):
         def runs(k):
             tensors = self._blank(k, size)
             return lambda: np.asarray(self._stages.stage(k, tensors)[0])
 
-        return medians_in_turn([runs(k) for k in range(len(self._stages))])
+        return [runs(k) for k in range(len(self._stages))]
 
-    def _first(self, count, size):
+    def first(self, count, size):
         """Seconds of the first stages in one function."""
+        if (count, size) not in self._first:
+            # beside the stages, between which and this a plan chooses
+            runs = [*self._stage_runs(size), self._first_run(count, size)]
+            *self._every_stage[size], self._first[count, size] = medians_in_turn(runs)
+        return self._first[count, size]
+
+    def _first_run(self, count, size):
         (images,) = self._blank(0, size)
-        return median_seconds(lambda: [np.asarray(z) for z in self._stages.first(count, images)[0]])
+        return lambda: [np.asarray(z) for z in self._stages.first(count, images)[0]]
 
     def _regrouping(self, k, size):
         """Seconds a sample to copy what stages from `k` on read, for batches of this size."""
@@ -120,8 +133,15 @@ class Timings:
             seconds += median_seconds(lambda s=source, t=target: copy_rows(s, rows, t[: len(rows)]))
         return seconds / len(rows)
 
-    def _conditional(self, function, k):
+    def conditional(self, function, k):
         """Seconds for one sample that leaves at stage `k`, in a conditional function."""
-        (image,) = self._blank(0, 1)
-        thresholds = leaving_at(k, len(self._stages))
-        return median_seconds(lambda: function(image, thresholds))
+        return self._leaving(function)[k]
+
+    def _time_leaving(self, function):
+        """In turn with the other ways for one sample, between which a plan chooses."""
+        (image,), count = self._blank(0, 1), len(self._stages)
+        ways = [functools.partial(function, image, leaving_at(k, count)) for k in range(count)]
+        others = [*self._stage_runs(1), self._first_run(count, 1)]
+        found = medians_in_turn([*ways, *others], warm=2)
+        self._every_stage[1], self._first[count, 1] = found[count:-1], found[-1]
+        return found[:count]
