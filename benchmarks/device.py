@@ -372,8 +372,7 @@ def _lines(rows, least, sizes, kept, accuracies):
         "with nested conditionals, converted by TensorFlow alone. `classify`: all that "
         "`AnytimeModel.classify` does. `compiled`: the stages in CompiledModel. `cut`: the "
         "network up to the exit without earlier heads, which has no answer on the way. "
-        "`undisturbed`: over the quarter of the rounds in which `static` was fastest; others on "
-        "this machine take memory's time, of which conditionals need more.",
+        "`undisturbed`: over the quarter of the rounds in which `static` was fastest.",
         "",
         *table(rows, {key: key for key in columns}),
         "",

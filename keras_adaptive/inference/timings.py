@@ -60,6 +60,9 @@ def bucket(size, batch_size):
 class Timings:
     """A table of seconds, filled when an entry is first asked for.
 
+    Stages are timed once more beside each other way of computing them: only what is timed in
+    turn can be compared on a machine that does other things, too.
+
     Each entry depends on the network, the number of samples and the threads of this
     process alone, never on the samples or on where they leave.
 
@@ -72,7 +75,8 @@ class Timings:
         # per instance, so that the table goes when its owner does
         self.regrouping = functools.cache(self._regrouping)
         self._leaving = functools.cache(self._time_leaving)
-        self._every_stage, self._first = {}, {}  # number of samples to seconds
+        self._every_stage = {}  # number of samples to the seconds of all stages
+        self._first = {}  # number of stages, number of samples to seconds
 
     def full(self, k, batch_size, waiting):
         """Returns with how many samples stage `k` runs if it has a choice.
@@ -113,9 +117,8 @@ class Timings:
     def first(self, count, size):
         """Seconds of the first stages in one function."""
         if (count, size) not in self._first:
-            # beside the stages, between which and this a plan chooses
-            runs = [*self._stage_runs(size), self._first_run(count, size)]
-            *self._every_stage[size], self._first[count, size] = medians_in_turn(runs)
+            (found,) = self._time_beside_stages([self._first_run(count, size)], size)
+            self._first[count, size] = found
         return self._first[count, size]
 
     def _first_run(self, count, size):
@@ -138,10 +141,14 @@ class Timings:
         return self._leaving(function)[k]
 
     def _time_leaving(self, function):
-        """In turn with the other ways for one sample, between which a plan chooses."""
         (image,), count = self._blank(0, 1), len(self._stages)
         ways = [functools.partial(function, image, leaving_at(k, count)) for k in range(count)]
-        others = [*self._stage_runs(1), self._first_run(count, 1)]
-        found = medians_in_turn([*ways, *others], warm=2)
-        self._every_stage[1], self._first[count, 1] = found[count:-1], found[-1]
-        return found[:count]
+        ways.append(self._first_run(count, 1))
+        *found, self._first[count, 1] = self._time_beside_stages(ways, 1, warm=2)
+        return found
+
+    def _time_beside_stages(self, ways, size, warm=0):
+        """Seconds of other ways than stage by stage, for so many samples."""
+        found = medians_in_turn([*ways, *self._stage_runs(size)], warm)
+        self._every_stage[size] = found[len(ways) :]
+        return found[: len(ways)]
