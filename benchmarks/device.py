@@ -31,7 +31,6 @@ CALIBRATE = 2000
 BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
 SINGLE_BOUND = 1.10
 SIZE_BOUND = 1.01
-FEW = (1, 2)  # last exits of the networks that show what so many conditionals cost at least
 NEVER = 1.02  # a threshold above any probability, close enough to be quantised well
 
 
@@ -66,19 +65,7 @@ def prepare():
         for k in range(model.exits):
             _write_static(model, model.outputs[: k + 1], f"{name(kind)}_static_{k}", kind, x)
             _write_static(model, [model.outputs[k]], f"{name(kind)}_cut_{k}", kind, x)
-        _write_conditional(model, model.exits, f"{name(kind)}_conditional", kind, x)
-        for k in FEW:
-            _write_conditional(model, k + 1, f"{name(kind)}_conditional_to_{k}", kind, x)
-            ends = np.where(np.arange(model.exits) < k, policy.thresholds, -np.inf)
-            path = FOLDER / f"{name(kind)}_single_to_{k}.tflite"
-            ka.export_tflite(
-                model,
-                path,
-                policy.with_thresholds(ends),
-                quantize=kind,
-                calibration_data=(x, y),
-                single_call=True,
-            )
+        _write_conditional(model, f"{name(kind)}_conditional", kind, x)
     kept.write_text(json.dumps(accuracies))
     return accuracies
 
@@ -107,11 +94,12 @@ def _write_static(model, outputs, file, kind, images):
     _convert(function, part, file, kind, lambda: ([x[None]] for x in images[:200]))
 
 
-def _write_conditional(model, exits, file, kind, images):
-    """Converts the first exits with one conditional in the other, as TensorFlow does it."""
+def _write_conditional(model, file, kind, images):
+    """Converts the network with one conditional in the other, as TensorFlow does it."""
     import tensorflow as tf
 
-    stages = Stages(ka.graph.lean_models(model.inputs, model.outputs[:exits]))
+    exits = model.exits
+    stages = Stages(ka.graph.lean_models(model.inputs, model.outputs))
     function = tf.function(
         nested(
             lambda k, tensors: stages.models[k](tensors, training=False),
@@ -192,13 +180,6 @@ def ways(kind, exits):
         found[f"compiled_{k}"] = partial(_stages, compiled._backend, k)
         found[f"single_{k}"] = partial(_single, single._backend, thresholds)
         found[f"classify_{k}"] = partial(_classify, whole, thresholds)
-    for k in FEW:
-        never = np.full(k + 1, NEVER, "float32")  # the last is not looked at
-        single = AnytimeModel(FOLDER / f"{name(kind)}_single_to_{k}.tflite", 1)
-        found[f"few_tf.cond_{k}"] = Static(f"{name(kind)}_conditional_to_{k}", never)
-        found[f"few_single_{k}"] = partial(
-            _single, single._backend, np.full(k + 1, np.inf, "float32")
-        )
     return found
 
 
@@ -294,13 +275,9 @@ def main():
     accuracies = prepare()
     exits = len(accuracies["keras"])
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
-    rows, sizes, least = [], [], {}
+    rows, sizes = [], []
     for kind in KINDS:
         times = measure(ways(kind, exits), image, ROUNDS)
-        least[name(kind)] = [
-            {way: float(against_static(times, f"few_{way}", k)[1]) for way in ("tf.cond", "single")}
-            for k in FEW
-        ]
         for k in range(exits):
             static = float(np.median(times[f"static_{k}"]))
             row = {"kind": name(kind), "exit": k, "static (ms)": static}
@@ -338,16 +315,15 @@ def main():
     kept = deadlines(exits)
     results = {
         "times": rows,
-        "few_conditionals": least,
         "files": sizes,
         "deadlines": kept,
         "accuracy": accuracies,
     }
-    text = _lines(rows, least, sizes, kept, accuracies)
+    text = _lines(rows, sizes, kept, accuracies)
     common.write("device", results, text, "make bench-device")
 
 
-def _lines(rows, least, sizes, kept, accuracies):
+def _lines(rows, sizes, kept, accuracies):
     columns = ("kind", "exit", "static (ms)", "staged", "staged quartiles", "single")
     columns += ("single quartiles", "single undisturbed", "tf.cond", "classify", "compiled", "cut")
 
@@ -385,16 +361,10 @@ def _lines(rows, least, sizes, kept, accuracies):
         + ".",
         "",
         "The runtime prepares a branch anew at every run of an `IF`, and all branches inside of "
-        "it, so that with `tf.cond` who goes on after the first exit waits until the whole rest "
-        "of the network is prepared. `single` puts a branch between two stages that makes "
-        "the runtime prepare only the stages that run. Conditionals cost, too, where nothing "
-        "stands behind them: in networks that end at exit "
-        f"{' or '.join(map(str, FEW))}, made in both ways, that exit takes at best "
-        + ", ".join(
-            f"{' or '.join(f'{min(row.values()):.3f}' for row in rows)} ({kind})"
-            for kind, rows in least.items()
-        )
-        + " of `static`.",
+        "it. With `tf.cond`, one conditional in the other, who goes on after the first exit "
+        "waits until the whole rest of the network is prepared. In `single` they stand one "
+        "after another: a stage is prepared when it runs, and who has left passes by the "
+        "others.",
         "",
         "The static int8 files are not what they should be: where a feature goes to a padding, a "
         "concatenation and a convolution, the converter leaves the padded convolution in float32, "

@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel, read_info
+from anytime_tflite import flatbuffer as checks
 from keras_adaptive.export import conversion, flatbuffer, tflite
 from keras_adaptive.export.recalibration import compare, recalibrate, relative_error
 
@@ -118,28 +119,43 @@ def test_the_single_call_leaves_where_the_stages_do(quantized, test_images):
         assert device.predict(image, never).exit == device.classify(image, None, never).exit == 2
 
 
-def test_the_single_call_prepares_only_the_stages_that_run(quantized):
-    """The runtime stops preparing at an operation whose shape is not a constant.
-
-    One stands between a stage that may be the last and the next, and nothing else but the
-    conditional to that. The second stage needs none: it is prepared when the file is loaded.
-    """
+def test_the_single_call_has_no_conditional_in_a_conditional(quantized):
+    """The runtime prepares a branch at each call, and all branches inside of it."""
     model = flatbuffer.read(quantized[1].read_bytes())
-    stops, counts = {}, {}
-    for graph in model.subgraphs:
-        counts[flatbuffer.text(graph.name)] = len(graph.operators)
-        given = {int(n) for n in graph.inputs}
-        given |= {int(n) for operator in graph.operators for n in operator.outputs}
-        given |= {
-            n for n, t in enumerate(graph.tensors) if model.buffers[t.buffer].data is not None
-        }
-        stops[flatbuffer.text(graph.name)] = [
-            i
-            for i, operator in enumerate(graph.operators)
-            if not {int(n) for n in operator.inputs} - {-1} <= given
-        ]
-    assert {n: i for n, i in stops.items() if i} == {"go_on_1": [0]}
-    assert counts["go_on_1"] == 2
+    counts = {flatbuffer.text(graph.name): len(graph.operators) for graph in model.subgraphs}
+    choosing = {flatbuffer.text(graph.name): len(_branches(graph)) for graph in model.subgraphs}
+    assert {name: count for name, count in choosing.items() if count} == {"predict": 2}
+    assert counts["past_predict_1"] == counts["past_predict_2"] == 0 < counts["predict_2"]
+
+
+def test_a_branch_that_passes_by_is_only_for_those_who_left(quantized):
+    """It leaves what its stage would have computed as it is, which nobody may read."""
+    content = quantized[1].read_bytes()
+    checks.check(content)
+
+    def refused(change):
+        model = flatbuffer.read(content)
+        change(model)
+        with pytest.raises(checks.Damaged, match="nothing computes an output"):
+            checks.check(flatbuffer.write(model))
+
+    def swap(model):
+        graph = model.subgraphs[flatbuffer.signature(model, "predict").subgraphIndex]
+        options = _branches(graph)[0]
+        then, otherwise = options.thenSubgraphIndex, options.elseSubgraphIndex
+        options.thenSubgraphIndex, options.elseSubgraphIndex = otherwise, then
+
+    def name(model):
+        names = [flatbuffer.text(graph.name) for graph in model.subgraphs]
+        flatbuffer.signature(model, "info").subgraphIndex = names.index("past_predict_1")
+
+    refused(swap)
+    refused(name)
+
+
+def _branches(graph):
+    found = [operator.builtinOptions for operator in graph.operators]
+    return [options for options in found if isinstance(options, schema.IfOptionsT)]
 
 
 def test_the_single_call_has_thresholds_as_an_input(quantized, test_images):
@@ -179,7 +195,7 @@ def test_the_single_call_shares_the_weights(trained, policy, exported, tmp_path)
     path = tmp_path / "model.tflite"
     info = ka.export_tflite(trained, path, policy, single_call=True)
     assert path.stat().st_size < exported.stat().st_size + 60_000  # no second copy, 0.1 MB
-    assert info["minimum_runtime"] >= "1.15"
+    assert info["minimum_runtime"] == "2.14.0"
 
 
 # ---- traps: each is set, and must be caught

@@ -115,17 +115,24 @@ def check(content):
     subgraphs = model.tables(2)
     if not subgraphs:
         raise Damaged("there is no subgraph")
-    tensors, calls = [], []
+    tensors, calls, silent = [], [], set()
     for graph in subgraphs:
         tensors.append(graph.tables(0))
         for tensor in tensors[-1]:
             _check_tensor(tensor, buffers)
-        calls.append(_check_operators(graph, tensors[-1], buffers, codes, len(subgraphs)))
+        called, computed = _check_operators(graph, tensors[-1], buffers, codes, len(subgraphs))
+        if not computed:
+            silent.add(len(calls))
+        calls.append(called)
         graph.data(4)
     _check_calls(calls)
+    if not silent <= _passing(calls, subgraphs):
+        raise Damaged("nothing computes an output")
     for signature in model.tables(7):
         number = signature.number(4, "<I")
         _within([number], len(subgraphs), "a subgraph")
+        if number in silent:
+            raise Damaged("nothing computes an output")
         signature.data(2)
         for field in (0, 1):
             for entry in signature.tables(field):
@@ -170,7 +177,11 @@ def _check_tensor(tensor, buffers):
 
 
 def _check_operators(graph, tensors, buffers, codes, subgraphs):
-    """Checks what operations read and write; returns the subgraphs they call."""
+    """Checks what operations read and write.
+
+    Returns:
+        Subgraphs that they call, and whether all outputs are computed.
+    """
     inputs, outputs = graph.numbers(1), graph.numbers(2)
     _within([*inputs, *outputs], len(tensors), "a tensor")
     known = set(inputs)
@@ -194,10 +205,8 @@ def _check_operators(graph, tensors, buffers, codes, subgraphs):
         options = operator.table(4)
         if kind in OPTIONS:
             calls += _check_options(*OPTIONS[kind], operator.number(3, "<B"), options)
-    if not set(outputs) <= known:
-        raise Damaged("nothing computes an output")
     _within(calls, subgraphs, "a subgraph")
-    return calls
+    return calls, set(outputs) <= known
 
 
 def _check_options(name, expected, counts, found, options):
@@ -217,6 +226,17 @@ OPTIONS = {
     17: ("MAX_POOL_2D", 5, ((1, 0), (2, 0), (3, 0), (4, 0))),
     118: ("IF", 92, ()),
 }
+
+
+def _passing(calls, subgraphs):
+    """Returns the branches that only pass values on: of a stage that a sample passes by.
+
+    What the stage would have given has a place in the caller's memory, where nothing is
+    written and nobody reads. So it may only be called where a condition holds.
+    """
+    yes = {branch for branches in calls for branch in branches[::2]}
+    no = {branch for branches in calls for branch in branches[1::2]}
+    return {i for i in yes - no if i and not subgraphs[i].tables(3)}
 
 
 def _check_calls(calls):

@@ -15,7 +15,8 @@ from keras_adaptive.export import flatbuffer
 from keras_adaptive.graph import carried
 
 SIGNATURE = "predict"
-RUNTIME = "1.15.0"  # the first that knows `IF`
+RUNTIME = "2.14.0"  # the oldest that was tried; the first with `IF` would copy what nobody wrote
+_ANSWER = ("logits", "exit_index", "leaves")
 
 
 def add_single_call(model, stages, exits, policy):
@@ -24,61 +25,68 @@ def add_single_call(model, stages, exits, policy):
     `thresholds` is float32, one a stage of the file; the last is not looked at. `exit_index`
     is int32 `[1]`, the number of the exit in the network.
 
+    Each stage after the first is a branch of an `IF`, whose other branch passes the answer on.
+    They stand one after another, not one in the other: at each run of an `IF` the runtime
+    prepares the branch anew, and with it all branches inside of it, so that who goes on after
+    the first exit would wait until the whole rest of the network is prepared.
+
     Args:
         model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
         stages: As `graph.lean_models` gives them.
         exits: Indices of the exits in the file.
         policy: An `ExitPolicy`: its confidence and temperatures are written into the file.
     """
-    last = len(stages) - 1
-    following = None
-    for i in range(last, -1, -1):
-        carried = _carried(stages, i)
-        body = _Body(model, _name(i))
-        for name in carried:
-            body.inputs[name] = body.copy_tensor(_stage_tensor(model, stages, name))
-        thresholds = flatbuffer.tensor("thresholds", [len(stages)], "float32")
-        body.inputs["thresholds"] = body.add(thresholds)
-        number = flatbuffer.add_buffer(model, np.array([exits[i]], "int32").tobytes())
-        index = body.add(flatbuffer.tensor("this_exit", [1], "int32", number))
-        tensors = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
-        if i == last:
-            body.outputs = {"logits": tensors["logits"], "exit_index": index}
-        else:
-            rule = _rule(policy, exits[i], i, len(stages), stages[i][0].outputs[0].shape[-1])
-            flatbuffer.raise_minimum_runtime(model, flatbuffer.minimum_runtime(rule))
-            leaves = body.inline_rule(
-                rule, {"logits": tensors["logits"], "thresholds": body.inputs["thresholds"]}
-            )
-            known = {**body.inputs, **tensors, "exit_index": index}
-            # in the order in which the next body, made before, takes them
-            names = [*_carried(stages, i + 1), "thresholds", "logits", "exit_index"]
-            onward = {name: known[name] for name in names}
-            stop = _stop(model, body, i, onward)
-            if i > 0:  # what the first stage goes on to is prepared when the file is loaded
-                following = _door(model, body, i, following, onward)
-            body.outputs = body.choose(leaves, stop, following, onward)
-        inputs = body.inputs
-        if i > 0:  # the branches of an `IF` take the same tensors
-            for name, dtype, shape in (
-                ("logits", "float32", [1, stages[i][0].outputs[0].shape[-1]]),
-                ("exit_index", "int32", [1]),
-            ):
-                inputs[name] = body.add(flatbuffer.tensor(f"{name}_so_far", shape, dtype))
-            following = body.append()
+    body = _Body(model, SIGNATURE)
+    _, takes, gives = zip(*stages, strict=True)
+    for name in carried(takes, gives):  # the network's inputs
+        body.inputs[name] = body.place(name, _stage_tensor(model, stages, name))
+    thresholds = flatbuffer.tensor("thresholds", [len(stages)], "float32")
+    body.inputs["thresholds"] = body.add(thresholds)
+    known = {**body.inputs, **_stage(body, 0, stages, exits, policy)}
+    for i in range(1, len(stages)):
+        names = [*takes[i], "thresholds", *_ANSWER]
+        branch = _Body(model, f"{SIGNATURE}_{i}")
+        for name in names:
+            taken = name in takes[i]
+            like = _stage_tensor(model, stages, name) if taken else body.tensors[known[name]]
+            branch.inputs[name] = branch.place(name, like)
+        branch.outputs = _stage(branch, i, stages, exits, policy)
+        inputs = [known[name] for name in names]
+        known |= body.choose(known["leaves"], _past(branch), branch, inputs)
+    body.outputs = {name: known[name] for name in _ANSWER[:2]}
     flatbuffer.raise_minimum_runtime(model, RUNTIME)
-    inputs = {"x": inputs["input_0"], "thresholds": inputs["thresholds"]}
+    inputs = {"x": body.inputs["input_0"], "thresholds": body.inputs["thresholds"]}
     flatbuffer.add_signature(model, SIGNATURE, body.subgraph(), inputs, body.outputs)
 
 
-def _name(stage):
-    return SIGNATURE if stage == 0 else f"{SIGNATURE}_{stage}"
+def _stage(body, i, stages, exits, policy):
+    """Adds a stage and, but for the last, its rule; returns what it gives, name to number."""
+    given = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
+    number = flatbuffer.add_buffer(body.model, np.array([exits[i]], "int32").tobytes())
+    given["exit_index"] = body.add(flatbuffer.tensor("this_exit", [1], "int32", number))
+    if i < len(stages) - 1:
+        classes = stages[i][0].outputs[0].shape[-1]
+        rule = _rule(policy, exits[i], i, len(stages), classes)
+        known = {"logits": given["logits"], "thresholds": body.inputs["thresholds"]}
+        given["leaves"] = body.inline_rule(rule, known)
+    return given
 
 
-def _carried(stages, i):
-    """Names of the tensors that stage `i` or a later one reads, and none of them makes."""
-    _, takes, gives = zip(*stages[i:], strict=True)
-    return carried(takes, gives)
+def _past(branch):
+    """Returns the other branch: it passes on the answer of who has left.
+
+    What the stage would have given has a place in memory, but nothing writes or reads it: all
+    later stages are passed by, too.
+    """
+    past = _Body(branch.model, f"past_{branch.name}")
+    for name, number in branch.inputs.items():
+        past.inputs[name] = past.place(name, branch.tensors[number])
+    for name, number in branch.outputs.items():
+        known = name in _ANSWER
+        past.outputs[name] = (
+            past.inputs[name] if known else past.place(name, branch.tensors[number])
+        )
+    return past
 
 
 def _numbers(entries):
@@ -114,8 +122,11 @@ class _Body:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def copy_tensor(self, tensor):
-        return self.add(copy.copy(tensor))
+    def place(self, name, like):
+        """Adds a tensor like another, whose values come at run time."""
+        made = copy.copy(like)
+        made.name, made.buffer = name, 0
+        return self.add(made)
 
     def inline_stage(self, i, inputs):
         """Copies a stage's operations; returns its outputs, name to number."""
@@ -144,44 +155,25 @@ class _Body:
         )["leaves"]
 
     def choose(self, condition, then, otherwise, inputs):
-        """Adds an `IF`; returns its outputs, name to number."""
+        """Adds an `IF` between two bodies; returns its outputs, name to number."""
         outputs = {
-            "logits": self.copy_tensor(self.tensors[inputs["logits"]]),
-            "exit_index": self.add(flatbuffer.tensor("exit_index", [1], "int32")),
+            name: self.place(name, otherwise.tensors[number])
+            for name, number in otherwise.outputs.items()
         }
-        self.tensors[outputs["logits"]].name = "logits"
-        options = schema.IfOptionsT()
-        options.thenSubgraphIndex, options.elseSubgraphIndex = then, otherwise
-        self._operate("IF", [condition, *inputs.values()], list(outputs.values()), options)
-        return outputs
-
-    def prepare_rest_when_run(self, number):
-        """Lets the runtime prepare the operations to come only when it comes to them.
-
-        It makes the tensor `number`, of one element, a scalar, by a shape that is empty but
-        not a constant.
-        """
-        shape = self.add(flatbuffer.tensor("scalar_shape", [0], "int32"))
-        scalar = self.add(flatbuffer.tensor("scalar", [], "int32"))
-        options = schema.ReshapeOptionsT()
-        options.newShape = []
-        self._operate("RESHAPE", [number, shape], [scalar], options)
-
-    def _operate(self, name, inputs, outputs, options):
         made = schema.OperatorT()
-        made.opcodeIndex = flatbuffer.operation(self.model, name)
-        made.inputs, made.outputs = inputs, outputs
-        made.builtinOptionsType = getattr(
-            schema.BuiltinOptions, type(options).__name__.removesuffix("T")
-        )
-        made.builtinOptions = options
+        made.opcodeIndex = flatbuffer.operation(self.model, "IF")
+        made.inputs, made.outputs = [condition, *inputs], list(outputs.values())
+        made.builtinOptionsType = schema.BuiltinOptions.IfOptions
+        made.builtinOptions = options = schema.IfOptionsT()
+        options.thenSubgraphIndex, options.elseSubgraphIndex = then.append(), otherwise.append()
         self.operators.append(made)
+        return outputs
 
     def _inline(self, graph, placed, outputs, opcode_of):
         place = dict(placed)
         for number, tensor in enumerate(graph.tensors):
             if number not in place:
-                place[number] = self.copy_tensor(tensor)
+                place[number] = self.add(copy.copy(tensor))
         place[-1] = -1  # an optional tensor that is not there
         for operator in graph.operators:
             made = copy.copy(operator)
@@ -192,40 +184,6 @@ class _Body:
                 made.intermediates = [place[int(n)] for n in operator.intermediates]
             self.operators.append(made)
         return {name: place[number] for name, number in outputs.items()}
-
-
-def _branch(model, name, body, inputs):
-    """Returns a branch in the making that takes these tensors of a body."""
-    branch = _Body(model, name)
-    for key, number in inputs.items():
-        tensor = copy.copy(body.tensors[number])
-        tensor.buffer, tensor.name = 0, key
-        branch.inputs[key] = branch.add(tensor)
-    return branch
-
-
-def _stop(model, body, i, inputs):
-    """Adds the branch that leaves: it gives back the logits and the exit."""
-    stop = _branch(model, f"leave_{i}", body, inputs)
-    stop.outputs = {name: stop.inputs[name] for name in ("logits", "exit_index")}
-    return stop.append()
-
-
-def _door(model, body, i, following, inputs):
-    """Adds a branch between a stage and the next: it goes on to the next, whatever comes.
-
-    At each run of an `IF` the runtime prepares the branch anew, and with it the branches of
-    an `IF` in there, and so on: the whole rest of the network, which few samples see. It goes
-    no further than to an operation that gives a tensor of a shape not yet known. One stands
-    here, so that who leaves after a stage does not wait for the next stage to be prepared;
-    and not in the next stage itself, since the runtime goes over all tensors of a branch,
-    although it prepares none of its operations.
-    """
-    door = _branch(model, f"go_on_{i}", body, inputs)
-    door.prepare_rest_when_run(door.inputs["exit_index"])  # any tensor of one element
-    yes = door.add(flatbuffer.tensor("yes", [1], "bool", flatbuffer.add_buffer(model, b"\1")))
-    door.outputs = door.choose(yes, following, following, door.inputs)
-    return door.append()
 
 
 def _rule(policy, exit, stage, stages, classes):

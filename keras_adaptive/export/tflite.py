@@ -65,9 +65,10 @@ def export_tflite(
         single_call: Whether to add a signature `predict(x, thresholds)` that leaves by
             itself: it gives `logits` and `exit_index`, the first exit as sure as its
             threshold (float32, one a stage of the file). The runtime prepares every stage
-            but the first anew at each call, so stages called one by one are faster. The
-            weights are stored once, but the runtime unpacks them for each form: a program
-            that loads the file needs up to twice the memory for weights.
+            but the first anew at each call, which takes about as long as calling the
+            stages one by one. The weights are stored once, but the runtime unpacks them
+            for each form: a program that loads the file needs up to twice the memory for
+            weights.
         class_names: List of strings, one a class, or `None`.
         runtime: `"litert"`, or `"tflite-2.14"`: the last tflite-runtime, of 2023.
         preprocessing: Dictionary `{"mean": ..., "std": ...}` of one number a channel:
