@@ -126,7 +126,7 @@ def device():
     yield (
         "one call with the exits inside, likewise",
         f"at most {single:.2f} times its time; nested conditionals of TensorFlow's, at most "
-        f"{nested:.2f} times: stages called one by one are faster",
+        f"{nested:.2f} times",
         link("device"),
     )
     yield (

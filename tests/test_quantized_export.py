@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
@@ -310,6 +311,41 @@ def test_without_data_thresholds_stay(trained, policy, tmp_path):
 
 
 # ---- networks of other kinds
+
+
+class Repeated(keras.layers.Layer):
+    """Gives a feature once, which no converter knows in advance."""
+
+    def call(self, x):
+        times = tf.reduce_sum(tf.cast(x[:1, 0, 0, :1] > -1e30, tf.int32))
+        repeated = tf.tile(x, tf.stack([1, times, 1, 1]))
+        repeated.set_shape(x.shape)
+        return repeated
+
+
+@pytest.mark.parametrize("single_call", [False, True])
+def test_shapes_that_depend_on_the_image_have_no_single_call(rng, tmp_path, single_call):
+    x = feature = keras.Input((8, 8, 1))
+    logits = []
+    for layers in ((), (Repeated(),), ()):
+        for layer in (*layers, keras.layers.Conv2D(4, 3)):
+            feature = layer(feature)
+        logits.append(keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(feature)))
+    model = ka.AdaptiveModel(x, logits)
+    images = rng.normal(size=(8, 8, 8, 1)).astype("float32")
+    path = tmp_path / "model.tflite"
+
+    def export():
+        policy = ka.ExitPolicy([0.5, 0.5, -np.inf])
+        ka.export_tflite(model, path, policy, calibration_data=images, single_call=single_call)
+
+    if single_call:
+        with pytest.raises(ValueError, match="whose shapes are known before it runs"):
+            export()
+        assert not path.exists()
+    else:
+        export()
+        assert AnytimeModel(path).classify(images[0]).exit in (0, 1, 2)
 
 
 @pytest.fixture(scope="module")

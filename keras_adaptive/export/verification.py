@@ -159,13 +159,20 @@ def check_answers(content, stages, info, images=None):
 
 
 def _check_single_call(interpreter, exits, images, logits):
-    """Raises a RuntimeError unless the single call gives the stages' answers."""
+    """Raises an error unless the single call gives the stages' answers."""
     runner = interpreter.get_signature_runner("predict")
     for row, image in enumerate(images):
         for i, exit in enumerate(exits):
             thresholds = np.full(len(exits), np.inf, "float32")
             thresholds[i] = -np.inf
-            answer = runner(x=image[None], thresholds=thresholds)
+            try:
+                answer = runner(x=image[None], thresholds=thresholds)
+            except RuntimeError as error:
+                raise ValueError(
+                    "`single_call=True` takes a model whose shapes are known before it runs, "
+                    f"but for the batch. Received: a model for which the runtime says "
+                    f"{str(error).strip()!r}; nothing was written."
+                ) from error
             same = np.abs(answer["logits"][0] - logits[i, row]).max() <= TOLERANCE
             if answer["exit_index"].tolist() != [exit] or not same:
                 raise RuntimeError(
