@@ -39,6 +39,7 @@ TITLES = {
     "over_full": "of full",
     "over_every": "of every exit",
     "over_ideal": "of ideal",
+    "ideal_over_full": "ideal, of full",
     "alone_over_full": "alone, of full",
     "static": "static cut",
     "over_static": "of static cut",
@@ -278,7 +279,9 @@ def report(rows):
         "faster, ours and the others). `of full`: our time over that of "
         "the full network without early heads; `of every exit`: over computing all exits and "
         "then choosing; `of ideal`: over the sum over stages of the share that arrives times the "
-        "stage's time on full batches, without any regrouping; `alone`: every batch answered "
+        "stage's time on full batches, without any regrouping; `ideal, of full`: where it is "
+        "above 1, early heads cost more than leaving early saves, whoever computes them; "
+        "`alone`: every batch answered "
         "before the next is read; `static cut`: the earliest exit that alone is as accurate, "
         "without other heads. Thresholds: geometric, on images that trained nothing; budgets are "
         "shares of the full network's MACs, or of its time with costs by `measure_latency`. "
@@ -298,7 +301,7 @@ def report(rows):
                 f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
                 f"{r['images']:,} images.",
                 "",
-                *table(r["points"], TITLES),
+                *table([_with_ideal(point) for point in r["points"]], TITLES),
             ]
             if "exits" in r:
                 titles = {
@@ -313,6 +316,11 @@ def report(rows):
                 }
                 lines += ["", "One image that leaves at:", "", *table(r["exits"], titles)]
     return lines
+
+
+def _with_ideal(point):
+    ideal = point["over_ideal"] and point["over_full"] / point["over_ideal"]
+    return {**point, "ideal_over_full": ideal}
 
 
 def main():
