@@ -137,6 +137,9 @@ def test_a_plan_takes_the_way_that_is_fastest_if_samples_go_on_as_they_did():
     assert plan.choose() == 1
     assert plan.seconds()[0] == pytest.approx(0.5, rel=0.01)
     assert 0 not in Plan(Table(), 3, 256, lambda image: image, 512).seconds()
+    plan = Plan(None, 3, 1, lambda image: image, 2)  # needs no table
+    plan.learn(2, 1000)
+    assert plan.choose() == 0
 
 
 def test_regroups_where_copying_costs_less_than_it_saves():

@@ -16,7 +16,8 @@ class Plan:
     - Stage by stage; who is left waits until a batch is full.
     - The first stages of every sample in one function, then stage by stage: where few leave
       early, regrouping costs more than it saves. All stages may be among the first.
-    - A conditional function for each sample.
+    - A conditional function for each sample. Where there is one, single samples always take
+      it: going from stage to stage would cost as much as a small stage.
 
     Args:
         timings: `Timings`.
@@ -56,6 +57,8 @@ class Plan:
         That is fastest if samples go on leaving as they did. It is thought over when a
         tenth more samples have been seen than the last time.
         """
+        if self.conditional is not None and self.batch_size == 1:
+            return 0
         if self._seen > 1.1 * self._chosen_at:
             found = self.seconds()
             self._first = min(found, key=found.get)
@@ -67,27 +70,25 @@ class Plan:
         count, size = len(self._left), self.full[0]
         leaving = np.array(self._left) / sum(self._left)
         arriving = np.append(1, 1 - np.cumsum(leaving)[:-1])
-        # first, since these time the stages beside them
-        if self.conditional is not None:
-            taken = [self.timings.conditional(self.conditional, k) for k in range(count)]
+        # first, since it times the stages beside it
         together = self.timings.first(count, size) / size if count > 1 else None
         everybody = [self.timings.stage(k, size) / size for k in range(count)]
         survivors = [0, *(self._survivors(k, arriving[k]) for k in range(1, count))]
         found = {1: everybody[0] + sum(survivors)}
         if count > 1:
             found[count] = together
-        # another number is only measured if it may be better, as all stages together tell;
-        # of single samples the conditional takes as many stages together as are needed
+        # another number is only measured if it may be better, as all stages together tell
         guess = {
             n: together * sum(everybody[:n]) / sum(everybody) + sum(survivors[n:])
             for n in range(2, count)
         }
         best = min(guess, key=guess.get, default=None)
-        if best and size > 1 and guess[best] < min(found.values()):
+        if best and guess[best] < min(found.values()):
             found[best] = self.timings.first(best, size) / size + sum(survivors[best:])
         copied = self.timings.regrouping(0, size)
         found = {n: copied + seconds for n, seconds in found.items()}
         if self.conditional is not None:
+            taken = [self.timings.conditional(self.conditional, k) for k in range(count)]
             found[0] = leaving @ taken
         return {n: float(seconds) for n, seconds in found.items()}
 

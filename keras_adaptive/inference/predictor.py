@@ -46,9 +46,9 @@ class AdaptivePredictor:
     There are three ways to compute a batch, and the fastest is taken, by times measured
     when a batch size is first used: stage by stage, where survivors of several batches
     are put together so that late stages run full; the first exits, or all, in one function,
-    where regrouping would cost more than it saves; and, for single samples, one function
-    with conditionals, compiled by XLA where that is faster. `costs` are what a sample needs;
-    the other ways may spend more on it.
+    where regrouping would cost more than it saves; and, sample by sample, one function with
+    conditionals, compiled by XLA where that is faster, which single samples always take.
+    `costs` are what a sample needs; the other ways may spend more on it.
 
     Of a network with gates the blocks that nobody in the batch needs are not computed, and
     the others for who needs them only. A policy may then hold a `worst_case`, which no

@@ -60,8 +60,8 @@ def bucket(size, batch_size):
 class Timings:
     """A table of seconds, filled when an entry is first asked for.
 
-    Stages are timed once more beside each other way of computing them: only what is timed in
-    turn can be compared on a machine that does other things, too.
+    Stages are timed once more beside the first in one function: only what is timed in turn
+    can be compared on a machine that does other things, too.
 
     Each entry depends on the network, the number of samples and the threads of this
     process alone, never on the samples or on where they leave.
@@ -117,13 +117,14 @@ class Timings:
     def first(self, count, size):
         """Seconds of the first stages in one function."""
         if (count, size) not in self._first:
-            (found,) = self._time_beside_stages([self._first_run(count, size)], size)
-            self._first[count, size] = found
-        return self._first[count, size]
+            (images,) = self._blank(0, size)
 
-    def _first_run(self, count, size):
-        (images,) = self._blank(0, size)
-        return lambda: [np.asarray(z) for z in self._stages.first(count, images)[0]]
+            def run():
+                return [np.asarray(z) for z in self._stages.first(count, images)[0]]
+
+            found = medians_in_turn([run, *self._stage_runs(size)])
+            self._first[count, size], *self._every_stage[size] = found
+        return self._first[count, size]
 
     def _regrouping(self, k, size):
         """Seconds a sample to copy what stages from `k` on read, for batches of this size."""
@@ -143,12 +144,4 @@ class Timings:
     def _time_leaving(self, function):
         (image,), count = self._blank(0, 1), len(self._stages)
         ways = [functools.partial(function, image, leaving_at(k, count)) for k in range(count)]
-        ways.append(self._first_run(count, 1))
-        *found, self._first[count, 1] = self._time_beside_stages(ways, 1, warm=2)
-        return found
-
-    def _time_beside_stages(self, ways, size, warm=0):
-        """Seconds of other ways than stage by stage, for so many samples."""
-        found = medians_in_turn([*ways, *self._stage_runs(size)], warm)
-        self._every_stage[size] = found[len(ways) :]
-        return found[: len(ways)]
+        return medians_in_turn(ways, warm=2)
