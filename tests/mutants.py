@@ -94,7 +94,10 @@ def _open(path, check):
         flatbuffer.check = lambda content: None
     try:
         device = AnytimeModel(path, num_threads=1)
-        device.classify(np.zeros(device.input_shape, "float32"))
+        image = np.zeros(device.input_shape, "float32")
+        device.classify(image)
+        if "predict" in device._backend.signatures:
+            device.predict(image)
     except ValueError as error:
         return "refused" if "`" in str(error) else f"unclear: {error}"
     except Exception as error:
