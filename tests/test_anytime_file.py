@@ -85,6 +85,15 @@ def break_operator(model):
     model.subgraphs[0].operators[1].inputs = [1_000_000]
 
 
+def break_weights(model):
+    """A missing bias is fine; where weights are missing, LiteRT 2.1 crashes."""
+    graph = model.subgraphs[0]
+    convolution = next(
+        o for o in graph.operators if isinstance(o.builtinOptions, writer.schema.Conv2DOptionsT)
+    )
+    convolution.inputs = [convolution.inputs[0], -1, convolution.inputs[2]]
+
+
 def break_buffer(model):
     model.subgraphs[0].tensors[1].buffer = 1_000_000
 
@@ -123,6 +132,7 @@ def break_order(model):
     "change",
     [
         break_operator,
+        break_weights,
         break_buffer,
         break_shape,
         break_signature,

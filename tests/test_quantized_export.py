@@ -3,6 +3,7 @@
 import json
 
 import keras
+import mutants
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -192,11 +193,27 @@ def logits(trained, test_images):
     return np.stack(trained.predict(test_images[0], verbose=0))
 
 
-def test_the_single_call_shares_the_weights(trained, policy, exported, tmp_path):
+def test_the_single_call_shares_the_weights_and_may_be_broken_alone(
+    trained, policy, exported, tmp_path
+):
     path = tmp_path / "model.tflite"
     info = ka.export_tflite(trained, path, policy, single_call=True)
     assert path.stat().st_size < exported.stat().st_size + 60_000  # no second copy, 0.1 MB
     assert info["minimum_runtime"] == "2.14.0"
+
+    # a forged file, of which the stages run and the single call does not
+    model = flatbuffer.read(path.read_bytes())
+    graph = next(g for g in model.subgraphs if flatbuffer.text(g.name) == "predict_1")
+    convolutions = (
+        o for o in graph.operators if isinstance(o.builtinOptions, schema.Conv2DOptionsT)
+    )
+    weights = graph.tensors[next(convolutions).inputs[1]]
+    weights.shape = [int(np.prod(weights.shape))]
+    path.write_bytes(mutants.reseal(flatbuffer.write(model)))
+    device, image = AnytimeModel(path), np.zeros((8, 8, 1), "float32")
+    assert device.classify(image).exit in info["exits"]
+    with pytest.raises(ValueError, match="single call does not run"):
+        device.predict(image)
 
 
 # ---- traps: each is set, and must be caught

@@ -162,9 +162,18 @@ class AnytimeModel:
         image = self._prepare(image)
         with self._lock:
             self._current += 1
-            logits, exit = backend.predict(image, thresholds)
+            try:
+                logits, exit = backend.predict(image, thresholds)
+            except RuntimeError as error:
+                raise ValueError(
+                    "`path` must be a whole TFLite model. Received: one whose single call does "
+                    f"not run ({str(error).strip()})"
+                ) from error
         if exit not in self.exits:
-            raise RuntimeError(f"The single call must leave at an exit of the file, not {exit}")
+            raise ValueError(
+                "`path` must be a whole TFLite model. Received: one whose single call leaves at "
+                f"exit {exit}, which the file does not have"
+            )
         stage = self.exits.index(exit)
         stopped_by = "end" if stage == len(self.exits) - 1 else "confidence"
         return self._answer(logits / self._temperatures[stage], stage, stopped_by, start)

@@ -194,6 +194,8 @@ def _check_operators(graph, tensors, buffers, codes, subgraphs):
         reads, writes = operator.numbers(1), operator.numbers(2)
         _within(reads, len(tensors), "a tensor", least=-1)
         _within(writes, len(tensors), "a tensor")
+        if -1 in reads[:2]:  # a bias may be missing, an image or weights may not
+            raise Damaged("an operation reads what is not there")
         if not set(reads) - {-1} <= known:
             raise Damaged("an operation reads what nothing has computed")
         if set(writes) & known:
