@@ -93,13 +93,11 @@ class Timings:
 
         return min(FULL, batch_size, key=seconds)
 
-    def _blank(self, k, size):
-        tensors = []
-        for name in self._stages.takes[k]:
-            shape, dtype = self._stages.specs[name]
-            tensors.append(aligned((size, *shape), dtype))
-            tensors[-1][...] = 0
-        return tensors
+    def _images(self, size):
+        shape, dtype = self._stages.specs[self._stages.takes[0][0]]
+        images = aligned((size, *shape), dtype)
+        images[...] = 0
+        return images
 
     def stage(self, k, size):
         """Seconds of stage `k` for so many samples."""
@@ -113,7 +111,7 @@ class Timings:
         As when samples are predicted, features come from where they have just been written;
         on the same ones again and again stages would be up to a fifth faster.
         """
-        tensors = dict(zip(self._stages.takes[0], self._blank(0, size), strict=True))
+        tensors = {self._stages.takes[0][0]: self._images(size)}
 
         def run(k):
             taken = [tensors[name] for name in self._stages.takes[k]]
@@ -126,7 +124,7 @@ class Timings:
     def first(self, count, size):
         """Seconds of the first stages in one function."""
         if (count, size) not in self._first:
-            (images,) = self._blank(0, size)
+            images = self._images(size)
 
             def run():
                 return [np.asarray(z) for z in self._stages.first(count, images)[0]]
@@ -151,6 +149,6 @@ class Timings:
         return self._leaving(function)[k]
 
     def _time_leaving(self, function):
-        (image,), count = self._blank(0, 1), len(self._stages)
+        image, count = self._images(1), len(self._stages)
         ways = [functools.partial(function, image, leaving_at(k, count)) for k in range(count)]
         return medians_in_turn(ways, warm=2)
