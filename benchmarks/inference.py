@@ -28,7 +28,8 @@ SHARES = (0.3, 0.5, 0.8)
 # batch size: how many images are predicted
 IMAGES = {1: 100, 8: 480, 32: 960, 64: 2560, 256: 5000}
 REPEATS = 5
-SINGLE_REPEATS = 15  # of single images against the prefix
+# one image that leaves at a given exit: many short turns, for what is compared is close
+EXITS, EXITS_IMAGES, EXITS_REPEATS = "exits", 50, 40
 ROWS = common.ROOT.parent / "runs" / "inference_rows"
 TITLES = {
     "cost": "budget",
@@ -208,7 +209,7 @@ def row(model, points, images, size):
                 "way": way(predictors[i]._runners[0].plan(size), count),
             }
         )
-    result = {
+    return {
         "batch_size": size,
         "images": len(images),
         "full_ms": middle["full"],
@@ -216,9 +217,6 @@ def row(model, points, images, size):
         "stage_ms": each,
         "points": found,
     }
-    if size == 1:
-        result["exits"] = single(model, images)
-    return result
 
 
 def way(plan, count):
@@ -230,7 +228,7 @@ def way(plan, count):
 
 def single(model, images):
     """Batch 1: a sample that leaves at exit `k` against the network up to there."""
-    middle, count = {}, model.exits
+    images, middle, count = images[:EXITS_IMAGES], {}, model.exits
     for k in range(count):
         sure = [2.0] * k + [-1.0] * (count - k)  # heads are computed, but never sure enough
         policy = ka.ExitPolicy([*sure[:-1], -np.inf])
@@ -244,9 +242,9 @@ def single(model, images):
             ("in order", k): lambda p=ordered: plain(lambda x: p(x)[-1], images, 1),
             ("cut", k): lambda c=cut: plain(lambda x: c(x)[0], images, 1),
         }
-        taken = in_turn(contenders, SINGLE_REPEATS)
+        taken = in_turn(contenders, EXITS_REPEATS)
         middle |= {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
-    return [
+    exits = [
         {
             "exit": k,
             "ms": middle["ours", k],
@@ -259,6 +257,7 @@ def single(model, images):
         }
         for k in range(count)
     ]
+    return {"batch_size": 1, "images": len(images), "repeats": EXITS_REPEATS, "exits": exits}
 
 
 def _forced(model, policy):
@@ -274,7 +273,7 @@ def report(rows):
         "# Time on the host",
         "",
         f"CIFAR-10 (JPEG) test images, {THREADS} threads, medians of {REPEATS} interleaved "
-        f"repeats ({SINGLE_REPEATS} for one image that leaves at a given exit), every contender "
+        "repeats (many more for one image that leaves at a given exit), every contender "
         "compiled and frozen alike (single images: by XLA where that is "
         "faster, ours and the others). `of full`: our time over that of "
         "the full network without early heads; `of every exit`: over computing all exits and "
@@ -288,34 +287,44 @@ def report(rows):
         "+- is half the range. With batches of 8 and 32, stages may put 64 images of several "
         "batches together. Single images: `in order` is the prefix in "
         "which no stage begins before the head of the one before has answered, as it must be "
-        "for one who decides there; the prefix itself computes both at once, on two cores.",
+        "for one who decides there, with one more pass over the features; the prefix itself "
+        "computes both at once, on two cores. `of the time`: the full network and the stages "
+        "are measured one after the other, so that what is reached may differ from what was "
+        "asked by as much as the machine's speed does.",
     ]
     for name in dict.fromkeys(r["net"] for r in rows):
         for r in (r for r in rows if r["net"] == name):
-            lines += [
-                "",
-                f"## {name}, batch {r['batch_size']}",
-                "",
-                f"Full network {r['full_ms']:.3f} ms an image; every exit "
-                f"{r['every_exit_ms']:.3f}; "
-                f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
-                f"{r['images']:,} images.",
-                "",
-                *table([_with_ideal(point) for point in r["points"]], TITLES),
-            ]
-            if "exits" in r:
-                titles = {
-                    "exit": "exit",
-                    "ms": "ours, ms",
-                    "prefix_ms": "prefix with heads, ms",
-                    "in_order_ms": "the same in order, ms",
-                    "cut_ms": "bare cut, ms",
-                    "over_prefix": "of prefix",
-                    "over_in_order": "of the same in order",
-                    "over_cut": "of bare cut",
-                }
-                lines += ["", "One image that leaves at:", "", *table(r["exits"], titles)]
+            lines += at_exits(r) if "exits" in r else at_batch_size(r)
     return lines
+
+
+def at_batch_size(r):
+    return [
+        "",
+        f"## {r['net']}, batch {r['batch_size']}",
+        "",
+        f"Full network {r['full_ms']:.3f} ms an image; every exit {r['every_exit_ms']:.3f}; "
+        f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
+        f"{r['images']:,} images.",
+        "",
+        *table([_with_ideal(point) for point in r["points"]], TITLES),
+    ]
+
+
+def at_exits(r):
+    titles = {
+        "exit": "exit",
+        "ms": "ours, ms",
+        "prefix_ms": "prefix with heads, ms",
+        "in_order_ms": "the same in order, ms",
+        "cut_ms": "bare cut, ms",
+        "over_prefix": "of prefix",
+        "over_in_order": "of the same in order",
+        "over_cut": "of bare cut",
+    }
+    title = f"## {r['net']}, one image that leaves at a given exit"
+    measured = f"{r['images']} images, {r['repeats']} repeats."
+    return ["", title, "", measured, "", *table(r["exits"], titles)]
 
 
 def _with_ideal(point):
@@ -326,25 +335,27 @@ def _with_ideal(point):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", choices=tuple(nets()), nargs="*")
-    parser.add_argument("--batch-size", type=int, choices=tuple(IMAGES), nargs="*")
+    wanted = (*map(str, IMAGES), EXITS)
+    parser.add_argument("--row", choices=wanted, nargs="*", help="batch sizes, or by exit")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     ROWS.mkdir(parents=True, exist_ok=True)
     splits = None
     for name, load in nets().items():
-        wanted = [n for n in options.batch_size or IMAGES if options.net in (None, [], [name])]
-        missing = [n for n in wanted if not (ROWS / f"{name}_{n}.json").exists()]
+        chosen = [n for n in options.row or wanted if options.net in (None, [], [name])]
+        missing = [n for n in chosen if not (ROWS / f"{name}_{n}.json").exists()]
         if not missing:
             continue
         splits = splits or common.cifar()
         model, images = load(), splits.arrays("test")[0]
-        points = operating_points(model, splits)
-        for size in missing:
-            found = {"net": name, **row(model, points, images, size)}
-            (ROWS / f"{name}_{size}.json").write_text(json.dumps(found) + "\n")
-            print(name, size, json.dumps(found), flush=True)
-    files = [ROWS / f"{name}_{size}.json" for name in nets() for size in IMAGES]
+        points = None if missing == [EXITS] else operating_points(model, splits)
+        for n in missing:
+            found = single(model, images) if n == EXITS else row(model, points, images, int(n))
+            found = {"net": name, **found}
+            (ROWS / f"{name}_{n}.json").write_text(json.dumps(found) + "\n")
+            print(name, n, json.dumps(found), flush=True)
+    files = [ROWS / f"{name}_{n}.json" for name in nets() for n in wanted]
     rows = [json.loads(file.read_text()) for file in files if file.exists()]
     results = {"threads": THREADS, "rows": rows}
     common.write("inference", results, report(rows), "make bench-inference")

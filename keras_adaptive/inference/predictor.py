@@ -50,6 +50,10 @@ class AdaptivePredictor:
     conditionals, compiled by XLA where that is faster, which single samples always take.
     `costs` are what a sample needs; the other ways may spend more on it.
 
+    What it cannot save are the heads: whoever arrives at an exit pays for its head. A policy
+    under which few leave early may take longer than the last exit alone, at any batch size.
+    Calibrate with the costs of `measure_latency` where time is what counts.
+
     Of a network with gates the blocks that nobody in the batch needs are not computed, and
     the others for who needs them only. A policy may then hold a `worst_case`, which no
     answer costs more than: who cannot afford the next exit gets the answer of this one.
