@@ -8,9 +8,14 @@ are already in the results are kept, so an interrupted run goes on.
 """
 
 import argparse
+import datetime
 import functools
 import json
+import multiprocessing
+import os
+import random
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -28,8 +33,10 @@ SHARES = (0.3, 0.5, 0.8)
 # batch size: how many images are predicted
 IMAGES = {1: 100, 8: 480, 32: 960, 64: 2560, 256: 5000}
 REPEATS = 5
-# one image that leaves at a given exit: many short turns, for what is compared is close
-EXITS, EXITS_IMAGES, EXITS_REPEATS = "exits", 50, 40
+# one image that leaves at a given exit: many short turns, for what is compared is close; once
+# more with one thread, on one core, where a head cannot run beside the stage that follows
+EXITS, EXITS_ALONE = "exits", "exits_one_thread"
+EXITS_IMAGES, EXITS_REPEATS = 50, 60
 ROWS = common.ROOT.parent / "runs" / "inference_rows"
 TITLES = {
     "cost": "budget",
@@ -103,16 +110,26 @@ def only(model, exits):
 
 
 def in_turn(contenders, repeats=REPEATS):
-    """Returns the seconds of every repeat of every contender, measured in turn."""
+    """Returns the seconds of every repeat of every contender, in turn, in changing order."""
     taken = {name: [] for name in contenders}
     for run in contenders.values():  # measures, compiles, warms up
         run()
+    order, shuffle = list(contenders), random.Random(0).shuffle
     for _ in range(repeats):
-        for name, run in contenders.items():
+        shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            run()
+            contenders[name]()
             taken[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in taken.items()}
+
+
+def over(ours, theirs):
+    """Returns the median over the turns of the ratio, and half of its interval of 95 %."""
+    ratios = np.sort(ours / theirs)
+    around = np.sqrt(len(ratios))  # 1.96 standard deviations of the median's rank
+    low, high = (ratios[int(round((len(ratios) - 1) / 2 + side * around))] for side in (-1, 1))
+    return float(np.median(ratios)), float((high - low) / 2)
 
 
 def full_batches(stages, x):
@@ -141,7 +158,7 @@ def operating_points(model, splits):
     return model.exit_costs(), solve
 
 
-def row(model, points, images, size):
+def row_at_batch_size(model, points, images, size):
     """Measures one network at one batch size."""
     costs, solve = points
     count = model.exits
@@ -226,54 +243,51 @@ def way(plan, count):
     return "together" if first == count else f"first {first} together"
 
 
-def single(model, images):
+def row_at_exits(model, images):
     """Batch 1: a sample that leaves at exit `k` against the network up to there."""
-    images, middle, count = images[:EXITS_IMAGES], {}, model.exits
+    images, count = images[:EXITS_IMAGES], model.exits
+    # heads are computed, but never sure enough before exit `k`; `budget` picks the policy
+    policies = [
+        ka.ExitPolicy([2.0] * k + [-1.0] * (count - 1 - k) + [-np.inf], details={"mean_cost": k})
+        for k in range(count)
+    ]
+    predictor = ka.AdaptivePredictor(model, policies)
+    exits = []
     for k in range(count):
-        sure = [2.0] * k + [-1.0] * (count - k)  # heads are computed, but never sure enough
-        policy = ka.ExitPolicy([*sure[:-1], -np.inf])
-        predictor = _forced(model, policy)
         stages, cut = only(model, range(k + 1)), answers(only(model, [k]), 1)
         prefix = answers(stages, 1)
         ordered = stages.for_one(lambda apply, s=stages: lambda images: in_order(apply, s, images))
         contenders = {
-            ("ours", k): lambda p=predictor: p(images),
-            ("prefix", k): lambda p=prefix: plain(lambda x: p(x)[-1], images, 1),
-            ("in order", k): lambda p=ordered: plain(lambda x: p(x)[-1], images, 1),
-            ("cut", k): lambda c=cut: plain(lambda x: c(x)[0], images, 1),
+            "ms": lambda k=k: predictor.predict(images, batch_size=1, budget=k, verbose=0),
+            "prefix_ms": lambda p=prefix: plain(lambda x: p(x)[-1], images, 1),
+            "in_order_ms": lambda p=ordered: plain(lambda x: p(x)[-1], images, 1),
+            "cut_ms": lambda c=cut: plain(lambda x: c(x)[0], images, 1),
         }
+        assert set(contenders["ms"]().exits) == {k}
         taken = in_turn(contenders, EXITS_REPEATS)
-        middle |= {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
-    exits = [
-        {
-            "exit": k,
-            "ms": middle["ours", k],
-            "prefix_ms": middle["prefix", k],
-            "in_order_ms": middle["in order", k],
-            "cut_ms": middle["cut", k],
-            "over_prefix": middle["ours", k] / middle["prefix", k],
-            "over_in_order": middle["ours", k] / middle["in order", k],
-            "over_cut": middle["ours", k] / middle["cut", k],
-        }
-        for k in range(count)
-    ]
+        middle = {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
+        over_prefix, error = over(taken["ms"], taken["prefix_ms"])
+        exits.append(
+            {
+                "exit": k,
+                **middle,
+                "over_prefix": over_prefix,
+                "over_prefix_error": error,
+                "over_in_order": over(taken["ms"], taken["in_order_ms"])[0],
+                "order_over_prefix": over(taken["in_order_ms"], taken["prefix_ms"])[0],
+                "over_cut": over(taken["ms"], taken["cut_ms"])[0],
+            }
+        )
     return {"batch_size": 1, "images": len(images), "repeats": EXITS_REPEATS, "exits": exits}
-
-
-def _forced(model, policy):
-    """A predictor that computes every stage's head, whatever the policy needs of them."""
-    everybody = ka.ExitPolicy([2.0] * (model.exits - 1) + [-np.inf])
-    predictor = ka.AdaptivePredictor(model, everybody)
-    everybody.thresholds[:] = policy.thresholds
-    return lambda images: predictor.predict(images, batch_size=1, verbose=0)
 
 
 def report(rows):
     lines = [
         "# Time on the host",
         "",
-        f"CIFAR-10 (JPEG) test images, {THREADS} threads, medians of {REPEATS} interleaved "
-        "repeats (many more for one image that leaves at a given exit), every contender "
+        f"CIFAR-10 (JPEG) test images, {THREADS} threads unless said otherwise, medians of "
+        f"{REPEATS} repeats interleaved in changing order (many more for one image that leaves "
+        "at a given exit), every contender "
         "compiled and frozen alike (single images: by XLA where that is "
         "faster, ours and the others). `of full`: our time over that of "
         "the full network without early heads; `of every exit`: over computing all exits and "
@@ -288,7 +302,9 @@ def report(rows):
         "batches together. Single images: `in order` is the prefix in "
         "which no stage begins before the head of the one before has answered, as it must be "
         "for one who decides there, with one more pass over the features; the prefix itself "
-        "computes both at once, on two cores. `of the time`: the full network and the stages "
+        "computes both at once, on two cores; with one thread it cannot. `of prefix` and the "
+        "like: medians of the ratios within each turn, +- half of the interval of 95 %. "
+        "`of the time`: the full network and the stages "
         "are measured one after the other, so that what is reached may differ from what was "
         "asked by as much as the machine's speed does.",
     ]
@@ -305,7 +321,7 @@ def at_batch_size(r):
         "",
         f"Full network {r['full_ms']:.3f} ms an image; every exit {r['every_exit_ms']:.3f}; "
         f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
-        f"{r['images']:,} images.",
+        f"{r['images']:,} images; {r['date']}.",
         "",
         *table([_with_ideal(point) for point in r["points"]], TITLES),
     ]
@@ -319,11 +335,14 @@ def at_exits(r):
         "in_order_ms": "the same in order, ms",
         "cut_ms": "bare cut, ms",
         "over_prefix": "of prefix",
+        "over_prefix_error": "+-",
         "over_in_order": "of the same in order",
+        "order_over_prefix": "in order, of prefix",
         "over_cut": "of bare cut",
     }
-    title = f"## {r['net']}, one image that leaves at a given exit"
-    measured = f"{r['images']} images, {r['repeats']} repeats."
+    threads = "one thread" if r["threads"] == 1 else f"{r['threads']} threads"
+    title = f"## {r['net']}, one image that leaves at a given exit, {threads}"
+    measured = f"{r['images']} images, {r['repeats']} repeats; {r['date']}."
     return ["", title, "", measured, "", *table(r["exits"], titles)]
 
 
@@ -332,33 +351,53 @@ def _with_ideal(point):
     return {**point, "ideal_over_full": ideal}
 
 
+def threads_of(row):
+    return 1 if row == EXITS_ALONE else THREADS
+
+
 def main():
+    wanted = (*map(str, IMAGES), EXITS, EXITS_ALONE)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", choices=tuple(nets()), nargs="*")
-    wanted = (*map(str, IMAGES), EXITS)
     parser.add_argument("--row", choices=wanted, nargs="*", help="batch sizes, or by exit")
     options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     ROWS.mkdir(parents=True, exist_ok=True)
-    splits = None
-    for name, load in nets().items():
-        chosen = [n for n in options.row or wanted if options.net in (None, [], [name])]
-        missing = [n for n in chosen if not (ROWS / f"{name}_{n}.json").exists()]
-        if not missing:
-            continue
-        splits = splits or common.cifar()
-        model, images = load(), splits.arrays("test")[0]
-        points = None if missing == [EXITS] else operating_points(model, splits)
-        for n in missing:
-            found = single(model, images) if n == EXITS else row(model, points, images, int(n))
-            found = {"net": name, **found}
-            (ROWS / f"{name}_{n}.json").write_text(json.dumps(found) + "\n")
+    chosen = [(name, n) for name in options.net or nets() for n in options.row or wanted]
+    missing = [(name, n) for name, n in chosen if not file(name, n).exists()]
+    for threads in sorted({threads_of(n) for _, n in missing}, reverse=True):
+        mine = [(name, n) for name, n in missing if threads_of(n) == threads]
+        # threads can be set once a process
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            process.submit(measure, mine, threads).result()
+    files = [file(name, n) for name in nets() for n in wanted]
+    rows = [json.loads(f.read_text()) for f in files if f.exists()]
+    common.write("inference", {"rows": rows}, report(rows), "make bench-inference")
+
+
+def file(name, n):
+    return ROWS / f"{name}_{n}.json"
+
+
+def measure(rows, threads):
+    """Measures rows of `(network, batch size or by exit)`; each is written when it is done."""
+    if threads == 1 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    splits = common.cifar()
+    images = splits.arrays("test")[0]
+    for name in dict.fromkeys(name for name, _ in rows):
+        model, points = nets()[name](), None
+        for n in [n for net, n in rows if net == name]:
+            if n in (EXITS, EXITS_ALONE):
+                found = row_at_exits(model, images)
+            else:
+                points = points or operating_points(model, splits)
+                found = row_at_batch_size(model, points, images, int(n))
+            date = datetime.date.today().isoformat()
+            found = {"net": name, "date": date, "threads": threads, **found}
+            file(name, n).write_text(json.dumps(found) + "\n")
             print(name, n, json.dumps(found), flush=True)
-    files = [ROWS / f"{name}_{n}.json" for name in nets() for n in wanted]
-    rows = [json.loads(file.read_text()) for file in files if file.exists()]
-    results = {"threads": THREADS, "rows": rows}
-    common.write("inference", results, report(rows), "make bench-inference")
 
 
 if __name__ == "__main__":

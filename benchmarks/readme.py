@@ -80,9 +80,9 @@ def host():
             continue
         points = {point["cost"]: point["over_full"] for point in row["points"]}
         slower = [cost for cost in points if points[cost] > 1]
-        exits = {"5": "five", "7": "seven"}[row["net"][-1]]
+        exits = {5: "five", 7: "seven"}[len(row["stage_ms"])]
         yield (
-            f"time on the host ({found['machine']['date']}), {exits} exits, batches of 256, MACs "
+            f"time on the host ({row['date']}), {exits} exits, batches of 256, MACs "
             "cut to about 30 / 50 / 80 %",
             " / ".join(f"{points[cost]:.2f}" for cost in ("30%", "50%", "80%"))
             + " of the full network's time"

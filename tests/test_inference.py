@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import keras_adaptive as ka
 from keras_adaptive import graph
 from keras_adaptive.inference import measure_latency
-from keras_adaptive.inference.compiled import TensorFlowStages, compiled
+from keras_adaptive.inference.compiled import TensorFlowStages, _tensor, compiled
 from keras_adaptive.inference.plan import Plan
 from keras_adaptive.inference.timings import FULL, Timings
 
@@ -136,7 +136,6 @@ def test_a_plan_takes_the_way_that_is_fastest_if_samples_go_on_as_they_did():
     plan.learn(0, 1000)
     assert plan.choose() == 1
     assert plan.seconds()[0] == pytest.approx(0.5, rel=0.01)
-    assert 0 not in Plan(Table(), 3, 256, lambda image: image, 512).seconds()
     plan = Plan(None, 3, 1, lambda image: image, 2)  # needs no table
     plan.learn(2, 1000)
     assert plan.choose() == 0
@@ -284,6 +283,45 @@ def executed_macs(graph_):
         else:
             assert "Conv" not in operation.type, operation.type
     return total
+
+
+def test_policies_that_differ_in_thresholds_share_the_function_for_one_sample(
+    trained, logits, test_images, far_from_thresholds
+):
+    sure = ka.policy.confidence(logits, "max_prob", [1.0, 1.0, 1.0])
+    policies = [
+        ka.ExitPolicy(np.quantile(sure, q, axis=1), temperatures=[t] * 3, details={"mean_cost": i})
+        for i, (q, t) in enumerate([(0.3, 1.0), (0.7, 1.0), (0.5, 1.2)])
+    ]
+    predictor = ka.AdaptivePredictor(trained, policies)
+    images = test_images[0][:30]
+    streams = [
+        predictor.stream([images[i : i + 1] for i in range(30)], 1, budget=i) for i in range(3)
+    ]
+    results = list(zip(*streams, strict=True))  # by turns, as three users would
+    for i, policy in enumerate(policies):
+        far = far_from_thresholds(policy, logits[:, :30])
+        found = np.array([result[i].exits[0] for result in results])
+        np.testing.assert_array_equal(found[far], policy.decide(logits[:, :30])[far])
+        assert len(set(found)) > 1
+    (network,) = {runner.network for runner in predictor._runners}
+    assert len(network._conditionals) == 2  # temperatures are part of the function
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    shift=st.integers(0, 15),
+    readonly=st.booleans(),
+)
+def test_arrays_become_tensors_wherever_they_lie_in_memory(shape, shift, readonly):
+    memory = np.random.default_rng(0).normal(size=np.prod(shape) + 15).astype("float32")
+    array = memory[shift : shift + np.prod(shape)].reshape(shape)
+    for view in (array, array.T, array[::-1]):
+        view.flags.writeable = not readonly
+        np.testing.assert_array_equal(_tensor(view).numpy(), given)
+    for dtype in ("float16", "float64", "uint8"):
+        assert _tensor(array.astype(dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize("preset", ["cifar_budgeted_5", "cifar_anytime"])

@@ -54,7 +54,7 @@ def test_exits_and_costs_are_those_of_the_policy(request, gated, images, monkeyp
     monkeypatch.setattr(Plan, "choose", lambda self: first)
     if unused:
         monkeypatch.setattr(TensorFlowStages, unused, lambda *arguments: None)
-        predictor._runners[0]._conditional = None
+        predictor._runners[0].network._conditionals.clear()
         predictor._runners[0]._plans.clear()
     result = predictor.predict(images, batch_size=batch_size)
     expected = predictor.policy.decide(logits, costs)

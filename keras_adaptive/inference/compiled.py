@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_adaptive.graph import carried
 from keras_adaptive.inference.conditional import leaving_at, nested
-from keras_adaptive.inference.memory import is_aligned
+from keras_adaptive.inference.memory import aligned, is_aligned
 
 ENOUGH = 0.2  # seconds to find out which of two functions is faster
 LARGEST = 10_000_000  # numbers in the weights; with more, XLA takes long and gains nothing
@@ -106,20 +106,23 @@ class TensorFlowStages(Stages):
         self.functions = [
             self._function(self._applying(k), takes) for k, takes in enumerate(self.takes)
         ]
+        self._direct = [_direct(function) for function in self.functions]
         self._first = {}
 
     def stage(self, k, tensors):
-        return self.functions[k](*map(_tensor, tensors))
+        return self._direct[k](*map(_tensor, tensors))
 
     def first(self, count, images):
         if count not in self._first:
-            self._first[count] = self._function(
-                lambda images: chain(self._apply, self, images, count), self.takes[0]
+            self._first[count] = _direct(
+                self._function(
+                    lambda images: chain(self._apply, self, images, count), self.takes[0]
+                )
             )
         return self._first[count](_tensor(images))
 
     def conditional(self, policy, exits):
-        """Returns a function of one sample: the answer and the stage it leaves at."""
+        """Returns a function of one sample and thresholds: the answer and where it leaves."""
         import tensorflow as tf
 
         function = self.for_one(
@@ -127,10 +130,9 @@ class TensorFlowStages(Stages):
             [tf.TensorSpec((len(self),), tf.float32)],
             [[leaving_at(k, len(self))] for k in range(len(self))],
         )
-        thresholds = tf.constant(policy.thresholds[exits], tf.float32)
 
-        def run(image, at=None):
-            logits, stage = function(image, thresholds if at is None else at)
+        def run(image, thresholds):
+            logits, stage = function(image, thresholds)
             return logits.numpy(), int(stage)
 
         return run
@@ -151,10 +153,11 @@ class TensorFlowStages(Stages):
         import tensorflow as tf
 
         ways = [self._interpreted(make, more), self._by_xla(make, more)]
+        ways = [way and _direct(way) for way in ways]
         shape, dtype = self.specs[self.takes[0][0]]
         image = tf.zeros((1, *shape), dtype)
-        fastest = _fastest(ways, [[image, *further] for further in values])
-        return lambda image, *more: fastest(_tensor(image), *more)
+        fastest = _fastest(ways, [[image, *map(_tensor, further)] for further in values])
+        return lambda *given: fastest(*map(_tensor, given))
 
     def _interpreted(self, make, more):
         frozen = self._frozen
@@ -274,14 +277,30 @@ def _fastest(functions, examples):
     return min(seconds, key=lambda function: np.median(seconds[function]))
 
 
+def _direct(function):
+    """Returns the function of tensors without TensorFlow's checks of their types and shapes.
+
+    TensorFlow does them in Python, at every call: a tenth of what a first exit takes.
+    """
+    call = getattr(function, "_call_flat", None)
+    if call is None:
+        return function
+    captured = function.captured_inputs
+    return lambda *tensors: call(list(tensors), captured)
+
+
 def _tensor(array):
-    """Returns a tensor that reads our memory where that is possible."""
+    """Returns a tensor that reads our memory, or an aligned copy: TensorFlow's take longer."""
     import tensorflow as tf
 
-    ours = isinstance(array, np.ndarray) and array.flags.writeable and is_aligned(array)
-    if ours and array.dtype == "float32":
-        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-    return tf.convert_to_tensor(array)
+    if isinstance(array, tf.Tensor):
+        return array
+    if not isinstance(array, np.ndarray) or array.dtype != "float32":
+        return tf.convert_to_tensor(array)
+    if not (array.flags.writeable and is_aligned(array)):
+        array, given = aligned(array.shape, array.dtype), array
+        array[...] = given
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 class JaxStages(Stages):
@@ -317,7 +336,7 @@ class JaxStages(Stages):
         return self._first(self._weights, images, count)
 
     def conditional(self, policy, exits):
-        """Returns a function of one sample: the answer and the stage it leaves at."""
+        """Returns a function of one sample and thresholds: the answer and where it leaves."""
         import jax
 
         def function(weights, images, thresholds):
@@ -327,10 +346,9 @@ class JaxStages(Stages):
             return nested(apply, self, policy, exits)(images, thresholds)
 
         jitted = jax.jit(function)
-        thresholds = np.float32(policy.thresholds[exits])
 
-        def run(image, at=None):
-            logits, stage = jitted(self._weights, image, thresholds if at is None else at)
+        def run(image, thresholds):
+            logits, stage = jitted(self._weights, image, thresholds)
             return np.asarray(logits), int(stage)
 
         return run

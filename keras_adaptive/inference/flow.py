@@ -1,5 +1,6 @@
 """Carries samples from stage to stage and keeps every batch full."""
 
+import keras
 import numpy as np
 
 from keras_adaptive.inference.memory import aligned, copy_rows
@@ -45,14 +46,14 @@ class Flow:
         exits: List of the exit's index of each stage.
         policy: An `ExitPolicy`.
         plan: `Plan`.
-        conditional: Function of one sample, or `None`.
         answer: Function `(owners, answers, stage)`, called when samples leave.
     """
 
-    def __init__(self, stages, exits, policy, plan, conditional, answer):
+    def __init__(self, stages, exits, policy, plan, answer):
         self.stages, self.exits, self.policy = stages, exits, policy
-        self.plan, self.conditional, self.answer = plan, conditional, answer
+        self.plan, self.answer = plan, answer
         self.batch_size = plan.batch_size
+        self._thresholds = np.float32(policy.thresholds[exits])
         self._pools = [None] * len(stages)
         self._first = 1
         self._ending = False
@@ -83,7 +84,9 @@ class Flow:
         self._ending = False
 
     def _one_by_one(self, images, owners):
-        found = [self.conditional(images[i : i + 1]) for i in range(len(images))]
+        thresholds = keras.ops.convert_to_tensor(self._thresholds)
+        function = self.plan.conditional
+        found = [function(images[i : i + 1], thresholds) for i in range(len(images))]
         answers, stages = (np.array(part) for part in zip(*found, strict=True))
         for k in np.unique(stages):
             mine = stages == k

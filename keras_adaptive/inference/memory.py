@@ -20,7 +20,8 @@ def aligned(shape, dtype):
 
 
 def is_aligned(array):
-    return array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
+    address = array.__array_interface__["data"][0]  # `ctypes.data` takes four times as long
+    return array.flags.c_contiguous and address % ALIGNMENT == 0
 
 
 @functools.cache

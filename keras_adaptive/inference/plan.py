@@ -7,8 +7,6 @@ import numpy as np
 
 from keras_adaptive.inference.timings import bucket
 
-ONE_BY_ONE = 8  # up to this batch size, samples may run one by one
-
 
 class Plan:
     """Chooses how a batch is computed. The answers are the same either way.
@@ -23,7 +21,7 @@ class Plan:
         timings: `Timings`.
         stages: Integer, the number of stages.
         batch_size: Integer.
-        conditional: The conditional function, or `None`.
+        conditional: Function of one sample and one threshold a stage, or `None`.
         waiting: Integer, how many samples may wait for an answer. 0: each batch is
             answered before the next is read.
     """
@@ -31,7 +29,7 @@ class Plan:
     def __init__(self, timings, stages, batch_size, conditional, waiting):
         self.timings = timings
         self.batch_size = batch_size
-        self.conditional = conditional if batch_size <= ONE_BY_ONE else None
+        self.conditional = conditional
         self.waiting = waiting
         self._left = [1 / stages] * stages  # who left where; at first: no idea
         self._seen, self._chosen_at, self._first = 1, 0, 1

@@ -1,6 +1,7 @@
 """Runs a network so that it really stops: a stage is computed only for who is left."""
 
 import collections
+import json
 from typing import NamedTuple
 
 import keras
@@ -10,13 +11,14 @@ from tqdm import tqdm
 from keras_adaptive import graph
 from keras_adaptive.inference.compiled import compiled
 from keras_adaptive.inference.flow import AT_ONCE, Flow
-from keras_adaptive.inference.plan import ONE_BY_ONE, Plan
+from keras_adaptive.inference.plan import Plan
 from keras_adaptive.inference.spending import spending
 from keras_adaptive.inference.timings import Timings
 from keras_adaptive.policy import ExitPolicy, softmax
 from keras_adaptive.training import AdaptiveModel
 
 WAITING = 64  # input batches that may wait for an answer before everybody is answered
+ONE_BY_ONE = 8  # up to this batch size, samples may run one by one
 LONG = 5  # seconds after which a progress bar appears
 
 
@@ -52,7 +54,9 @@ class AdaptivePredictor:
 
     What it cannot save are the heads: whoever arrives at an exit pays for its head. A policy
     under which few leave early may take longer than the last exit alone, at any batch size.
-    Calibrate with the costs of `measure_latency` where time is what counts.
+    And who decides at a head must wait for it: for a single sample on several cores it cannot
+    be computed beside the stage that follows, as where every exit is computed anyway. Calibrate
+    with the costs of `measure_latency` where time is what counts: they hold all this.
 
     Of a network with gates the blocks that nobody in the batch needs are not computed, and
     the others for who needs them only. A policy may then hold a `worst_case`, which no
@@ -231,6 +235,16 @@ class _Network:
         self.stages = compiled(lean, classes, single)
         self.timings = Timings(self.stages)
         self.dense = len(model.outputs[0].shape) > 2
+        self._conditionals = {}
+
+    def conditional(self, policy):
+        """Returns `Stages.conditional`; policies that differ in thresholds alone share it."""
+        if self.stages.conditional is None or self.dense:
+            return None
+        alike = json.dumps(policy.content() | {"thresholds": None, "details": None})
+        if alike not in self._conditionals:
+            self._conditionals[alike] = self.stages.conditional(policy, self.exits)
+        return self._conditionals[alike]
 
 
 class _Runner:
@@ -238,21 +252,17 @@ class _Runner:
 
     def __init__(self, network, policy):
         self.network, self.policy = network, policy
-        self._conditional = None
         self._plans = {}
 
     def plan(self, batch_size, waiting=WAITING):
         """Returns the plan for a batch size; what it has measured and learnt is kept."""
         network = self.network
         if (batch_size, waiting) not in self._plans:
-            small = batch_size <= ONE_BY_ONE and not network.dense
-            if small and self._conditional is None and network.stages.conditional is not None:
-                self._conditional = network.stages.conditional(self.policy, network.exits)
             self._plans[batch_size, waiting] = Plan(
                 network.timings,
                 len(network.exits),
                 batch_size,
-                self._conditional,
+                network.conditional(self.policy) if batch_size <= ONE_BY_ONE else None,
                 waiting * batch_size,
             )
         return self._plans[batch_size, waiting]
@@ -272,15 +282,8 @@ class _Runner:
                 entry.positions[rows] = position
                 entry.missing -= len(rows)
 
-        network = self.network
-        flow = Flow(
-            network.stages,
-            network.exits,
-            self.policy,
-            self.plan(batch_size, waiting),
-            self._conditional,
-            answer,
-        )
+        network, plan = self.network, self.plan(batch_size, waiting)
+        flow = Flow(network.stages, network.exits, self.policy, plan, answer)
 
         def ready():
             while pending and next(iter(pending.values())).missing == 0:
