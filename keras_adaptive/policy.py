@@ -130,9 +130,13 @@ class ExitPolicy(Policy):
         """Returns the confidence of every answer, `(exits, samples)`."""
         return confidence(logits, self.confidence, self.temperatures, self.pixel_floor)
 
-    def check_thresholds_suffice(self):
-        """Raises a ValueError if the policy cannot be followed without each sample's costs."""
-        if self.worst_case is not None:
+    def check_thresholds_suffice(self, costs_known=False):
+        """Raises a ValueError if the policy cannot be followed stage by stage.
+
+        Args:
+            costs_known: Boolean, whether what each sample cost is known there.
+        """
+        if self.worst_case is not None and not costs_known:
             raise ValueError(
                 "`policy` must have no `worst_case` where the costs of a sample are not known "
                 "beforehand. With costs of shape (exits,), `calibrate` puts it into the "

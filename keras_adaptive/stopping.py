@@ -67,7 +67,7 @@ class LearnedPolicy(ExitPolicy):
             )
         super().__init__(thresholds, worst_case=worst_case, details=details)
         self.confidence = "learned"
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)
 
     def with_thresholds(self, thresholds):
         return LearnedPolicy(
@@ -97,8 +97,8 @@ class LearnedPolicy(ExitPolicy):
         """Returns the probability of stopping at every exit, `(exits, samples)`."""
         return np.stack([self.sureness(k, z) for k, z in enumerate(logits)])
 
-    def check_thresholds_suffice(self):
-        super().check_thresholds_suffice()
+    def check_thresholds_suffice(self, costs_known=False):
+        super().check_thresholds_suffice(costs_known)
         if self.seed is not None:
             raise ValueError(
                 "`policy` must be greedy where a network is really left early. Received: a "

@@ -131,8 +131,9 @@ def test_the_predictor_follows_it(model, images, answers, first):
     predictor._runners[0].plan(batch_size).choose = lambda: first
     found = predictor.predict(images, batch_size=batch_size)
     assert found.exits.tolist() == policy.decide(answers).tolist()
-    with pytest.raises(ValueError, match="`policy` must be greedy"):
-        ka.AdaptivePredictor(model, policy.sampled())
+    for drawing in (policy.sampled(), [policy, policy.sampled(np.int64(1))]):
+        with pytest.raises(ValueError, match="`policy` must be greedy"):
+            ka.AdaptivePredictor(model, drawing)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def chain(apply, stages, images, count):
 class TensorFlowStages(Stages):
     """Frozen graphs, which TensorFlow folds and fuses; the batch size stays open.
 
-    Frozen functions are imported into new ones, because calling one directly makes
+    Frozen functions are imported into new ones, because calling one as users do makes
     TensorFlow write an error message with all its arguments, at every call.
     """
 

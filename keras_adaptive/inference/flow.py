@@ -1,5 +1,7 @@
 """Carries samples from stage to stage and keeps every batch full."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -53,10 +55,13 @@ class Flow:
         self.stages, self.exits, self.policy = stages, exits, policy
         self.plan, self.answer = plan, answer
         self.batch_size = plan.batch_size
-        self._thresholds = np.float32(policy.thresholds[exits])
         self._pools = [None] * len(stages)
         self._first = 1
         self._ending = False
+
+    @functools.cached_property
+    def _thresholds(self):
+        return keras.ops.convert_to_tensor(np.float32(self.policy.thresholds[self.exits]))
 
     def feed(self, images, number):
         """Takes an input batch; answers may come now or later."""
@@ -84,9 +89,8 @@ class Flow:
         self._ending = False
 
     def _one_by_one(self, images, owners):
-        thresholds = keras.ops.convert_to_tensor(self._thresholds)
-        function = self.plan.conditional
-        found = [function(images[i : i + 1], thresholds) for i in range(len(images))]
+        function = functools.partial(self.plan.conditional, thresholds=self._thresholds)
+        found = [function(images[i : i + 1]) for i in range(len(images))]
         answers, stages = (np.array(part) for part in zip(*found, strict=True))
         for k in np.unique(stages):
             mine = stages == k

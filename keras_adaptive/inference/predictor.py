@@ -101,6 +101,7 @@ class AdaptivePredictor:
             needs = tuple(one.used_exits), one.worst_case
             if needs not in networks:
                 networks[needs] = _Network(model, one)
+            one.check_thresholds_suffice(costs_known=networks[needs].gated)
             self._runners.append(_Runner(networks[needs], one))
 
     def predict(self, x, batch_size=256, budget=None, verbose="auto"):
@@ -221,7 +222,6 @@ class _Network:
         classes = answers[0].shape[-1]
         spent = spending(model.inputs, answers, policy.worst_case)
         if spent is None:
-            policy.check_thresholds_suffice()
             self.costs = model.exit_costs(exits=self.exits)
         else:
             answers, self.costs = spent

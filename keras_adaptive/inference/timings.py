@@ -3,6 +3,7 @@
 import functools
 import time
 
+import keras
 import numpy as np
 
 from keras_adaptive.inference.conditional import leaving_at
@@ -150,5 +151,6 @@ class Timings:
 
     def _time_leaving(self, function):
         image, count = self._images(1), len(self._stages)
-        ways = [functools.partial(function, image, leaving_at(k, count)) for k in range(count)]
+        thresholds = [keras.ops.convert_to_tensor(leaving_at(k, count)) for k in range(count)]
+        ways = [functools.partial(function, image, given) for given in thresholds]
         return medians_in_turn(ways, warm=2)
