@@ -133,7 +133,7 @@ def over(ours, theirs):
     """Returns the median over the turns of the ratio, and half of its interval of 95 %."""
     ratios = np.sort(ours / theirs)
     around = np.sqrt(len(ratios))  # 1.96 standard deviations of the median's rank
-    low, high = (ratios[int(round((len(ratios) - 1) / 2 + side * around))] for side in (-1, 1))
+    low, high = (ratios[round((len(ratios) - 1) / 2 + side * around)] for side in (-1, 1))
     return float(np.median(ratios)), float((high - low) / 2)
 
 
@@ -315,9 +315,8 @@ def report(rows):
         "are measured one after the other, so that what is reached may differ from what was "
         "asked by as much as the machine's speed does.",
     ]
-    for name in dict.fromkeys(r["net"] for r in rows):
-        for r in (r for r in rows if r["net"] == name):
-            lines += at_exits(r) if "exits" in r else at_batch_size(r)
+    for r in rows:
+        lines += at_exits(r) if "exits" in r else at_batch_size(r)
     return lines
 
 

@@ -136,6 +136,7 @@ def test_a_plan_takes_the_way_that_is_fastest_if_samples_go_on_as_they_did():
     plan.learn(0, 1000)
     assert plan.choose() == 1
     assert plan.seconds()[0] == pytest.approx(0.5, rel=0.01)
+    assert 0 not in Plan(Table(), 3, 256, None, 512).seconds()
     plan = Plan(None, 3, 1, lambda image: image, 2)  # needs no table
     plan.learn(2, 1000)
     assert plan.choose() == 0
@@ -306,6 +307,8 @@ def test_policies_that_differ_in_thresholds_share_the_function_for_one_sample(
         assert len(set(found)) > 1
     (network,) = {runner.network for runner in predictor._runners}
     assert len(network._conditionals) == 2  # temperatures are part of the function
+    assert predictor._runners[0].plan(8).conditional is not None
+    assert predictor._runners[0].plan(256).conditional is None  # samples never run one by one
 
 
 @settings(max_examples=30, deadline=None)
