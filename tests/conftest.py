@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_adaptive as ka
+from keras_adaptive.inference import timings
 
 # the same examples in every run: a change that breaks a property is found by whoever made it
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -25,6 +26,15 @@ GATES = ("layer", "channel", "both")
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measurements():
+    """Measurements are as short as they can be: no test needs times that can be trusted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timings, "REPEATS", 4)
+        patch.setattr(timings, "CHOOSING", 0.0)
+        yield
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from keras_adaptive.graph import carried
+from keras_adaptive.inference import timings
 from keras_adaptive.inference.conditional import leaving_at, nested
 from keras_adaptive.inference.memory import aligned, is_aligned
 
-ENOUGH = 0.2  # seconds to find out which of two functions is faster
 LARGEST = 10_000_000  # numbers in the weights; with more, XLA takes long and gains nothing
 
 
@@ -268,7 +268,7 @@ def _fastest(functions, examples):
         except tf.errors.OpError:  # something that XLA cannot compile
             if function is functions[0]:
                 raise
-    end = time.perf_counter() + ENOUGH
+    end = time.perf_counter() + timings.CHOOSING
     while time.perf_counter() < end or not all(seconds.values()):
         for function, taken in seconds.items():
             start = time.perf_counter()

@@ -9,8 +9,11 @@ import numpy as np
 from keras_adaptive.inference.conditional import leaving_at
 from keras_adaptive.inference.memory import aligned, copy_rows
 
-REPEATS = 30
-ENOUGH = 2.0  # seconds; what is slow is measured less often, but at least four times
+# all that decides how long the library measures
+REPEATS = 30  # calls that are timed
+ENOUGH = 2.0  # seconds; what is slow is timed less often, but at least four times
+CHOOSING = 0.2  # seconds to find out which of two functions is faster
+
 FULL = 64  # samples that a stage may run with, whatever the batch size
 
 
