@@ -1,4 +1,6 @@
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import digits_network
@@ -78,17 +80,35 @@ def test_images(digits):
 
 
 @pytest.fixture(scope="session")
-def exported(trained, policy, digits, tmp_path_factory):
-    """The trained network as a .tflite file."""
-    path = tmp_path_factory.mktemp("exported") / "digits.tflite"
-    ka.export_tflite(
-        trained,
-        path,
-        policy,
-        class_names=digits.class_names,
-        preprocessing={"mean": digits.mean, "std": digits.std},
+def once(tmp_path_factory):
+    """Makes an expensive file once in a run, however many processes the tests are spread over."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its own folder is inside that of the run
+        folder = folder.parent
+
+    def made(name, make):
+        path = folder / "once" / name
+        path.parent.mkdir(exist_ok=True)
+        with (path.parent / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make(path)
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def exported(trained, policy, digits, once):
+    """The trained network as a .tflite file. Not to be changed."""
+    pixels = {"mean": digits.mean, "std": digits.std}
+    names = digits.class_names
+    return once(
+        "digits.tflite",
+        lambda path: ka.export_tflite(
+            trained, path, policy, class_names=names, preprocessing=pixels
+        ),
     )
-    return path
 
 
 @pytest.fixture(scope="session")
