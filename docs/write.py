@@ -28,7 +28,7 @@ def pages():
     }
     found = {name: path for name, path in modules.items() if name not in INNER}
     result = {f"{name}.md": _page(f"keras_adaptive.{name}", path) for name, path in found.items()}
-    device = ROOT / "tflite"
+    device = ROOT / "tflite" / "python" / "anytime_tflite"
     result["anytime_tflite.md"] = _page("anytime_tflite", device)
     rows = [
         f"| [{name.removesuffix('.md')}]({name}) | {text.split(chr(10))[4]} |"
@@ -66,7 +66,7 @@ def _exported(tree, folder):
         if not isinstance(node, ast.ImportFrom):
             continue
         file = folder.joinpath(*node.module.split(".")[len(folder.relative_to(ROOT).parts) :])
-        if folder.name == "tflite":
+        if folder.name == "anytime_tflite":
             file = folder / node.module.split(".")[-1]
         inside = _defined(ast.parse(file.with_suffix(".py").read_text()))
         wanted = {alias.name for alias in node.names}
