@@ -99,7 +99,7 @@ def test_calibrate_keeps_a_promise_or_an_accuracy_in_the_policy(run, tmp_path, c
     main(["evaluate", str(copy), "--risk", "0.9", "--metric", "disagreement"])
     policy = ka.ExitPolicy.load(copy / "policy.json")
     assert policy.details["guarantee"]["level"] == 0.9
-    assert "Promise: on new images" in (copy / "report.md").read_text()
+    assert "Guarantee: on new images" in (copy / "report.md").read_text()
 
 
 def test_report_and_card_come_from_what_is_known(run, tmp_path, capsys):

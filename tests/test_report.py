@@ -1,7 +1,11 @@
 import json
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 import keras_adaptive as ka
 from keras_adaptive import report as reports
@@ -59,8 +63,8 @@ def test_exit_ratios_stand_side_by_side_whatever_the_number_of_exits():
 def parts():
     return [
         ("title", "A & B"),
-        ("text", "run `x < 1` first"),
-        ("list", ["one", "two"]),
+        ("text", "1 < 2"),
+        ("list", ["one", ("command", "x < 1")]),
         ("table", [{"name": "<net>", "accuracy": 0.5}], {"name": "name", "accuracy": "accuracy"}),
         ("picture", "curve", "pictures/curve.png"),
     ]
@@ -68,21 +72,83 @@ def parts():
 
 def test_a_document_is_the_same_in_markdown_and_html(tmp_path):
     text = document.markdown(parts())
-    assert text.startswith("# A & B\n\nrun `x < 1` first\n\n- one\n- two\n\n|")
+    assert text.startswith("# A & B\n\n1 &lt; 2\n\n- one\n- command: `x < 1`\n\n|")
     assert "![curve](pictures/curve.png)" in text
     assert "<img" not in document.html(parts(), tmp_path)  # the picture is not there
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "curve.png").write_bytes(b"\x89PNG")
     page = document.html(parts(), tmp_path)
     assert "<h1>A &amp; B</h1>" in page
-    assert "run <code>x &lt; 1</code> first" in page
+    assert "<li>command: <code>x &lt; 1</code></li>" in page
     assert "<td>&lt;net&gt;</td><td>50.00 %</td>" in page
     assert 'src="data:image/png;base64,iVBORw=="' in page
     assert "http" not in page
     assert "pictures/curve.png" not in page
 
 
-def test_what_is_promised_stands_in_the_report():
+def shown(markdown):
+    """Returns the elements and the texts that a reader of Markdown sees."""
+    found = HTMLParser(convert_charrefs=True)
+    found.tags, found.texts = [], []
+    found.handle_starttag = lambda tag, _: found.tags.append(tag)
+    found.handle_data = found.texts.append
+    found.feed(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown))
+    found.close()
+    return found.tags, "".join(found.texts).split()
+
+
+NASTY = st.text(st.sampled_from("ab1.-+_*`[]()<>&#~|\\!=:;/ \n\t"), min_size=1, max_size=12)
+NASTY = NASTY.filter(lambda text: text.strip())
+
+
+@given(NASTY, NASTY)
+@example("<script>alert(1)</script>", "## Limits\n\n- none")
+@example("[a](javascript:b)", "a | b")
+@example("&lt;", "&#35;")
+@example("1. a", "- b")
+def test_a_text_is_shown_as_it_stands(one, two):
+    tags, texts = shown(document.markdown([("title", f"a {one}"), ("list", [two])]))
+    assert tags == ["h1", "ul", "li"]
+    assert texts == ["a", *one.split(), *two.split()]
+
+
+@given(NASTY, NASTY)
+@example("a | b", "``")
+def test_cells_and_code_are_shown_as_they_stand(cell, code):
+    columns = {"name": "title"}
+    tags, texts = shown(document.markdown([("table", [{"name": cell}], columns)]))
+    assert tags == ["table", "thead", "tr", "th", "tbody", "tr", "td"]
+    assert texts == ["title", *cell.split()]
+    tags, texts = shown(document.markdown([("list", [("command", code)])]))
+    assert tags == ["ul", "li", "code"]
+    assert texts == ["command:", *code.split()]
+
+
+def test_class_names_cannot_write_the_card_or_the_page(tmp_path):
+    names = ["<script>alert(1)</script>", "## Limits", "[cat](http://x)", "a | b"]
+    report = {
+        "run": {
+            "model": "<b>net</b>",
+            "data": "pets",
+            "splits": {"train": 1},
+            "training": "<i>none</i>",
+            "class_names": names,
+        },
+        "commands": ["train `<u>`"],
+        "machine": reports.machine(),
+    }
+    reports.write(tmp_path, report)
+    tags, texts = shown((tmp_path / "card.md").read_text())
+    assert set(tags) == {"h1", "h2", "p", "ul", "li"}
+    assert tags.count("h2") == 1
+    assert " ".join(names) in " ".join(texts).replace(",", "")
+    page = (tmp_path / "report.html").read_text()
+    for tag in ("script", "b", "i", "u"):
+        assert f"<{tag}>" not in page
+    assert "<code>train `&lt;u&gt;`</code>" in page
+
+
+def test_the_guarantee_stands_in_the_report():
     guarantee = {
         "metric": "accuracy_drop",
         "level": 0.01,
@@ -95,7 +161,7 @@ def test_what_is_promised_stands_in_the_report():
     ((kind, text),) = writing._guarantee(guarantee)
     assert "accuracy lost against the full network is at most 1 %, with probability 95 %" in text
     ((kind, text),) = writing._guarantee({**guarantee, "passed": False})
-    assert text.startswith("Promise: none.")
+    assert text.startswith("No guarantee that")
 
 
 def test_card_says_what_a_user_must_know():
@@ -114,7 +180,7 @@ def test_card_says_what_a_user_must_know():
     for part in (
         "# Model card: net on digits",
         "classes: 0, 1",
-        "mean [0.5000] and std [0.2500]",
+        "`(pixel / 255 - [0.5]) / [0.25]`",
         "1,234,567",
         "`build_msdnet(blocks=2)`",
         "## Limits",

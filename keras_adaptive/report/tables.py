@@ -38,7 +38,7 @@ def feasible_budget(share, costs):
 
 
 def exit_table(policy, logits, labels, costs):
-    """Returns one row an exit: what it costs, how good it is, who leaves there."""
+    """Returns one row per exit: its cost, its accuracy and the fraction that leaves there."""
     report = evaluate(policy, logits, labels, costs)
     return [
         {
@@ -53,7 +53,7 @@ def exit_table(policy, logits, labels, costs):
 
 
 def budget_table(calibration, test, costs, shares=SHARES, **how):
-    """Returns one row a budget, and one for the full network.
+    """Returns one row per budget, and one for the full network.
 
     Args:
         calibration: Tuple of logits and labels that thresholds are chosen on.
@@ -74,7 +74,7 @@ def budget_table(calibration, test, costs, shares=SHARES, **how):
 
 
 def result_row(name, policy, test, costs):
-    """Returns what a policy does on the test split, under a name."""
+    """Returns the accuracy and the cost of a policy on the test split, under a name."""
     report = evaluate(policy, *test, costs)
     return {
         "policy": name,
@@ -88,11 +88,11 @@ def result_row(name, policy, test, costs):
 
 
 def exit_ratio_table(rows, titles):
-    """Returns rows and titles, as `table` takes them, of who leaves where.
+    """Returns rows and titles, as `table` takes them, of the exit fractions.
 
     Args:
-        rows: List of dictionaries, one a policy, each with `exit_ratios`: the shares of
-            samples that leave at each exit. Rows with fewer exits than others end in dashes.
+        rows: List of dictionaries, one per policy, each with `exit_ratios`: the fraction of
+            samples that leaves at each exit. Rows with fewer exits than others end in dashes.
         titles: Dictionary: other keys of a row to titles, as in `table`.
 
     Reference:
@@ -102,11 +102,7 @@ def exit_ratio_table(rows, titles):
     exits = max(len(row["exit_ratios"]) for row in rows)
     columns = {f"share_{k}": f"leave at {k}" for k in range(exits)}
     wide = [
-        {
-            **row,
-            **dict.fromkeys(columns),
-            **dict(zip(columns, row["exit_ratios"], strict=False)),
-        }
+        row | dict.fromkeys(columns) | dict(zip(columns, row["exit_ratios"], strict=False))
         for row in rows
     ]
     return wide, {**titles, **columns}
@@ -147,19 +143,23 @@ def table(rows, columns):
         rows: List of dictionaries.
         columns: Dictionary: key in a row to title.
     """
-    cells = [list(columns.values()), *table_cells(rows, columns)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    return aligned([list(columns.values()), *table_cells(rows, columns)])
+
+
+def table_cells(rows, columns):
+    """Returns the text of every cell, one list per row, without the titles."""
+    return [[_cell(key, row[key]) for key in columns] for row in rows]
+
+
+def aligned(cells):
+    """Returns the lines of a Markdown table of texts, the titles first, columns lined up."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| " + " | ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) + " |"
         for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|")
     return lines
-
-
-def table_cells(rows, columns):
-    """Returns the text of every cell, one list a row, without the titles."""
-    return [[_cell(key, row[key]) for key in columns] for row in rows]
 
 
 def _cell(key, value):

@@ -11,7 +11,7 @@ EXITS = {
     "exit": "exit",
     "macs": "MACs",
     "accuracy_alone": "accuracy alone",
-    "share_leaving": "share leaving",
+    "share_leaving": "exit fraction",
     "threshold": "threshold",
 }
 BUDGETS = {
@@ -31,14 +31,14 @@ DEADLINES = {
 }
 RISKS = {
     "accuracy_drop": "the accuracy lost against the full network",
-    "disagreement": "the share answered otherwise than by the full network",
-    "error": "the share answered wrongly",
+    "disagreement": "the fraction of predictions that differ from the full network's",
+    "error": "the error rate",
 }
 LIMITS = (
-    "It knows the classes listed and answers with one of them whatever it is shown.",
-    "Thresholds hold for images like those of the calibrate split. On images of another kind it "
-    "may be sure and wrong; choose thresholds anew on some of them, and look at the results.",
-    "Multiply-accumulates are not time: measure on the device that matters.",
+    "The network knows the listed classes only, and predicts one of them for any image.",
+    "Thresholds hold for images like those of the calibrate split. On other images it may "
+    "be confident and wrong: calibrate again on some of them, and evaluate.",
+    "MACs are not latency: measure on the device that matters.",
 )
 
 
@@ -46,9 +46,8 @@ def write(folder, report):
     """Writes `report.json`, `report.md`, `report.html` and `card.md` into a folder."""
     folder = Path(folder)
     write_whole(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    parts = report_parts(report)
-    write_whole(folder / "report.md", document.markdown(parts))
-    write_whole(folder / "report.html", document.html(parts, folder))
+    write_whole(folder / "report.md", markdown(report))
+    write_whole(folder / "report.html", document.html(report_parts(report), folder))
     write_whole(folder / "card.md", card(report))
 
 
@@ -65,7 +64,7 @@ def card(report):
 def report_parts(report):
     """Returns the report as a list of parts, see `document`."""
     run = report["run"]
-    facts = [f"command: `{command}`" for command in report["commands"]]
+    facts = [("command", command) for command in report["commands"]]
     facts += [f"{key}: {value}" for key, value in report["machine"].items()]
     return [
         ("title", f"{run['model']} on {run['data']}"),
@@ -80,26 +79,25 @@ def card_parts(report):
     run = report["run"]
     what = [f"classes: {', '.join(run['class_names'])}"] if "class_names" in run else []
     if "preprocessing" in run:
-        mean, std = (_numbers(run["preprocessing"][key]) for key in ("mean", "std"))
-        what.append(f"pixels: (pixel / 255 - mean) / std, with mean {mean} and std {std}")
+        mean, std = ([round(x, 4) for x in run["preprocessing"][key]] for key in ("mean", "std"))
+        what.append(("pixels", f"(pixel / 255 - {mean}) / {std}"))
     if "parameters" in run:
         what.append(f"parameters: {run['parameters']:,}")
     if "network" in run:
         arguments = ", ".join(f"{k}={v!r}" for k, v in run["network"]["arguments"].items())
-        what.append(f"built by `{run['network']['builder']}({arguments})`")
-    limits = [*run.get("limits", ()), *LIMITS]
+        what.append(("built by", f"{run['network']['builder']}({arguments})"))
     return [
         ("title", f"Model card: {run['model']} on {run['data']}"),
         (
             "text",
-            "A network with several exits: it answers as soon as it is sure enough, and spends "
-            "less on easy images.",
+            "A network with early exits: it stops at the first exit that is confident enough, so "
+            "that easy images cost less.",
         ),
         ("list", [*what, *_training(run), f"date: {report['machine']['date']}"]),
         *_results(report),
         *_device(report),
         ("heading", "Limits"),
-        ("list", limits),
+        ("list", [*run.get("limits", ()), *LIMITS]),
     ]
 
 
@@ -111,11 +109,17 @@ def _training(run):
 def _results(report):
     if "exits" not in report:
         return []
+    result = report["result"]
+    sentence = (
+        f"With these thresholds: {_percent(result['accuracy'])} accuracy with "
+        f"{_percent(result['share_of_full'])} of the full network's MACs "
+        f"({result['mean_macs']:,.0f} on average, {result['worst_macs']:,.0f} at most)."
+    )
     return [
         ("heading", "Exits"),
         ("text", f"On the test split. {policy_sentence(report['policy'])}"),
         ("table", report["exits"], EXITS),
-        ("text", _result_sentence(report["result"])),
+        ("text", sentence),
         *_guarantee(report["policy"]["guarantee"]),
         *_picture(report, "history"),
         *_picture(report, "reliability"),
@@ -123,8 +127,8 @@ def _results(report):
         ("text", "Thresholds chosen on the calibrate split, results on the test split."),
         ("table", report["budgets"], BUDGETS),
         *_picture(report, "curve"),
-        ("heading", "Exit ratios"),
-        ("text", "The share of the test split that leaves at each exit."),
+        ("heading", "Exit fractions"),
+        ("text", "The fraction of the test split that leaves at each exit."),
         ("table", *exit_ratio_table(report["budgets"], {"policy": "policy"})),
         *_picture(report, "shares"),
         *_picture(report, "images"),
@@ -132,7 +136,7 @@ def _results(report):
 
 
 def policy_sentence(policy):
-    """Returns in words how the thresholds were chosen."""
+    """Returns a sentence on how the thresholds were chosen."""
     chosen = f"Thresholds of policy.json: {policy['wanted']}"
     if policy["method"]:
         chosen += f", method {policy['method']}"
@@ -140,16 +144,8 @@ def policy_sentence(policy):
     if policy["worst_case"] is not None:
         chosen += f", at most {policy['worst_case']:,.0f} for any sample"
     if policy["samples"]:
-        chosen += f", on {policy['samples']:,} samples that trained nothing"
+        chosen += f", on {policy['samples']:,} held-out samples"
     return chosen + "."
-
-
-def _result_sentence(result):
-    return (
-        f"With these thresholds {_percent(result['accuracy'])} are right at "
-        f"{_percent(result['share_of_full'])} of the full network's cost: "
-        f"{result['mean_macs']:,.0f} MACs on average, {result['worst_macs']:,.0f} at most."
-    )
 
 
 def _guarantee(guarantee):
@@ -157,16 +153,14 @@ def _guarantee(guarantee):
         return []
     what = f"{RISKS[guarantee['metric']]} is at most {_percent(guarantee['level'])}"
     if not guarantee["passed"]:
-        return [("text", f"Promise: none. No policy passed the test that {what}.")]
-    return [
-        (
-            "text",
-            f"Promise: on new images of the same kind, {what}, with probability "
-            f"{_percent(1 - guarantee['delta'])} over the draw of the calibration data "
-            f"({guarantee['bound']} test, p = {guarantee['p_value']:.2g}, on "
-            f"{guarantee['tested_samples']:,} samples).",
-        )
-    ]
+        return [("text", f"No guarantee that {what}: no policy passed the test.")]
+    text = (
+        f"Guarantee: on new images of the same kind, {what}, with probability "
+        f"{_percent(1 - guarantee['delta'])} over the draw of the calibration data "
+        f"({guarantee['bound']} test, p = {guarantee['p_value']:.2g}, on "
+        f"{guarantee['tested_samples']:,} samples)."
+    )
+    return [("text", text)]
 
 
 def _device(report):
@@ -174,19 +168,24 @@ def _device(report):
         return []
     device = report["device"]
     kind = f" ({device['quantize']})" if device.get("quantize") else ""
-    parts = [
+    text = (
+        f"{device['file']}{kind}, {device['bytes']:,} bytes, {device['threads']} thread(s). "
+        f"Device and host leave at the same exit on {device['same_exit']:,} of "
+        f"{device['images']:,} test images"
+    )
+    if device["different_exit"] and "near_threshold" in device:
+        text += (
+            f"; of the {device['different_exit']:,} others, {device['near_threshold']:,} lie "
+            f"within {device['tolerance']:g} of a threshold"
+        )
+    accuracy = f" Accuracy {_percent(device['accuracy'])}." if "accuracy" in device else ""
+    return [
         ("heading", "Device"),
-        (
-            "text",
-            f"{device['file']}{kind}, {device['bytes']:,} bytes, {device['threads']} thread(s). "
-            f"Device and host leave at the same exit on {device['same_exit']:,} of "
-            f"{device['images']:,} test images{_others(device)}."
-            + (f" Accuracy {_percent(device['accuracy'])}." if "accuracy" in device else ""),
-        ),
+        ("text", f"{text}.{accuracy}"),
         ("text", "The same images under three deadlines, thresholds as above:"),
         ("table", device["deadlines"], DEADLINES),
+        *_picture(report, "latency"),
     ]
-    return [*parts, *_picture(report, "latency")]
 
 
 def _picture(report, key):
@@ -194,18 +193,5 @@ def _picture(report, key):
     return [("picture", found["title"], found["file"])] if found else []
 
 
-def _others(device):
-    if not device["different_exit"] or "near_threshold" not in device:
-        return ""
-    return (
-        f"; of the {device['different_exit']:,} others, {device['near_threshold']:,} lie within "
-        f"{device['tolerance']:g} of a threshold"
-    )
-
-
 def _percent(share):
     return f"{100 * share:.4g} %"
-
-
-def _numbers(values):
-    return "[" + ", ".join(f"{value:.4f}" for value in values) + "]"
