@@ -11,9 +11,8 @@ import time
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import common
+from benchmarks import _rows, common
 from keras_adaptive.calibration import METHODS, calibrate_budgets
-from keras_adaptive.report import table
 from keras_adaptive.risk import fixed_sequence_test
 from keras_adaptive.thresholds import always_last
 
@@ -134,19 +133,20 @@ def times():
     return result
 
 
-def main():
-    model, splits = common.cifar_net(), common.cifar()
-    parts = [splits.arrays(split) for split in ("calibrate", "test")]
-    logits = np.concatenate(
-        [np.stack(model.predict(x, batch_size=250, verbose=0)) for x, _ in parts], axis=1
-    )
-    labels = np.concatenate([y for _, y in parts])
+def measure():
+    model = common.cifar_net()
+    logits, labels = zip(*common.answers(model, common.cifar()).values(), strict=True)
+    logits, labels = np.concatenate(logits, axis=1), np.concatenate(labels)
     costs = model.exit_costs()
-    results = {
+    return {
+        "images": len(labels),
         "methods": methods(logits, labels, costs),
         "risks": risks(logits, labels, costs),
         "times": times(),
     }
+
+
+def page(results):
     titles = {
         "budget_share": "budget",
         "method": "method",
@@ -162,27 +162,20 @@ def main():
         "cost_error_share": "+-",
         "risk_share": "risk on new data",
     }
-    lines = [
+    return _rows.page(
         "# Calibration on CIFAR-10 (JPEG), cifar_budgeted_5",
-        "",
-        f"{REPEATS} random cuts of {len(labels):,} images that trained nothing into one half to "
-        "choose thresholds on and one to report on. Costs are shares of the full network's MACs; "
-        "gains are against the geometric rule on the same cut; +- is the standard error over cuts.",
-        "",
-        *table(results["methods"], titles),
-        "",
+        f"{REPEATS} random cuts of {results.get('images', 10_000):,} images that trained nothing "
+        "into one half to choose thresholds on and one to report on. Costs are shares of the full "
+        "network's MACs; gains are against the geometric rule on the same cut; +- is the standard "
+        "error over cuts.",
+        _rows.table(titles, results["methods"]),
         "## At equal promised risk",
-        "",
         "Both test their path on the same quarter of the images.",
-        "",
-        *table(results["risks"], promises),
-        "",
+        _rows.table(promises, results["risks"]),
         "## Time of one `calibrate`, 100 classes",
-        "",
-        *table(results["times"], {key: key for key in results["times"][0]}),
-    ]
-    common.write("calibration", results, lines, "make bench-calibration")
+        _rows.table(list(results["times"][0]), results["times"]),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    _rows.run("calibration", __doc__, measure, page, repeats=REPEATS)

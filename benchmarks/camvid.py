@@ -18,7 +18,7 @@ from keras_adaptive.models.deeplabv3 import build_deeplabv3
 from keras_adaptive.training.recipes import Recipe
 
 DATA = common.DATA.parent / "camvid_180x240.tar.xz"
-FOLDER = common.ROOT.parent / "runs" / "cascades"
+FOLDER = common.RUNS / "cascades"
 CLASSES = 11
 VOID = 11
 # name: (channels of the backbone's three scales, convolutions at each)
@@ -28,7 +28,7 @@ RECIPE = Recipe(learning_rate=0.1, epochs=16, batch_size=8, schedule="one_cycle"
 
 
 def load(split):
-    """Returns standardised images and labels, -1 where there is none."""
+    """Returns standardized images and labels, -1 where there is none."""
     images, labels = {}, {}
     with tarfile.open(DATA) as archive:
         for entry in archive:
@@ -87,22 +87,16 @@ class Crops(keras.utils.PyDataset):
 
 def network(name):
     """Returns a trained network; trains it where that has not been done."""
-    path = FOLDER / f"camvid_{name}.weights.h5"
     seed = list(NETWORKS).index(name)
     keras.utils.set_random_seed(seed)
-    model = build(name)
-    if path.exists():
-        model.load_weights(path)
-        return model
-    batches = Crops(*load("train"), seed)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-    model.compile(RECIPE.optimizer(RECIPE.epochs * len(batches)), loss)
-    model.fit(batches, epochs=RECIPE.epochs, verbose=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"fresh_{path.name}")
-    model.save_weights(fresh)
-    fresh.replace(path)
-    return model
+
+    def train(model):
+        batches = Crops(*load("train"), seed)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+        model.compile(RECIPE.optimizer(RECIPE.epochs * len(batches)), loss)
+        model.fit(batches, epochs=RECIPE.epochs, verbose=2)
+
+    return common.trained(build(name), FOLDER / f"camvid_{name}.weights.h5", train)
 
 
 def main():

@@ -3,22 +3,20 @@
     make bench-cascades
 
 Networks are trained by benchmarks.pool and benchmarks.camvid, which keep them under
-runs/cascades, as this does with its sections; `python -m benchmarks.cascades times search`
+runs/cascades, as this does with its sections; `python -m benchmarks.cascades --row times search`
 measures those again. Cascades are chosen on the calibrate split of CIFAR-10 (on the val split of
 CamVid) and reported on the test split.
 """
 
-import json
-import sys
+import functools
 import time
 
 import keras
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import camvid, common, pool
-from keras_adaptive.files import write_whole
-from keras_adaptive.report import exit_ratio_lines, table
+from benchmarks import _rows, camvid, common, pool
+from keras_adaptive.report import exit_ratio_lines
 from keras_adaptive.segmentation import SegmentationCascade, cut, mean_iou
 from keras_adaptive.selection import cascade_front, select_cascade
 
@@ -44,33 +42,36 @@ def applied(choice, networks, logits, labels, costs):
     prices = np.cumsum(costs[list(choice.members)])
     report = ka.evaluate(choice.policy, means.astype("float32"), labels, prices)
     return {
-        "cascade": " + ".join(networks[m] for m in choice.members),
-        "accuracy": report.accuracy,
-        "mean_macs": report.mean_cost,
-        "worst_macs": float(prices[-1]),
-        "exit_ratios": report.exit_fractions.tolist(),
+        **evaluated(" + ".join(networks[m] for m in choice.members), report, prices[-1]),
         "members": list(choice.members),
         "copies": list(choice.copies),
         "thresholds": choice.policy.thresholds[:-1].tolist(),
     }
 
 
+def evaluated(name, report, worst):
+    """Returns a line of a table from what `evaluate` returned."""
+    return fixed(name, report.accuracy, report.mean_cost, report.exit_fractions, worst)
+
+
+def fixed(name, accuracy, cost, ratios=(1.0,), worst=None):
+    """Returns a line of a table."""
+    return {
+        "cascade": name,
+        "accuracy": float(accuracy),
+        "mean_macs": float(cost),
+        "worst_macs": float(cost if worst is None else worst),
+        "exit_ratios": [float(r) for r in ratios],
+    }
+
+
 def singles(networks, parts, costs):
     rows = []
     for m, name in enumerate(networks):
-        accuracies = {
-            split: float((z[m][0].argmax(-1) == y).mean()) for split, (z, y) in parts.items()
-        }
-        rows.append(
-            {
-                "cascade": name,
-                "accuracy": accuracies["test"],
-                "calibrate_accuracy": accuracies["calibrate"],
-                "mean_macs": float(costs[m]),
-                "worst_macs": float(costs[m]),
-                "exit_ratios": [1.0],
-            }
+        test, calibrate = (
+            float((z[m][0].argmax(-1) == y).mean()) for z, y in (parts["test"], parts["calibrate"])
         )
+        rows.append({**fixed(name, test, costs[m]), "calibrate_accuracy": calibrate})
     return rows
 
 
@@ -91,17 +92,10 @@ def ensembles(networks, parts, costs, rows):
         first, second = max(fits, key=means.get)
         test, answers = parts["test"]
         both = test[first[0]][first[1]] + test[second[0]][second[1]]
-        cost = float(costs[first[0]] + costs[second[0]])
-        result.append(
-            {
-                "single": row["cascade"],
-                "cascade": f"{networks[first[0]]} + {networks[second[0]]}, both always",
-                "accuracy": float((both.argmax(-1) == answers).mean()),
-                "mean_macs": cost,
-                "worst_macs": cost,
-                "exit_ratios": [0.0, 1.0],
-            }
-        )
+        name = f"{networks[first[0]]} + {networks[second[0]]}, both always"
+        accuracy = (both.argmax(-1) == answers).mean()
+        found = fixed(name, accuracy, costs[first[0]] + costs[second[0]], (0.0, 1.0))
+        result.append({"single": row["cascade"], **found})
     return result
 
 
@@ -135,25 +129,15 @@ def self_cascades(networks, splits):
             network = pool.member(name, 0)
             model = ka.build_self_cascade(network, (small, large), input_shape=(32, 32, 3))
             costs = model.exit_costs()
-            data = {}
-            for split in ("calibrate", "test"):
-                x, y = splits.arrays(split)
-                data[split] = np.stack(model.predict(x, batch_size=BATCH, verbose=0)), y
+            data = common.answers(model, splits)
             logits, labels = data["calibrate"]
             best = max((z.argmax(-1) == labels).mean() for z in logits)
             policy = ka.calibrate(logits, labels, costs, accuracy=best)
             report = ka.evaluate(policy, *data["test"], costs)
-            result.append(
-                {
-                    "cascade": f"{name} at {small}, {large}",
-                    "accuracy": report.accuracy,
-                    "accuracy_small": float(report.exit_accuracies[0]),
-                    "accuracy_both": float(report.exit_accuracies[1]),
-                    "mean_macs": report.mean_cost,
-                    "worst_macs": float(costs[-1]),
-                    "exit_ratios": report.exit_fractions.tolist(),
-                }
-            )
+            small_accuracy, both_accuracy = report.exit_accuracies.tolist()
+            found = evaluated(f"{name} at {small}, {large}", report, costs[-1])
+            found |= {"accuracy_small": small_accuracy, "accuracy_both": both_accuracy}
+            result.append(found)
     return result
 
 
@@ -173,25 +157,19 @@ def timed(rows, splits):
                 ]
                 policy = ka.ExitPolicy([*row["thresholds"], -np.inf])
                 runs[name, "cascade"] = ka.AdaptivePredictor(ka.build_cascade(members), policy)
-    seconds = {key: [] for key in runs}
-    for predictor in runs.values():
-        predictor.predict(x, batch_size=BATCH)  # traces every size it meets
-    for _ in range(REPEATS):
-        for key, predictor in runs.items():
-            start = time.perf_counter()
-            predictor.predict(x, batch_size=BATCH)
-            seconds[key].append(time.perf_counter() - start)
+    calls = {key: functools.partial(p.predict, x, batch_size=BATCH) for key, p in runs.items()}
+    seconds = common.in_turns(calls, REPEATS)
     result = []
     for name in pool.MEMBERS:
-        row = {"single": name}
+        found = {"single": name}
         for kind in ("single", "cascade"):
-            values = np.array(seconds[name, kind]) / len(x) * 1e6
-            row[f"{kind}_us"] = float(np.median(values))
-            row[f"{kind}_spread"] = float(np.ptp(values))
-        row["time_ratio"] = row["single_us"] / row["cascade_us"]
+            values = seconds[name, kind] / len(x) * 1e6
+            found[f"{kind}_us"] = float(np.median(values))
+            found[f"{kind}_spread"] = float(np.ptp(values))
+        found["time_ratio"] = found["single_us"] / found["cascade_us"]
         chosen = [r for r in rows if r["single"] == name and r["aim"] == "same accuracy"][0]
-        row["work_ratio"] = chosen["saving"]
-        result.append(row)
+        found["work_ratio"] = chosen["saving"]
+        result.append(found)
     return result
 
 
@@ -246,25 +224,24 @@ def segmentation():
     networks = {name: camvid.network(name) for name in camvid.NETWORKS}
     images, labels = camvid.load("test")
     chosen_on = camvid.load("val")
-    rows, answers = [], {}
+
+    def line(name, cascade, policy, **more):
+        start = time.perf_counter()
+        found = cascade.predict(images, policy)
+        ms = 1000 * (time.perf_counter() - start) / len(images)
+        right = (found.labels == labels)[labels >= 0].mean()
+        ratios = [(found.exits == k).mean() for k in range(len(cascade.members))]
+        return {
+            **fixed(name, right, found.costs.mean(), ratios, found.costs.max()),
+            "miou_accuracy": mean_iou(found.labels, labels, camvid.CLASSES),
+            "ms": ms,
+            **more,
+        }
+
+    rows = []
     for name, network in networks.items():
         whole = SegmentationCascade([network])
-        start = time.perf_counter()
-        found = whole.predict(images, ka.ExitPolicy([0.0]))
-        rows.append(
-            {
-                "cascade": name,
-                "grid": "-",
-                "margin": 0,
-                "miou_accuracy": mean_iou(found.labels, labels, camvid.CLASSES),
-                "accuracy": float((found.labels == labels)[labels >= 0].mean()),
-                "mean_macs": float(found.costs.mean()),
-                "worst_macs": float(found.costs.max()),
-                "ms": 1000 * (time.perf_counter() - start) / len(images),
-                "exit_ratios": [1.0],
-            }
-        )
-        answers[name] = found.labels
+        rows.append(line(name, whole, ka.ExitPolicy([0.0]), grid="-", margin=0))
     small, large = (
         mean_accuracy(SegmentationCascade([network]), *chosen_on) for network in networks.values()
     )
@@ -272,25 +249,11 @@ def segmentation():
     for grid, margin in GRIDS:
         cascade = SegmentationCascade(list(networks.values()), grid=grid, margin=margin)
         logits, costs = cascade.predict_with_costs(chosen_on[0])
-        cells = cut(chosen_on[1], grid)
-        policy, aim = best_policy(logits, cells, costs, wanted)
+        policy, aim = best_policy(logits, cut(chosen_on[1], grid), costs, wanted)
         cascade.predict(images, policy)  # traces every size it meets
-        start = time.perf_counter()
-        found = cascade.predict(images, policy)
-        rows.append(
-            {
-                "cascade": "small + large",
-                "grid": f"{grid[0]} x {grid[1]}",
-                "margin": cascade.margin,
-                "aim": aim,
-                "miou_accuracy": mean_iou(found.labels, labels, camvid.CLASSES),
-                "accuracy": float((found.labels == labels)[labels >= 0].mean()),
-                "mean_macs": float(found.costs.mean()),
-                "worst_macs": float(costs[-1] * grid[0] * grid[1]),
-                "ms": 1000 * (time.perf_counter() - start) / len(images),
-                "exit_ratios": [float((found.exits == k).mean()) for k in range(len(networks))],
-            }
-        )
+        how = {"grid": f"{grid[0]} x {grid[1]}", "margin": cascade.margin, "aim": aim}
+        how["worst_macs"] = float(costs[-1] * grid[0] * grid[1])
+        rows.append(line("small + large", cascade, policy, **how))
     return rows
 
 
@@ -317,197 +280,138 @@ def baselines(splits):
         members = [pool.member(name, 0, splits) for name in names]
         ensemble = ka.build_cascade(members, combine="mean_probs")
         costs = ensemble.exit_costs()
-        data = {}
-        for split in ("calibrate", "test"):
-            x, y = splits.arrays(split)
-            data[split] = np.stack(ensemble.predict(x, batch_size=BATCH, verbose=0)), y
+        data = common.answers(ensemble, splits)
         name = " + ".join(names)
         full = ka.evaluate(ka.ExitPolicy([np.inf] * len(names)), *data["test"], costs)
-        rows.append(_row(f"{name}: all", full.accuracy, costs[-1], costs[-1], full.exit_fractions))
+        rows.append(evaluated(f"{name}: all", full, costs[-1]))
         for share in ENSEMBLE_SHARES:
             budget = max(share * costs[-1], costs[0])
             policy = ka.calibrate(*data["calibrate"], costs, budget=budget, method="geometric")
             found = ka.evaluate(policy, *data["test"], costs)
-            rows.append(
-                _row(
-                    f"{name}: {share:.0%}",
-                    found.accuracy,
-                    found.mean_cost,
-                    costs[-1],
-                    found.exit_fractions,
-                )
-            )
+            rows.append(evaluated(f"{name}: {share:.0%}", found, costs[-1]))
     return rows
 
 
-def _row(name, accuracy, mean, worst, ratios):
-    return {
-        "cascade": name,
-        "accuracy": accuracy,
-        "mean_macs": float(mean),
-        "worst_macs": float(worst),
-        "exit_ratios": [float(r) for r in ratios],
-    }
+# ---- sections, kept as they are measured
 
 
-def main(anew):
-    """Computes what is not kept under runs/cascades, and the sections named, and writes."""
-    splits = pool.data()
+def chosen(splits):
     networks = list(pool.MEMBERS)
-
-    def kept(name, compute):
-        path = pool.FOLDER / f"section_{name}.json"
-        if name in anew or not path.exists():
-            print(name, flush=True)
-            write_whole(path, json.dumps(compute(), indent=1))
-        return json.loads(path.read_text())
-
-    def chosen():
-        parts = {
-            split: (pool.logits(split, splits), splits.arrays(split)[1])
-            for split in ("calibrate", "test")
-        }
-        costs = np.array(
-            [ka.costs.exit_costs(m.inputs, m.outputs)[0] for m in map(pool.build, networks)]
-        )
-        rows = singles(networks, parts, costs)
-        return {
-            "singles": rows,
-            "ensembles": ensembles(networks, parts, costs, rows),
-            "cascades": against_singles(networks, parts, costs, rows),
-        }
-
-    results = kept("chosen", chosen)
-    results |= {
-        "self_cascades": kept("self_cascades", lambda: self_cascades(networks, splits)),
-        "baselines": kept("baselines", lambda: baselines(splits)),
-        "efficientnets": kept("efficientnets", efficientnet_costs),
-        "segmentation": kept("segmentation", segmentation),
-        "times": kept("times", lambda: timed(results["cascades"], splits)),
-        "search": kept("search", search_times),
+    parts = {
+        split: (pool.logits(split, splits), splits.arrays(split)[1])
+        for split in ("calibrate", "test")
     }
-    common.write("cascades", results, lines(results), "make bench-cascades")
+    costs = np.array(
+        [ka.costs.exit_costs(m.inputs, m.outputs)[0] for m in map(pool.build, networks)]
+    )
+    rows = singles(networks, parts, costs)
+    return {
+        "singles": rows,
+        "ensembles": ensembles(networks, parts, costs, rows),
+        "cascades": against_singles(networks, parts, costs, rows),
+    }
 
 
-def lines(results):
+def main():
+    """Measures the sections that are not kept, and those named, and writes."""
+    sections = {
+        "chosen": lambda: chosen(splits),
+        "self_cascades": lambda: self_cascades(list(pool.MEMBERS), splits),
+        "baselines": lambda: baselines(splits),
+        "efficientnets": efficientnet_costs,
+        "segmentation": segmentation,
+        "times": lambda: timed(found["chosen"]["cascades"], splits),
+        "search": search_times,
+    }
+    given = _rows.parser(__doc__, sections).parse_args()
+    if given.table:
+        _rows.publish_again("cascades", page)
+        return
+    splits, found = pool.data(), {}
+    kept = _rows.Rows(pool.FOLDER, train=pool.TRAIN_IMAGES, recipe=pool.RECIPE)
+    for name, measure in sections.items():
+        again = name in (given.row or ())
+        found[name] = (
+            kept.save(f"section_{name}", measure())
+            if again
+            else kept.measure(f"section_{name}", measure)
+        )
+    results = {name: row["rows"] for name, row in found.items() if "rows" in row}
+    results = {key: found["chosen"][key] for key in ("singles", "ensembles", "cascades")} | results
+    _rows.publish("cascades", results, page(results), found.values())
+
+
+def page(results):
     plain = {"cascade": "network", "accuracy": "accuracy", "mean_macs": "mean MACs"}
     worst = {"worst_macs": "worst MACs"}
+    looks = {"accuracy_small": "accuracy, first look", "accuracy_both": "accuracy, both looks"}
     chosen = results["cascades"]
     compared = {"single": "single", "aim": "aim", **plain, **worst}
     compared |= {"gain_points": "gain (points)", "saving": "saving (x)"}
-    return [
+    times = {
+        "single": "single",
+        "single_us": "single (us)",
+        "single_spread": "range",
+        "cascade_us": "cascade (us)",
+        "cascade_spread": "range ",
+        "time_ratio": "saving in time (x)",
+        "work_ratio": "saving in MACs (x)",
+    }
+    cells = {"cascade": "network", "grid": "grid", "margin": "margin"}
+    segmented = {**cells, "aim": "aim", "miou_accuracy": "mIoU", "accuracy": "pixel accuracy"}
+    segmented |= {"mean_macs": "mean MACs", **worst, "ms": "ms an image"}
+    efficientnets = {
+        "network": "network",
+        "published_B": "published (B)",
+        "counted_B": "counted (B)",
+        "difference_share": "difference",
+    }
+    return _rows.page(
         "# Cascades",
-        "",
         f"CIFAR-10 (JPEG): {pool.COPIES} copies of {len(pool.MEMBERS)} small residual networks, "
         f"all trained alike on the same {pool.TRAIN_IMAGES:,} images for {pool.RECIPE.epochs} "
         "epochs. Cascades are chosen on 5,000 images of the calibrate split and reported on "
         "5,000 of the test split, where the standard error of an accuracy is about 0.6 points.",
-        "",
         "## Single networks, and pairs that always answer together",
-        "",
-        *table([*results["singles"], *results["ensembles"]], {**plain, **worst}),
-        "",
+        _rows.table({**plain, **worst}, [*results["singles"], *results["ensembles"]]),
         "## The best cascade at the cost, and at the accuracy, of each single network",
-        "",
         "Gains in accuracy and savings in mean MACs against the single network, both on the "
         "test split. With a worst case, no image may cost more than the single network.",
-        "",
-        *table(chosen, compared),
-        "",
+        _rows.table(compared, chosen),
         "## Exit ratios",
-        "",
-        *exit_ratio_lines([*chosen, *results["self_cascades"]], {"cascade": "cascade", **worst}),
-        "",
+        exit_ratio_lines([*chosen, *results["self_cascades"]], {"cascade": "cascade", **worst}),
         "## Self-cascades",
-        "",
         "Thresholds for the better accuracy, on the calibrate split, of the first look and the "
         "mean of both. Images of CIFAR-10 have 32 pixels: enlarged to 40 they show nothing new.",
-        "",
-        *table(
-            results["self_cascades"],
-            {
-                **plain,
-                **worst,
-                "accuracy_small": "accuracy, first look",
-                "accuracy_both": "accuracy, both looks",
-            },
-        ),
-        "",
+        _rows.table({**plain, **worst, **looks}, results["self_cascades"]),
         "## Ensembles of growing depth",
-        "",
         "The MSDNet paper's baseline: residual networks of one width and growing depth, the mean "
         "of their probabilities. `all`: everybody is asked everything. Otherwise dynamic "
         "evaluation with MSDNet's thresholds, for a share of the ensemble's cost.",
-        "",
-        *exit_ratio_lines(results["baselines"], {**plain, **worst}),
-        "",
+        exit_ratio_lines(results["baselines"], {**plain, **worst}),
         "## Measured time",
-        "",
         f"Microseconds an image, {TIMED:,} images in batches of {BATCH}, median of {REPEATS} turns "
         "and their range, single networks and cascades of the same accuracy in turns.",
-        "",
-        *table(
-            results["times"],
-            {
-                "single": "single",
-                "single_us": "single (us)",
-                "single_spread": "range",
-                "cascade_us": "cascade (us)",
-                "cascade_spread": "range ",
-                "time_ratio": "saving in time (x)",
-                "work_ratio": "saving in MACs (x)",
-            },
-        ),
-        "",
+        _rows.table(times, results["times"]),
         "## CamVid: the whole image, or its unsure cells",
-        "",
         "180 x 240 pixels, 11 classes, 367 training images, two small networks trained for "
         f"{camvid.RECIPE.epochs} epochs. Thresholds are chosen on the val split for the pixel "
         "accuracy of the large network; where no thresholds reach it, for the one halfway between "
         "the networks; else for the highest. Results come from the test split. Time is a single "
         "pass over the 233 test images, on a busy machine.",
-        "",
-        *table(
-            [{"aim": None, **row} for row in results["segmentation"]],
-            {
-                "cascade": "network",
-                "grid": "grid",
-                "margin": "margin",
-                "aim": "aim",
-                "miou_accuracy": "mIoU",
-                "accuracy": "pixel accuracy",
-                "mean_macs": "mean MACs",
-                "worst_macs": "worst MACs",
-                "ms": "ms an image",
-            },
-        ),
-        "",
-        *exit_ratio_lines(
-            results["segmentation"],
-            {"cascade": "network", "grid": "grid", "margin": "margin"},
-        ),
-        "",
+        _rows.table(segmented, [{"aim": None, **row} for row in results["segmentation"]]),
+        exit_ratio_lines(results["segmentation"], cells),
         "## MACs of the EfficientNets",
-        "",
-        *table(
-            results["efficientnets"],
-            {
-                "network": "network",
-                "published_B": "published (B)",
-                "counted_B": "counted (B)",
-                "difference_share": "difference",
-            },
-        ),
-        "",
+        _rows.table(efficientnets, results["efficientnets"]),
         "## Time of the search",
-        "",
         f"{BIG['models']} models, {BIG['copies']} copies each, up to 4 members (4,680 ordered "
         f"choices, a million combinations of thresholds each), {BIG['samples']:,} generated "
         f"samples of {BIG['classes']:,} classes.",
-        "",
-        *table(results["search"], {"search": "search", "found": "cascades", "seconds": "seconds"}),
-    ]
+        _rows.table(
+            {"search": "search", "found": "cascades", "seconds": "seconds"}, results["search"]
+        ),
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

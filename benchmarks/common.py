@@ -1,28 +1,89 @@
-"""What the benchmarks share: the trained network, its data, and how results are written."""
+"""What the benchmarks share beside their rows: the trained network, its data, and timing."""
 
-import json
+import random
+import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 import keras_adaptive as ka
-from keras_adaptive import report
+from benchmarks._rows import RESULTS as RESULTS
 
 ROOT = Path(__file__).parent
 MODELS = ROOT / "models"
-RESULTS = ROOT / "results"
+RUNS = ROOT.parent / "runs"
+TRIAL = RUNS / "trial"  # results of programs that are only tried, on few images
 DATA = ROOT.parent.parent / "shared" / "data" / "cifar10_jpeg.tar.xz"
 
 
-def cifar(cache_dir=ROOT.parent / "runs" / "cache", data_dir=DATA, **how):
+def cifar(cache_dir=RUNS / "cache", data_dir=DATA, **kwargs):
     """Returns CIFAR-10 (JPEG) in three splits."""
-    return ka.data.load("cifar10", data_dir=data_dir, cache_dir=cache_dir, **how)
+    return ka.data.load("cifar10", data_dir=data_dir, cache_dir=cache_dir, **kwargs)
 
 
 def cifar_net():
     """Returns the trained `cifar_budgeted_5` that the benchmarks share."""
     weights = MODELS / "cifar10_budgeted_5.weights.h5"
     return ka.build_msdnet(preset="cifar_budgeted_5", weights=weights)
+
+
+def answers(model, splits, names=("calibrate", "test")):
+    """Returns the logits `(exits, samples, classes)` and the labels of every split, by name."""
+    found = {}
+    for name in names:
+        x, y = splits.arrays(name)
+        found[name] = np.stack(model.predict(x, batch_size=250, verbose=0)), y
+    return found
+
+
+def stage_logits(device, images):
+    """Returns the logits of every exit of an `AnytimeModel`, `(exits, images, classes)`."""
+    rows = []
+    for image in images:
+        device._backend.start(image[None])
+        rows.append([device._backend.run(i) for i in range(len(device.exits))])
+    return np.swapaxes(rows, 0, 1)
+
+
+def in_turns(contenders, rounds, warm_up=1, shuffle=False):
+    """Returns the seconds of every contender in every round, by name; all in turn.
+
+    Args:
+        contenders: Dictionary of functions without arguments.
+        rounds: Integer, the rounds that count.
+        warm_up: Integer, the rounds before them, which measure, trace and compile.
+        shuffle: Whether each round has an order of its own.
+    """
+    seconds = {name: [] for name in contenders}
+    order, rng = list(contenders), random.Random(0)
+    for number in range(-warm_up, rounds):
+        if shuffle and number >= 0:
+            rng.shuffle(order)
+        for name in order:
+            start = time.perf_counter()
+            contenders[name]()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def quartiles(values):
+    """Returns the three quartiles as numbers."""
+    return np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+
+
+def trained(model, path, train):
+    """Returns the model with the weights of a file; where there is none, trains and writes it."""
+    if path.exists():
+        model.load_weights(path)
+        return model
+    train(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"fresh_{path.name}")
+    model.save_weights(fresh)
+    fresh.replace(path)
+    return model
 
 
 def save_half(model, path):
@@ -54,20 +115,3 @@ def _copy(old, new):
         # compressing small arrays would add more than it saves
         packed = {"compression": "gzip", "shuffle": True} if values.size > 4096 else {}
         new.create_dataset(name, data=values, **packed)
-
-
-def table(heads, rows):
-    """Returns the lines of a Markdown table of text."""
-    columns = {str(i): head for i, head in enumerate(heads)}
-    return report.table([{str(i): str(x) for i, x in enumerate(row)} for row in rows], columns)
-
-
-def write(name, results, lines, command):
-    """Writes results/<name>.json and .md, with machine, date and command."""
-    facts = {**report.machine(), "command": command}
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"machine": facts, **results}, indent=2, allow_nan=False)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
-    head = [f"- {key}: {value}" for key, value in facts.items()]
-    (RESULTS / f"{name}.md").write_text("\n".join([lines[0], "", *head, *lines[1:]]) + "\n")
-    print("\n".join(lines))

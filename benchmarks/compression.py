@@ -7,10 +7,7 @@ with the fewest weights left learns for longer and faster. The unit of resuming 
 which is kept in results/compression/ when it is done.
 """
 
-import argparse
-import base64
 import dataclasses
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -20,18 +17,16 @@ import numpy as np
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
-from benchmarks import common
-from benchmarks.training import difference
-from keras_adaptive.files import write_whole
+from benchmarks import _rows, common
 
 TRAIN, EPOCHS, RATE, CALIBRATE = 20_000, 3, 0.01, 2000
 BUDGET = 0.4  # of the whole network's MACs
 CLUSTERS = 16
 RECIPE = ka.training.Recipe(learning_rate=RATE, schedule="cosine", weight_decay=0.0)
-ROWS = common.RESULTS / "compression"
 PRUNED = {"50 % zeros": 0.5, "80 % zeros": 0.8}
 LONGER = {"80 % zeros": (16, 0.05)}  # epochs and rate, where the others are too few to recover
 WAYS = ("as trained", "fine-tuned", *PRUNED, f"{CLUSTERS} clusters", "int8-aware")
+KINDS = ("float32", "int8")
 
 
 def make(way, data):
@@ -58,6 +53,7 @@ def make(way, data):
 
 def run(way, data, images=None):
     """Makes one row."""
+    keras.backend.clear_session()
     start = time.time()
     model = make(way, data)
     minutes = (time.time() - start) / 60
@@ -72,43 +68,19 @@ def run(way, data, images=None):
         "zeros": ka.compression.sparsity(model),
         "minutes": round(minutes, 1),
         "early": {"accuracy": early.accuracy, "share": early.mean_cost / float(costs[-1])},
-        "float32": {**outcome(logits, labels)},
+        "float32": _rows.outcome(logits.argmax(-1) == labels),
     }
     everywhere = ka.ExitPolicy([1.0] * model.exits)
-    for kind in (None, "int8"):
+    for kind in KINDS:
+        how = {"quantize": "int8", "calibration_data": (x, y)} if kind == "int8" else {}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
-            ka.export_tflite(
-                model, path, everywhere, quantize=kind, calibration_data=(x, y) if kind else None
-            )
-            sizes = {"bytes": path.stat().st_size, "gzip": ka.compression.gzipped_size(path)}
-            if kind:
-                row[kind] = outcome(file_logits(path, test), labels)
-            row[kind or "float32"].update(sizes)
-    write_whole(ROWS / f"{WAYS.index(way)}.json", json.dumps(row, indent=1) + "\n")
+            ka.export_tflite(model, path, everywhere, **how)
+            if how:
+                rounded = common.stage_logits(AnytimeModel(path), test)
+                row[kind] = _rows.outcome(rounded.argmax(-1) == labels)
+            row[kind] |= {"bytes": path.stat().st_size, "gzip": ka.compression.gzipped_size(path)}
     return row
-
-
-def file_logits(path, images):
-    device, rows = AnytimeModel(path), []
-    for image in images:
-        device._backend.start(image[None])
-        rows.append([device._backend.run(i) for i in range(len(device.exits))])
-    return np.swapaxes(rows, 0, 1)
-
-
-def outcome(logits, labels):
-    right = logits.argmax(-1) == labels
-    return {
-        "accuracy": right.mean(axis=1).tolist(),
-        "right": base64.b64encode(np.packbits(right, axis=1)).decode(),
-        "images": len(labels),
-    }
-
-
-def finished():
-    rows = [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
-    return {row["way"]: row for row in rows}
 
 
 def cells(values, errors=None):
@@ -117,102 +89,78 @@ def cells(values, errors=None):
     return [f"{v:+.2f} ± {e:.2f}" for v, e in zip(values, errors, strict=True)]
 
 
-def write(rows):
-    own = [rows[way] for way in WAYS if way in rows]
-    dense, tuned = rows["as trained"], rows.get("fine-tuned")
-    exits = [f"exit {k}" for k in range(len(dense["float32"]["accuracy"]))]
-    images = dense["float32"]["images"]
-    share = f"accuracy at {BUDGET:.0%}"
-    accuracies = [[r["way"], *cells(r["float32"]["accuracy"])] for r in own]
-    int8 = [[r["way"], *cells(r["int8"]["accuracy"])] for r in own]
+def gains(rows, dense):
+    """Returns what each way gained, and what int8 cost, in points with their errors."""
+    gaps = {r["way"]: _rows.difference([r["float32"]], [dense["float32"]]) for r in rows[1:]}
+    rounding = {
+        f"{r['way']}, int8 against its own float32": _rows.difference([r["int8"]], [r["float32"]])
+        for r in rows
+    }
+    for aware in (r for r in rows if r["way"] == "int8-aware"):
+        for other in (r for r in rows if r["way"] in ("as trained", "fine-tuned")):
+            key = f"int8-aware against {other['way']}, both int8"
+            rounding[key] = _rows.difference([aware["int8"]], [other["int8"]])
+    return (
+        {key: [np.round(v, 3).tolist() for v in pair] for key, pair in found.items()}
+        for found in (gaps, rounding)
+    )
+
+
+def page(rows, gaps, rounding):
+    accuracy = rows[0]["float32"]["accuracy"]
+    exits = [f"exit {k}" for k in range(len(accuracy))]
     sizes = [
         [r["way"], f"{100 * r['zeros']:.1f} %"]
-        + [f"{r[kind][size]:,}" for kind in ("float32", "int8") for size in ("bytes", "gzip")]
+        + [f"{r[kind][size]:,}" for kind in KINDS for size in ("bytes", "gzip")]
         + [f"{100 * r['early']['accuracy']:.2f}", f"{r['early']['share']:.1%}", r["minutes"]]
-        for r in own
+        for r in rows
     ]
-    gaps = {
-        r["way"]: [np.round(v, 3).tolist() for v in difference([r["float32"]], [dense["float32"]])]
-        for r in own[1:]
-    }
-    rounding = {
-        f"{r['way']}, int8 against its own float32": difference([r["int8"]], [r["float32"]])
-        for r in own
-    }
-    aware = rows.get("int8-aware")
-    if aware:
-        for other in filter(None, (dense, tuned)):
-            key = f"int8-aware against {other['way']}, both int8"
-            rounding[key] = difference([aware["int8"]], [other["int8"]])
-    rounding = {k: [np.round(v, 3).tolist() for v in pair] for k, pair in rounding.items()}
-    text = [
+    heads = ["network", "zeros", "float32", "gzip", "int8", "gzip", f"accuracy at {BUDGET:.0%}"]
+    return _rows.page(
         "# Smaller networks",
-        "",
         f"`cifar10_budgeted_5` on CIFAR-10 (JPEG). Every row but the first was trained on with the "
         f"same {TRAIN:,} images, {EPOCHS} epochs, SGD from {RATE:g} along a cosine"
         + "".join(f" ({way}: {n} epochs from {rate:g})" for way, (n, rate) in LONGER.items())
         + ": `fine-tuned` "
         "as it is; with zeros by `MagnitudePruning` (in every kernel alike; rising in the first "
         "half); with shared values by `cluster`; by `quantization_aware`. Accuracy on "
-        f"{images:,} test images in per cent.",
-        "",
+        f"{rows[0]['float32']['images']:,} test images in per cent.",
         "## Accuracy before and after",
-        "",
-        *common.table(["network", *exits], accuracies),
-        "",
+        _rows.table(
+            ["network", *exits], [[r["way"], *cells(r["float32"]["accuracy"])] for r in rows]
+        ),
         "Points gained over the network as trained, ± standard error of the paired images.",
-        "",
-        *common.table(["network", *exits], [[k, *cells(*v)] for k, v in gaps.items()]),
-        "",
+        _rows.table(["network", *exits], [[k, *cells(*v)] for k, v in gaps.items()]),
         "## int8 files",
-        "",
         'Each network exported with `quantize="int8"`, ranges and thresholds from '
         f"{CALIBRATE:,} calibration images, run by the device's runtime.",
-        "",
-        *common.table(["network", *exits], int8),
-        "",
-        *common.table(["points", *exits], [[k, *cells(*v)] for k, v in rounding.items()]),
-        "",
+        _rows.table(["network", *exits], [[r["way"], *cells(r["int8"]["accuracy"])] for r in rows]),
+        _rows.table(["points", *exits], [[k, *cells(*v)] for k, v in rounding.items()]),
         "## Sizes",
-        "",
         "Bytes of the .tflite file, and after gzip. The accuracy at a mean cost of at most "
         f"{BUDGET:.0%} of the whole network's MACs is that of thresholds from the calibrate split. "
         "The network as trained is kept in float16, and so gzips better than what came after it.",
-        "",
-        *common.table(
-            ["network", "zeros", "float32", "gzip", "int8", "gzip", share, "cost", "minutes"],
-            sizes,
-        ),
-    ]
-    kept = [
-        {
-            **row,
-            **{
-                kind: {k: v for k, v in row[kind].items() if k != "right"}
-                for kind in ("float32", "int8")
-            },
-        }
-        for row in own
-    ]
-    facts = {"train": TRAIN, "epochs": EPOCHS, "rows": kept, "gain": gaps, "int8": rounding}
-    common.write("compression", facts, text, "make bench-compression")
+        _rows.table([*heads, "cost", "minutes"], sizes),
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="only write the table")
+    parser = _rows.parser(__doc__)
     parser.add_argument("--images", type=int, help="train and test on few, to try the program")
     given = parser.parse_args()
+    folder = common.TRIAL if given.images else common.RESULTS
+    settings = {"train": given.images or TRAIN, "epochs": EPOCHS, "recipe": RECIPE}
+    kept = _rows.Rows(folder / "compression", **settings)
     if not given.table:
-        data = common.cifar()  # standardised as when the network was trained
+        data = common.cifar()  # standardized as when the network was trained
         data = dataclasses.replace(data, train=data.train.take(given.images or TRAIN))
-        ROWS.mkdir(parents=True, exist_ok=True)
-        for way in WAYS:
-            if way not in finished():
-                row = run(way, data, given.images)
-                print(way, row["float32"]["accuracy"], row["int8"]["accuracy"], flush=True)
-                keras.backend.clear_session()
-    write(finished())
+        for i, way in enumerate(WAYS):
+            kept.measure(i, run, way, data, given.images, longer=LONGER.get(way))
+    rows = list(kept.all().values())
+    gaps, rounding = gains(rows, rows[0])
+    published = [_rows.values(row, "right") for row in rows]
+    facts = {"train": TRAIN, "epochs": EPOCHS, "rows": published, "gain": gaps, "int8": rounding}
+    _rows.publish("compression", facts, page(rows, gaps, rounding), rows, folder)
 
 
 if __name__ == "__main__":

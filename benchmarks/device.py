@@ -6,8 +6,6 @@ On CIFAR-10 with the trained five-exit MSDNet, one thread. Files and accuracies 
 runs/device, so that the timing can be repeated alone.
 """
 
-import json
-import sys
 import time
 from functools import partial
 
@@ -17,21 +15,22 @@ import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
 from anytime_tflite.backends import interpreter_class
 from anytime_tflite.bench import memory_mb
-from benchmarks import common
+from benchmarks import _rows, common
 from keras_adaptive.inference.compiled import Stages
 from keras_adaptive.inference.conditional import nested
-from keras_adaptive.report import table
 
-FOLDER = common.ROOT.parent / "runs" / "device"
+FOLDER = common.RUNS / "device"
 KINDS = (None, "dynamic", "int8")
+EXPORTED = (None, "float16", "dynamic", "int8")
 ROUNDS = 50
 WARM, KEPT = 5, 15  # runs in a turn: not counted, counted
 DEADLINES = 1000
 CALIBRATE = 2000
+ACCURACY = _rows.Rows(FOLDER, calibrate=CALIBRATE)
 BOUNDS = {None: 1.12, "dynamic": 1.20, "int8": 1.20}
 SINGLE_BOUND = 1.10
 SIZE_BOUND = 1.01
-NEVER = 1.02  # a threshold above any probability, close enough to be quantised well
+NEVER = 1.02  # a threshold above any probability, close enough to be quantized well
 
 
 def name(kind):
@@ -42,44 +41,32 @@ def name(kind):
 
 
 def prepare():
-    """Writes what is timed, and what each exit is worth; returns the accuracies."""
+    """Writes what is timed; returns what each exit of it is worth, by kind."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    kept = FOLDER / "accuracy.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
     model, data = common.cifar_net(), common.cifar()
     policy = ka.ExitPolicy.load(common.RESULTS / "cifar10_budgeted_5" / "policy.json")
     x, y = (part[:CALIBRATE] for part in data.arrays("calibrate"))
     test, labels = data.arrays("test")
     accuracies = {"keras": _right(np.stack(model.predict(test, verbose=0)), labels)}
-    for kind in (None, "float16", "dynamic", "int8"):
+    for kind in EXPORTED:
         for single in (False, True) if kind in KINDS else (False,):
             path = FOLDER / f"{name(kind)}_{'single' if single else 'staged'}.tflite"
             ka.export_tflite(
                 model, path, policy, quantize=kind, calibration_data=(x, y), single_call=single
             )
         path = FOLDER / f"{name(kind)}_staged.tflite"
-        accuracies[name(kind)] = _right(_stage_logits(AnytimeModel(path, 1), test), labels)
+        accuracies[name(kind)] = _right(common.stage_logits(AnytimeModel(path, 1), test), labels)
         print(name(kind), accuracies[name(kind)], flush=True)
     for kind in KINDS:
         for k in range(model.exits):
             _write_static(model, model.outputs[: k + 1], f"{name(kind)}_static_{k}", kind, x)
             _write_static(model, [model.outputs[k]], f"{name(kind)}_cut_{k}", kind, x)
         _write_conditional(model, f"{name(kind)}_conditional", kind, x)
-    kept.write_text(json.dumps(accuracies))
     return accuracies
 
 
 def _right(logits, labels):
     return (logits.argmax(-1) == labels).mean(axis=1).tolist()
-
-
-def _stage_logits(device, images):
-    rows = []
-    for image in images:
-        device._backend.start(image[None])
-        rows.append([device._backend.run(i) for i in range(len(device.exits))])
-    return np.swapaxes(rows, 0, 1)
 
 
 def _write_static(model, outputs, file, kind, images):
@@ -271,59 +258,55 @@ def deadlines(exits):
     }
 
 
-def main():
-    accuracies = prepare()
+def compared(kind, times, exits):
+    """Returns one row per exit: times as multiples of the static file's."""
+    rows = []
+    for k in range(exits):
+        static = float(np.median(times[f"static_{k}"]))
+        row = {"kind": name(kind), "exit": k, "static (ms)": static}
+        for way in ("staged", "single", "tf.cond", "classify", "compiled", "cut"):
+            low, row[way], high = against_static(times, way, k).tolist()
+            row[f"{way} quartiles"] = f"{low:.2f} to {high:.2f}"
+            row[f"{way} undisturbed"] = undisturbed(times, way, k)
+        row["staged bound"], row["single bound"] = BOUNDS[kind], SINGLE_BOUND
+        rows.append(row)
+    return rows
+
+
+def sizes(kind, exits):
+    """Returns the sizes of the files, on disk and in memory."""
+    files = {"static": f"static_{exits - 1}", "staged": "staged", "with single call": "single"}
+    files = {way: FOLDER / f"{name(kind)}_{file}.tflite" for way, file in files.items()}
+    size = {way: path.stat().st_size for way, path in files.items()}
+    return {
+        "kind": name(kind),
+        "static (bytes)": size["static"],
+        "staged": size["staged"] / size["static"],
+        "with single call": size["with single call"] / size["static"],
+        **{f"{way} (MB in memory)": memory_mb(path) for way, path in files.items()},
+    }
+
+
+def measured():
+    accuracies = ACCURACY.measure("accuracy", prepare)
+    accuracies = {key: accuracies[key] for key in ("keras", *map(name, EXPORTED))}
     exits = len(accuracies["keras"])
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
-    rows, sizes = [], []
+    rows = []
     for kind in KINDS:
-        times = measure(ways(kind, exits), image, ROUNDS)
-        for k in range(exits):
-            static = float(np.median(times[f"static_{k}"]))
-            row = {"kind": name(kind), "exit": k, "static (ms)": static}
-            for way in ("staged", "single", "tf.cond", "classify", "compiled", "cut"):
-                low, ratio, high = against_static(times, way, k)
-                row[way] = float(ratio)
-                row[f"{way} quartiles"] = f"{low:.2f} to {high:.2f}"
-                row[f"{way} undisturbed"] = undisturbed(times, way, k)
-            row["staged bound"], row["single bound"] = BOUNDS[kind], SINGLE_BOUND
-            rows.append(row)
-        files = {
-            way: FOLDER / f"{name(kind)}_{file}.tflite"
-            for way, file in (
-                ("static", f"static_{exits - 1}"),
-                ("staged", "staged"),
-                ("with single call", "single"),
-            )
-        }
-        size = {way: path.stat().st_size for way, path in files.items()}
-        sizes.append(
-            {
-                "kind": name(kind),
-                "static (bytes)": size["static"],
-                "staged": size["staged"] / size["static"],
-                "with single call": size["with single call"] / size["static"],
-                "static (MB in memory)": memory_mb(
-                    FOLDER / f"{name(kind)}_static_{exits - 1}.tflite"
-                ),
-                "staged (MB in memory)": memory_mb(FOLDER / f"{name(kind)}_staged.tflite"),
-                "with single call (MB in memory)": memory_mb(
-                    FOLDER / f"{name(kind)}_single.tflite"
-                ),
-            }
-        )
-    kept = deadlines(exits)
-    results = {
+        rows += compared(kind, measure(ways(kind, exits), image, ROUNDS), exits)
+    return {
         "times": rows,
-        "files": sizes,
-        "deadlines": kept,
+        "files": [sizes(kind, exits) for kind in KINDS],
+        "deadlines": deadlines(exits),
         "accuracy": accuracies,
     }
-    text = _lines(rows, sizes, kept, accuracies)
-    common.write("device", results, text, "make bench-device")
 
 
-def _lines(rows, sizes, kept, accuracies):
+def page(results):
+    rows, sizes, kept, accuracies = (
+        results[key] for key in ("times", "files", "deadlines", "accuracy")
+    )
     columns = ("kind", "exit", "static (ms)", "staged", "staged quartiles", "single")
     columns += ("single quartiles", "single undisturbed", "tf.cond", "classify", "compiled", "cut")
 
@@ -337,9 +320,8 @@ def _lines(rows, sizes, kept, accuracies):
         for key, values in accuracies.items()
     ]
     stage = max(kept["stage_p99_ms"])
-    return [
+    return _rows.page(
         "# Exported files on the device's runtime: cifar_budgeted_5, one thread",
-        "",
         f"Medians over {ROUNDS} rounds, in each all ways in turn: {KEPT} runs (their median) "
         f"after {WARM} that are not counted; the others as multiples of `static` in the same "
         "round: a "
@@ -349,9 +331,7 @@ def _lines(rows, sizes, kept, accuracies):
         "`AnytimeModel.classify` does. `compiled`: the stages in CompiledModel. `cut`: the "
         "network up to the exit without earlier heads, which has no answer on the way. "
         "`undisturbed`: over the quarter of the rounds in which `static` was fastest.",
-        "",
-        *table(rows, {key: key for key in columns}),
-        "",
+        _rows.table(columns, rows),
         "Largest staged: "
         + ", ".join(f"{name(k)} {worst[k]:.3f} (bound {BOUNDS[k]:.2f})" for k in KINDS)
         + ". Largest single: "
@@ -359,42 +339,29 @@ def _lines(rows, sizes, kept, accuracies):
         + "; undisturbed: "
         + ", ".join(f"{name(k)} {quiet[k]:.3f}" for k in KINDS)
         + ".",
-        "",
         "The runtime prepares a branch anew at every run of an `IF`, and all branches inside of "
         "it. With `tf.cond`, one conditional in the other, who goes on after the first exit "
         "waits until the whole rest of the network is prepared. In `single` they stand one "
         "after another: a stage is prepared when it runs, and who has left passes by the "
         "others.",
-        "",
         "The static int8 files are not what they should be: where a feature goes to a padding, a "
         "concatenation and a convolution, the converter leaves the padded convolution in float32, "
         "which makes them larger and slower. Cut into stages, the network has no such place.",
-        "",
         "## Files",
-        "",
         f"Sizes against the static file of all exits (bound {SIZE_BOUND} for the stages alone), "
         "and what a program grows by when it loads and runs every signature.",
-        "",
-        *table(sizes, {key: key for key in sizes[0]}),
-        "",
+        _rows.table(list(sizes[0]), sizes),
         "## Deadlines",
-        "",
         f"{kept['calls']:,} calls of `classify`, nobody leaving by confidence, at random deadlines "
         f"from {kept['from_ms']:.2f} ms (the first stage's p99) to {kept['to_ms']:.2f} ms (the "
         f"whole network's median): {kept['answers']:,} answers; {kept['kept_share']:.1%} in time; "
         f"overrun p99 {kept['overrun_p99_ms']:.2f} ms, longest {kept['overrun_max_ms']:.2f} ms; "
         f"the slowest stage's p99 is {stage:.2f} ms; mean exit {kept['mean_exit']:.2f}.",
-        "",
         "## Accuracy",
-        "",
         "Of every exit on the 5,000 test images.",
-        "",
-        *table(accuracy_rows, {key: key for key in accuracy_rows[0]}),
-    ]
+        _rows.table(list(accuracy_rows[0]), accuracy_rows),
+    )
 
 
 if __name__ == "__main__":
-    if "--prepare" in sys.argv:
-        prepare()
-    else:
-        main()
+    _rows.run("device", __doc__, measured, page, rounds=ROUNDS)

@@ -7,7 +7,6 @@ in a process of its own, with and without the check of the file's structure; and
 policy's JSON file, which has no digest: a digit that changed is another policy.
 """
 
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -17,8 +16,7 @@ import numpy as np
 
 import keras_adaptive as ka
 from anytime_tflite import read_info
-from benchmarks import common
-from keras_adaptive.report import table
+from benchmarks import _rows
 from tests import mutants
 
 MUTANTS = 2000
@@ -75,7 +73,7 @@ def policies(content, path, rng):
     return found
 
 
-def main():
+def measure():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         *files, policy = make(folder)
@@ -85,25 +83,26 @@ def main():
             counts[f"file, digest computed anew, {name} the check"] = new_digest(
                 files, path, np.random.default_rng(1), check
             )
-            print(name, counts[f"file, digest computed anew, {name} the check"], flush=True)
         counts["policy.json"] = policies(policy, path, np.random.default_rng(2))
     outcomes = ["refused", "accepted", "runs", "crash", "hang", "another policy"]
     outcomes += sorted({key for found in counts.values() for key in found} - set(outcomes))
     rows = [
         {"mutants of": name, **{o: found[o] for o in outcomes}} for name, found in counts.items()
     ]
-    lines = [
+    return {"counts": rows}
+
+
+def page(results):
+    rows = results["counts"]
+    return _rows.page(
         "# Damaged files",
-        "",
         f"{MUTANTS:,} mutants a row: a bit, a byte or a number changed, or a part cut off, put in, "
         "taken out, zeroed or copied. `refused`: by a `ValueError` that names the thing. `runs`: "
         "the file was opened and gave an answer, as when a weight changed. The digest sees damage, "
         "not forgery; whoever computes it anew meets the check of the structure.",
-        "",
-        *table(rows, {key: key for key in rows[0]}),
-    ]
-    common.write("fuzz", {"counts": rows}, lines, "make bench-fuzz")
+        _rows.table(list(rows[0]), rows),
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _rows.run("fuzz", __doc__, measure, page, mutants=MUTANTS)

@@ -10,16 +10,14 @@ larger images show what is left of that. How much is the gates' own work is seen
 that decide by a single number.
 """
 
-import statistics
-import time
+import functools
 from unittest import mock
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_adaptive as ka
-from benchmarks import common
+from benchmarks import _rows, common
 from keras_adaptive import graph
 from keras_adaptive.gated_costs import gated_costs
 from keras_adaptive.inference.compiled import chain, compiled
@@ -99,36 +97,37 @@ def measured(name, arguments, batch, rounds, skipping, free):
     call = almost_free if free else skip_gate._LeanGate.call
     with mock.patch.object(skip_gate._LeanGate, "call", call):
         ways = {share: forced(model, share, skipping) for share in SHARES}
-    run = {"plain": frozen(plain, skipping)} | {share: way for share, (way, _) in ways.items()}
-    times = {way: [] for way in run}
-    for number in range(rounds + 2):
-        for way, function in run.items():
-            start = time.perf_counter()
-            np.asarray(function(x))
-            if number >= 2:
-                times[way].append(time.perf_counter() - start)
-    rows = []
+    functions = {"plain": frozen(plain, skipping)}
+    functions |= {share: function for share, (function, _) in ways.items()}
+    calls = {way: functools.partial(answer, f, x) for way, f in functions.items()}
+    times = common.in_turns(calls, rounds, warm_up=2)
+    found = []
     for share, (_, macs) in ways.items():
-        ratios = [a / b for a, b in zip(times[share], times["plain"], strict=True)]
-        quarters = statistics.quantiles(ratios, n=4)
-        rows.append(
+        low, middle, high = common.quartiles(times[share] / times["plain"])
+        found.append(
             {
                 "network": name,
                 "batch": batch,
                 "open": share,
                 "macs_of_plain": macs / base,
-                "time_of_plain": statistics.median(ratios),
-                "quartiles": [quarters[0], quarters[2]],
-                "plain_ms": 1000 * statistics.median(times["plain"]) / batch,
+                "time_of_plain": middle,
+                "quartiles": [low, high],
+                "plain_ms": 1000 * np.median(times["plain"]) / batch,
             }
         )
-    return rows
+    return found
 
 
-def main():
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    results = [row for case in CASES for row in measured(*case)]
+def answer(function, x):
+    return np.asarray(function(x))
+
+
+def measure():
+    _rows.set_threads(THREADS)
+    return {"rows": [row for case in CASES for row in measured(*case)]}
+
+
+def page(results):
     rows = [
         [
             row["network"],
@@ -140,22 +139,19 @@ def main():
             "{:.3f} to {:.3f}".format(*row["quartiles"]),
             f"{row['time_of_plain'] - row['macs_of_plain']:+.3f}",
         ]
-        for row in results
+        for row in results["rows"]
     ]
     heads = ["network", "batch", "plain, ms an image", "gates open", "MACs", "time", "quartiles"]
-    text = [
+    return _rows.page(
         "# What skipped blocks save on the clock",
-        "",
-        f"Gates on all blocks but the first, {THREADS} threads; MACs and time as multiples of the",
-        "network without gates; medians of rounds in turn. Batch 1: a conditional a block, by XLA",
-        "or by TensorFlow, whichever is faster for the network; batch 256: gather, compute,",
-        "scatter, for which every image needs the same blocks here. `gates almost free` decide by",
+        f"Gates on all blocks but the first, {THREADS} threads; MACs and time as multiples of the\n"
+        "network without gates; medians of rounds in turn. Batch 1: a conditional a block, by XLA\n"
+        "or by TensorFlow, whichever is faster for the network; batch 256: gather, compute,\n"
+        "scatter, for which every image needs the same blocks here. `gates almost free` decide by\n"
         "one number of the features, which shows what the conditionals cost alone.",
-        "",
-        *common.table([*heads, "time - MACs"], rows),
-    ]
-    common.write("gate_time", {"rows": results}, text, "make bench-gate-time")
+        _rows.table([*heads, "time - MACs"], rows),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    _rows.run("gate_time", __doc__, measure, page, cases=CASES, threads=THREADS)

@@ -10,19 +10,16 @@ unit of resuming is a row, kept in results/gates/ when it is done; a row that wa
 from its last epoch. Weights are kept under runs/gates.
 """
 
-import argparse
-import base64
-import json
+import functools
+import itertools
 import shutil
 import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_adaptive as ka
-from benchmarks import common
-from keras_adaptive.files import write_whole
+from benchmarks import _rows, common
 from keras_adaptive.training import GateLoss, Recipe, fit
 
 DEPTH, TRAIN, EPOCHS, SEED = 38, 20_000, 6, 0
@@ -42,16 +39,17 @@ ALPHA = {"layer": 3e-3, "channel": 3e-2, "both": 3e-3}
 POINTS = 20  # budgets of the curve
 THREADS, ROUNDS = 2, 30
 BATCHES = {1: 200, 256: 1024}  # images of a round
-ROWS = common.RESULTS / "gates"
-RUNS = common.ROOT.parent / "runs" / "gates"
+RUNS = common.RUNS / "gates"
+ROWS = _rows.Rows(common.RESULTS / "gates", depth=DEPTH, train=TRAIN, epochs=EPOCHS, recipe=RECIPE)
+TIME = _rows.Rows(ROWS.folder / "time", depth=DEPTH, threads=THREADS)
 
 
-def file_name(way):
-    return way.replace(" ", "_")
+def backup(way):
+    return RUNS / ROWS.path(way).stem
 
 
 def weights(way):
-    return RUNS / f"{file_name(way)}.weights.h5"
+    return backup(way).with_suffix(".weights.h5")
 
 
 def build(way):
@@ -63,8 +61,8 @@ def train(way, data):
     keras.backend.clear_session()
     keras.utils.set_random_seed(SEED)
     model = build(way)
-    backup = RUNS / file_name(way)
-    backup.mkdir(parents=True, exist_ok=True)
+    folder = backup(way)
+    folder.mkdir(parents=True, exist_ok=True)
     how = {}
     if "gates" in WAYS[way]:
         loss = GateLoss(weight=ALPHA[WAYS[way]["gates"]])
@@ -75,18 +73,15 @@ def train(way, data):
         data.batches("train", training=True, seed=SEED),
         epochs=EPOCHS,
         recipe=RECIPE,
-        callbacks=[keras.callbacks.CSVLogger(backup / "epochs.csv", append=True)],
-        backup_dir=backup,
+        callbacks=[keras.callbacks.CSVLogger(folder / "epochs.csv", append=True)],
+        backup_dir=folder,
         seed=SEED,
         verbose=2,
         **how,
     )
     minutes = (time.time() - start) / 60
     model.save_weights(weights(way))
-    row = {"way": way, "minutes": round(minutes, 1), **measured(model, data)}
-    write_whole(ROWS / f"{file_name(way)}.json", json.dumps(row) + "\n")
-    shutil.rmtree(backup)
-    return row
+    return {"way": way, "minutes": round(minutes, 1), **measured(model, data)}
 
 
 def measured(model, data):
@@ -102,15 +97,15 @@ def measured(model, data):
         "all_open": model.exit_costs().tolist(),
         "energy": energy.mean(axis=1).tolist(),
         "images": len(y),
-        "right": packed(np.packbits(right[-1])),
-        "cost": packed(costs[-1].astype("float32")),
+        "right": _rows.pack(np.packbits(right[-1])),
+        "cost": _rows.pack(costs[-1].astype("float32")),
     }
     if has_gates(model):
         expected = model.predict_with_costs(x, expected=True, **how)[1]
         shares = model.predict_gates(x, **how)
         row["expected_macs"] = expected.mean(axis=1).tolist()
         row["open"] = shares.mean(axis=1).tolist()
-        row["computed"] = packed(shares.astype("float16"))
+        row["computed"] = _rows.pack(shares.astype("float16"))
     if model.exits > 1:
         held, labels = data.arrays("calibrate")
         found = model.predict_with_costs(held, **how)
@@ -144,64 +139,59 @@ def limits(model, held, labels, test, test_labels):
     return {"budgets": points, "limits": hard}
 
 
-def packed(values):
-    return base64.b64encode(values.tobytes()).decode()
-
-
-def unpacked(text, dtype):
-    return np.frombuffer(base64.b64decode(text), dtype)
-
-
 def finished():
-    """Returns the rows there are, by name."""
-    rows = [json.loads(path.read_text()) for path in ROWS.glob("*.json")]
-    rows = {row["way"]: row for row in rows}
+    """Returns the rows there are, by way."""
+    rows = {row["way"]: row for row in ROWS.all().values()}
     return {way: rows[way] for way in WAYS if way in rows}
 
 
 def timed(data):
     """Returns the time of every row as a multiple of the plain one, rounds in turn."""
     x = data.arrays("test")[0]
-    rows = finished()
-    runs = {}
-    for way in rows:
+    predictors = {}
+    for way in finished():
         model = build(way)
         model.load_weights(weights(way))
         policy = ka.ExitPolicy([*[np.inf] * (model.exits - 1), -np.inf])  # the last exit answers
-        runs[way] = ka.AdaptivePredictor(model, policy)
+        predictors[way] = ka.AdaptivePredictor(model, policy)
     results = []
     for batch, count in BATCHES.items():
-        seconds, costs = {way: [] for way in runs}, {way: [] for way in runs}
-        rounds = ROUNDS if batch == 1 else ROUNDS // 3
-        for number in range(rounds + 2):
-            start = number * count % (len(x) - count)
-            for way, predictor in runs.items():
-                before = time.perf_counter()
-                found = predictor.predict(x[start : start + count], batch_size=batch, verbose=0)
-                if number >= 2:  # the first rounds choose how to compute
-                    seconds[way].append((time.perf_counter() - before) / count)
-                    costs[way].append(found.costs.mean())
-        for way in runs:
-            ratios = np.array(seconds[way]) / seconds["plain"]
-            low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+        costs = {way: [] for way in predictors}
+        calls = {
+            way: functools.partial(next, predictions(predictor, x, count, batch, costs[way]))
+            for way, predictor in predictors.items()
+        }
+        # the first two rounds choose how to compute
+        seconds = common.in_turns(calls, ROUNDS if batch == 1 else ROUNDS // 3, warm_up=2)
+        for way in predictors:
+            low, middle, high = common.quartiles(seconds[way] / seconds["plain"])
             results.append(
                 {
                     "way": way,
                     "batch": batch,
-                    "ms": 1000 * float(np.median(seconds[way])),
+                    "ms": 1000 * float(np.median(seconds[way])) / count,
                     "time_of_plain": middle,
                     "quartiles": [low, high],
-                    "macs_of_plain": float(np.mean(costs[way]) / np.mean(costs["plain"])),
+                    "macs_of_plain": float(np.mean(costs[way][2:]) / np.mean(costs["plain"][2:])),
                 }
             )
-    write_whole(ROWS / "time" / "time.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def predictions(predictor, x, count, batch, costs):
+    """Predicts other images at every step and appends what they cost in the mean."""
+    for number in itertools.count():
+        start = number * count % (len(x) - count)
+        found = predictor.predict(x[start : start + count], batch_size=batch, verbose=0)
+        costs.append(found.costs.mean())
+        yield
 
 
 def table(rows):
     plain = rows["plain"]
     lines = []
     for way, row in rows.items():
-        cost = unpacked(row["cost"], "float32")
+        cost = _rows.unpack(row["cost"], "float32")
         expected = row.get("expected_macs", row["macs"])
         lines.append(
             [
@@ -217,7 +207,7 @@ def table(rows):
             ]
         )
     heads = ["gates", "alpha", "accuracy", "MMACs", "expected", "all open", "MACs", "energy"]
-    return common.table([*heads, "MMACs of 90 % of the images"], lines)
+    return _rows.table([*heads, "MMACs of 90 % of the images"], lines)
 
 
 def skipped(rows):
@@ -225,7 +215,7 @@ def skipped(rows):
     gated = {way: row["open"] for way, row in rows.items() if "open" in row}
     blocks = len(next(iter(gated.values())))
     lines = [[i, *(f"{100 * (1 - x[i]):.0f}" for x in gated.values())] for i in range(blocks)]
-    return common.table(["block", *gated], lines)
+    return _rows.table(["block", *gated], lines)
 
 
 def exits(row):
@@ -243,57 +233,55 @@ def exits(row):
         for k, most in enumerate(row["all_open"])
     ]
     heads = ["exit", "accuracy", "MMACs", "all open", "limited to that", "mean", "dearest image"]
-    return common.table(heads, lines)
+    return _rows.table(heads, lines)
 
 
-def text(rows, times):
-    lines = [
+ABOUT = f"""ResNet-{DEPTH} on CIFAR-10 (JPEG), the same {TRAIN:,} training images, {EPOCHS} epochs
+in all phases together, batches of {RECIPE.batch_size}, one-cycle schedule up to
+{RECIPE.learning_rate:g} in every phase, one seed. Of a gated network's epochs a third
+goes to the network alone and one epoch to opening its gates, so that so short a training
+costs them accuracy. `alpha` weighs the MMACs that the gates let through. Accuracy of the
+last exit on 5,000 test images in per cent (standard error 0.6); MMACs executed, gates
+and heads included, mean of the images; `expected`: by the gates' probabilities; MACs and
+energy also as multiples of the plain network's. Channels save MACs and energy on paper
+only: nothing computes them faster for being closed."""
+ABOUT_TIME = f"""\
+Time by `AdaptivePredictor`, last exit only, {THREADS} threads, rounds in turn; MACs
+and time as multiples of the plain network's:"""
+
+
+def page(rows, times):
+    found = [
+        [
+            row["way"],
+            row["batch"],
+            f"{row['ms']:.2f}",
+            f"{row['macs_of_plain']:.2f}",
+            f"{row['time_of_plain']:.2f}",
+            "{:.2f} to {:.2f}".format(*row["quartiles"]),
+        ]
+        for row in times
+    ]
+    parts = [
         "# Gates on layers and channels",
-        "",
-        f"ResNet-{DEPTH} on CIFAR-10 (JPEG), the same {TRAIN:,} training images, {EPOCHS} epochs",
-        f"in all phases together, batches of {RECIPE.batch_size}, one-cycle schedule up to",
-        f"{RECIPE.learning_rate:g} in every phase, one seed. Of a gated network's epochs a third",
-        "goes to the network alone and one epoch to opening its gates, so that so short a training",
-        "costs them accuracy. `alpha` weighs the MMACs that the gates let through. Accuracy of the",
-        "last exit on 5,000 test images in per cent (standard error 0.6); MMACs executed, gates",
-        "and heads included, mean of the images; `expected`: by the gates' probabilities; MACs and",
-        "energy also as multiples of the plain network's. Channels save MACs and energy on paper",
-        "only: nothing computes them faster for being closed.",
-        "",
-        *table(rows),
+        ABOUT,
+        table(rows),
     ]
     if any("open" in row for row in rows.values()):
-        lines += ["", "Skipped of each gated block, in per cent:", "", *skipped(rows)]
+        parts += ["Skipped of each gated block, in per cent:", skipped(rows)]
     if "both with exits" in rows:
-        lines += [
-            "",
-            "Both kinds of gates with exits at a quarter and three quarters of every stage; each",
-            "exit alone, and a hard limit on every image, as dear as that exit with all gates",
+        parts += [
+            "Both kinds of gates with exits at a quarter and three quarters of every stage; each\n"
+            "exit alone, and a hard limit on every image, as dear as that exit with all gates\n"
             "open, where the last exit that fits answers:",
-            "",
-            *exits(rows["both with exits"]),
+            exits(rows["both with exits"]),
         ]
     if times:
-        found = [
-            [
-                row["way"],
-                row["batch"],
-                f"{row['ms']:.2f}",
-                f"{row['macs_of_plain']:.2f}",
-                f"{row['time_of_plain']:.2f}",
-                "{:.2f} to {:.2f}".format(*row["quartiles"]),
-            ]
-            for row in times
+        parts += [
+            ABOUT_TIME,
+            _rows.table(["gates", "batch", "ms an image", "MACs", "time", "quartiles"], found),
         ]
-        lines += [
-            "",
-            f"Time by `AdaptivePredictor`, last exit only, {THREADS} threads, rounds in turn; MACs",
-            "and time as multiples of the plain network's:",
-            "",
-            *common.table(["gates", "batch", "ms an image", "MACs", "time", "quartiles"], found),
-        ]
-    lines += ["", "Pictures: results/gates/*.png."]
-    return lines
+    return _rows.page(*parts, "Pictures: results/gates/*.png.")
 
 
 def pictures(rows, data):
@@ -303,11 +291,11 @@ def pictures(rows, data):
     from keras_adaptive import plotting
 
     def save(ax, name):
-        ax.figure.savefig(ROWS / f"{name}.png", dpi=70)
+        ax.figure.savefig(ROWS.folder / f"{name}.png", dpi=70)
 
     count = next(iter(rows.values()))["images"]
     shares = {
-        way: unpacked(row["computed"], "float16").reshape(-1, count).astype("float64")
+        way: _rows.unpack(row["computed"], "float16").reshape(-1, count).astype("float64")
         for way, row in rows.items()
         if "computed" in row
     }
@@ -320,42 +308,36 @@ def pictures(rows, data):
     save(plotting.accuracy_and_cost(points), "accuracy_and_cost")
     images = data.images("test", count)[0]
     for way in shares:
-        costs, full = unpacked(rows[way]["cost"], "float32"), rows[way]["all_open"][-1]
+        costs, full = _rows.unpack(rows[way]["cost"], "float32"), rows[way]["all_open"][-1]
         axes = plotting.easy_and_hard(images, costs, full)
-        save(axes[0, 0], f"easy_and_hard_{file_name(way)}")
+        save(axes[0, 0], f"easy_and_hard_{ROWS.path(way).stem}")
 
 
-def write(data):
-    rows = finished()
-    path = ROWS / "time" / "time.json"
-    times = json.loads(path.read_text()) if path.exists() else []
-    kept = {"right", "cost", "computed", "way"}  # in the rows' own files
-    facts = {way: {k: v for k, v in row.items() if k not in kept} for way, row in rows.items()}
-    about = {"depth": DEPTH, "train": TRAIN, "epochs": EPOCHS, "alpha": ALPHA}
-    lines = text(rows, times)
-    common.write("gates", {**about, "rows": facts, "time": times}, lines, "make bench-gates")
-    pictures(rows, data)
+def write():
+    rows, times = finished(), TIME.load("time") or {"rows": []}
+    facts = {
+        way: _rows.values(row, "right", "cost", "computed", "way") for way, row in rows.items()
+    }
+    facts = {"depth": DEPTH, "train": TRAIN, "epochs": EPOCHS, "alpha": ALPHA, "rows": facts}
+    facts["time"] = times["rows"]
+    _rows.publish("gates", facts, page(rows, times["rows"]), rows.values())
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--row", choices=WAYS, action="append", help="train only this row")
-    parser.add_argument("--table", action="store_true", help="only the table and the pictures")
+    parser = _rows.parser(__doc__, WAYS)
     parser.add_argument("--time", action="store_true", help="only the time of trained networks")
-    asked = parser.parse_args()
-    if asked.time:
-        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-        tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+    given = parser.parse_args()
+    if given.time:
+        _rows.set_threads(THREADS)
     data = common.cifar(train_limit=TRAIN)
-    (ROWS / "time").mkdir(parents=True, exist_ok=True)
-    if asked.time:
-        timed(data)
-    elif not asked.table:
-        for way in asked.row or WAYS:
-            if way not in finished():
-                row = train(way, data)
-                print(way, row["accuracy"], row["macs"], f"{row['minutes']} minutes", flush=True)
-    write(data)
+    if given.time:
+        TIME.save("time", timed(data))
+    elif not given.table:
+        for way in given.row or WAYS:
+            ROWS.measure(way, train, way, data, alpha=ALPHA.get(WAYS[way].get("gates")))
+            shutil.rmtree(backup(way), ignore_errors=True)
+    write()
+    pictures(finished(), data)
 
 
 if __name__ == "__main__":

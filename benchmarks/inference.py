@@ -8,27 +8,20 @@ in runs/inference_rows, so that an interrupted run goes on; published rows that 
 anew stay.
 """
 
-import argparse
-import datetime
 import functools
 import itertools
-import json
 import multiprocessing
 import os
-import random
-import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import tensorflow as tf
 
 import keras_adaptive as ka
-from benchmarks import common, networks
+from benchmarks import _rows, common, networks
 from keras_adaptive import graph
-from keras_adaptive.files import write_whole
 from keras_adaptive.inference.compiled import chain, compiled
 from keras_adaptive.inference.timings import median_seconds
-from keras_adaptive.report import table
 
 FIVE = "cifar10_budgeted_5"
 SEVEN = "cifar10_budgeted_7"  # measured where it has been trained: `benchmarks.networks`
@@ -41,7 +34,7 @@ REPEATS = 5
 # more with one thread, on one core, where a head cannot run beside the stage that follows
 EXITS, EXITS_ALONE = "exits", "exits_one_thread"
 EXITS_IMAGES, EXITS_REPEATS = 50, 60
-ROWS = common.ROOT.parent / "runs" / "inference_rows"
+ROWS = _rows.Rows(common.RUNS / "inference_rows")
 TITLES = {
     "cost": "budget",
     "cost_share": "MACs",
@@ -114,21 +107,6 @@ def only(model, exits):
     return compiled(graph.lean_models(model.inputs, [model.outputs[k] for k in exits]))
 
 
-def in_turn(contenders, repeats=REPEATS):
-    """Returns the seconds of every repeat of every contender, in turn, in changing order."""
-    taken = {name: [] for name in contenders}
-    for run in contenders.values():  # measures, compiles, warms up
-        run()
-    order, shuffle = list(contenders), random.Random(0).shuffle
-    for _ in range(repeats):
-        shuffle(order)
-        for name in order:
-            start = time.perf_counter()
-            contenders[name]()
-            taken[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in taken.items()}
-
-
 def over(ours, theirs):
     """Returns the median over the turns of the ratio, and half of its interval of 95 %."""
     ratios = np.sort(ours / theirs)
@@ -149,16 +127,12 @@ def full_batches(stages, x):
 
 def operating_points(model, splits):
     """Returns the costs of the exits and a function that solves for budgets in any costs."""
-    logits, labels = {}, {}
-    for split in ("calibrate", "test"):
-        x, labels[split] = splits.arrays(split)
-        logits[split] = np.stack(model.predict(x, batch_size=250, verbose=0))
+    held_out, test = common.answers(model, splits).values()
 
     def solve(costs, full):
         budgets = [max(share * full, costs[0]) for share in SHARES]  # at least the first exit
-        held = logits["calibrate"], labels["calibrate"], costs
-        policies = ka.calibration.calibrate_budgets(*held, budgets, method="geometric")
-        return [(p, ka.evaluate(p, logits["test"], labels["test"], costs)) for p in policies]
+        policies = ka.calibration.calibrate_budgets(*held_out, costs, budgets, method="geometric")
+        return [(policy, ka.evaluate(policy, *test, costs)) for policy in policies]
 
     return model.exit_costs(), solve
 
@@ -200,7 +174,7 @@ def row_at_batch_size(model, points, images, size):
     }
     parts = full_batches(stages, images[:size]) if size > 1 else []  # one sample fills no batch
     contenders.update({("stage", k): run for k, run in enumerate(parts)})
-    taken = in_turn(contenders)
+    taken = common.in_turns(contenders, REPEATS, shuffle=True)
     per_image = {
         name: 1000 * values / (size if name[0] == "stage" else len(images))
         for name, values in taken.items()
@@ -269,7 +243,7 @@ def row_at_exits(model, images):
             "cut_ms": lambda c=cut: plain(lambda x: c(x)[0], images, 1),
         }
         assert set(contenders["ms"]().exits) == {k}
-        taken = in_turn(contenders, EXITS_REPEATS)
+        taken = common.in_turns(contenders, EXITS_REPEATS, shuffle=True)
         middle = {n: float(1000 * np.median(v) / len(images)) for n, v in taken.items()}
         over_prefix, error = over(taken["ms"], taken["prefix_ms"])
         exits.append(
@@ -286,10 +260,9 @@ def row_at_exits(model, images):
     return {"batch_size": 1, "images": len(images), "repeats": EXITS_REPEATS, "exits": exits}
 
 
-def report(rows):
-    lines = [
+def page(rows):
+    return _rows.page(
         "# Time on the host",
-        "",
         f"CIFAR-10 (JPEG) test images, {THREADS} threads unless said otherwise, medians of "
         f"{REPEATS} repeats interleaved in changing order (many more for one image that leaves "
         "at a given exit), every contender "
@@ -314,22 +287,17 @@ def report(rows):
         "`of the time`: the full network and the stages "
         "are measured one after the other, so that what is reached may differ from what was "
         "asked by as much as the machine's speed does.",
-    ]
-    for r in rows:
-        lines += at_exits(r) if "exits" in r else at_batch_size(r)
-    return lines
+        *(part for r in rows for part in (at_exits(r) if "exits" in r else at_batch_size(r))),
+    )
 
 
 def at_batch_size(r):
     return [
-        "",
         f"## {r['net']}, batch {r['batch_size']}",
-        "",
         f"Full network {r['full_ms']:.3f} ms an image; every exit {r['every_exit_ms']:.3f}; "
         f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
         f"{r['images']:,} images; {r['date']}{r.get('note', '')}.",
-        "",
-        *table([_with_ideal(point) for point in r["points"]], TITLES),
+        _rows.table(TITLES, [_with_ideal(point) for point in r["points"]]),
     ]
 
 
@@ -349,7 +317,7 @@ def at_exits(r):
     threads = "one thread" if r["threads"] == 1 else f"{r['threads']} threads"
     title = f"## {r['net']}, one image that leaves at a given exit, {threads}"
     measured = f"{r['images']} images, {r['repeats']} repeats; {r['date']}."
-    return ["", title, "", measured, "", *table(r["exits"], titles)]
+    return [title, measured, _rows.table(titles, r["exits"])]
 
 
 def _with_ideal(point):
@@ -363,43 +331,47 @@ def threads_of(row):
 
 def main():
     wanted = (*map(str, IMAGES), EXITS, EXITS_ALONE)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _rows.parser(__doc__, wanted)
     parser.add_argument("--net", choices=tuple(nets()), nargs="*")
-    parser.add_argument("--row", choices=wanted, nargs="*", help="batch sizes, or by exit")
-    options = parser.parse_args()
-    ROWS.mkdir(parents=True, exist_ok=True)
-    chosen = [(name, n) for name in options.net or nets() for n in options.row or wanted]
-    missing = [(name, n) for name, n in chosen if not file(name, n).exists()]
-    for threads in sorted({threads_of(n) for _, n in missing}, reverse=True):
-        mine = [(name, n) for name, n in missing if threads_of(n) == threads]
-        # threads can be set once a process
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            process.submit(measure, mine, threads).result()
-    rows = published()
-    for name, n in itertools.product(nets(), wanted):
-        if file(name, n).exists():
-            rows[name, n] = json.loads(file(name, n).read_text())
+    given = parser.parse_args()
     order = list(itertools.product((FIVE, SEVEN), wanted))
+    rows = {(row["net"], row["row"]): row for row in published()}
+    if not given.table:
+        chosen = itertools.product(given.net or nets(), given.row or wanted)
+        missing = [(net, n) for net, n in chosen if not stored(net, n)]
+        for threads in sorted({threads_of(n) for _, n in missing}, reverse=True):
+            mine = [(net, n) for net, n in missing if threads_of(n) == threads]
+            # threads can be set once a process
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                process.submit(measure, mine, threads).result()
+        found = {(net, n): stored(net, n) for net, n in order}
+        rows |= {key: row for key, row in found.items() if row}
     rows = [rows[key] for key in sorted(rows, key=order.index)]
-    common.write("inference", {"rows": rows}, report(rows), "make bench-inference")
-
-
-def file(name, n):
-    return ROWS / f"{name}_{n}.json"
+    results = {"rows": [_rows.values(row) for row in rows]}
+    _rows.publish("inference", results, page(rows), rows)
 
 
 def published():
-    results = common.RESULTS / "inference.json"
-    rows = json.loads(results.read_text())["rows"] if results.exists() else []
-    return {(row["net"], row["row"]): row for row in rows}
+    path = common.RESULTS / "inference.json"
+    return _rows.read("inference")["rows"] if path.exists() else []
+
+
+def settings(n):
+    """Returns what a row depends on."""
+    if n in (EXITS, EXITS_ALONE):
+        return {"threads": threads_of(n), "images": EXITS_IMAGES, "repeats": EXITS_REPEATS}
+    return {"threads": THREADS, "images": IMAGES[int(n)], "repeats": REPEATS}
+
+
+def stored(net, n):
+    return ROWS.find(f"{net}_{n}", **settings(n))
 
 
 def measure(rows, threads):
     """Measures rows of `(network, batch size or by exit)`; each is written when it is done."""
     if threads == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    _rows.set_threads(threads)
     splits = common.cifar()
     images = splits.arrays("test")[0]
     for name in dict.fromkeys(name for name, _ in rows):
@@ -410,10 +382,8 @@ def measure(rows, threads):
             else:
                 points = points or operating_points(model, splits)
                 found = row_at_batch_size(model, points, images, int(n))
-            date = datetime.date.today().isoformat()
-            found = {"net": name, "row": n, "date": date, "threads": threads, **found}
-            write_whole(file(name, n), json.dumps(found) + "\n")
-            print(name, n, json.dumps(found), flush=True)
+            found = {"net": name, "row": n, "threads": threads, **found}
+            print(ROWS.save(f"{name}_{n}", found, **settings(n)), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import keras
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import common
+from benchmarks import _rows
 from keras_adaptive.models import build_clip_cascade, build_x3d
-from keras_adaptive.report import table
 from keras_adaptive.video import cut_clips
 
 FRAMES, HEIGHT, WIDTH = 24, 16, 28
@@ -40,7 +39,7 @@ def clips(videos):
     return np.stack([cut_clips(v, CLIP, SIZE, temporal=TEMPORAL, spatial=SPATIAL) for v in videos])
 
 
-def main():
+def measure():
     digits = ka.data.load("digits")
     rng = np.random.default_rng(0)
     data = {}
@@ -61,17 +60,15 @@ def main():
         verbose=2,
     )
     cascade = build_clip_cascade(model, clips=x.shape[1])
-    logits = {
-        split: np.stack(cascade.predict(data[split][0], batch_size=60, verbose=0))
-        for split in ("calibrate", "test")
-    }
+    held_out, test = (
+        (np.stack(cascade.predict(x, batch_size=60, verbose=0)), y)
+        for x, y in (data["calibrate"], data["test"])
+    )
     costs = cascade.exit_costs()
     rows = []
     for share in SHARES:
-        policy = ka.calibrate(
-            logits["calibrate"], data["calibrate"][1], costs, budget=share * costs[-1]
-        )
-        report = ka.evaluate(policy, logits["test"], data["test"][1], costs)
+        policy = ka.calibrate(*held_out, costs, budget=share * costs[-1])
+        report = ka.evaluate(policy, *test, costs)
         rows.append(
             {
                 "budget_share": share,
@@ -81,39 +78,31 @@ def main():
                 "worst_macs": report.worst_cost,
             }
         )
-    reports = ka.evaluate(policy, logits["test"], data["test"][1], costs)
-    alone = [
-        {"clips": k, "accuracy": float(reports.exit_accuracies[k - 1])} for k in (1, 3, 10, 30)
-    ]
-    text = [
+    alone = [{"clips": k, "accuracy": float(report.exit_accuracies[k - 1])} for k in (1, 3, 10, 30)]
+    return {"fixed": alone, "adaptive": rows}
+
+
+def page(results):
+    fixed = {"clips": "clips", "accuracy": "accuracy"}
+    adaptive = {
+        "budget_share": "budget",
+        "accuracy": "accuracy",
+        "mean_clips": "mean clips",
+        "mean_macs": "mean MACs",
+        "worst_macs": "worst MACs",
+    }
+    return _rows.page(
         "# Clips of a video as stages of evidence, on generated moving digits",
-        "",
         "This shows that the mechanics work; generated digits say nothing about accuracy on "
         "real videos. A small X3D looks at clip after clip, 10 places in time times 3 in space, "
         "and stops when the mean of its logits is sure. Thresholds are chosen on the calibrate "
         "split, results come from the test split.",
-        "",
         "## All videos looked at equally long",
-        "",
-        *table(alone, {"clips": "clips", "accuracy": "accuracy"}),
-        "",
+        _rows.table(fixed, results["fixed"]),
         "## Stopping when sure",
-        "",
-        *table(
-            rows,
-            {
-                "budget_share": "budget",
-                "accuracy": "accuracy",
-                "mean_clips": "mean clips",
-                "mean_macs": "mean MACs",
-                "worst_macs": "worst MACs",
-            },
-        ),
-    ]
-    common.write(
-        "moving_digits", {"fixed": alone, "adaptive": rows}, text, "make bench-moving-digits"
+        _rows.table(adaptive, results["adaptive"]),
     )
 
 
 if __name__ == "__main__":
-    main()
+    _rows.run("moving_digits", __doc__, measure, page, epochs=EPOCHS)

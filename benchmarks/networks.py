@@ -12,7 +12,7 @@ import keras
 import keras_adaptive as ka
 from benchmarks import common
 
-RUNS = common.ROOT.parent / "runs"
+RUNS = common.RUNS
 # name: what `train` does; heads are narrower than the paper's 128 so that the file stays small.
 # `start`: a kept network whose layers of the same name and shape are where the training begins.
 NETWORKS = {

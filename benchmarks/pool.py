@@ -6,8 +6,6 @@ Every member is fitted on the same 20,000 images of CIFAR-10 (JPEG) in the same 
 kept under runs/cascades, so that a run that was stopped goes on with the next member.
 """
 
-from pathlib import Path
-
 import keras
 import numpy as np
 
@@ -20,7 +18,7 @@ MEMBERS = {"4x1": (4, 1), "8x1": (8, 1), "8x2": (8, 2), "16x1": (16, 1), "16x2":
 COPIES = 2
 TRAIN_IMAGES = 20_000
 RECIPE = Recipe(learning_rate=0.1, epochs=8, batch_size=64, schedule="one_cycle")
-FOLDER = common.ROOT.parent / "runs" / "cascades"
+FOLDER = common.RUNS / "cascades"
 
 
 def build(name, input_shape=(32, 32, 3)):
@@ -49,27 +47,19 @@ def _residual(x, width, strides, name):
 
 def member(name, copy, splits=None):
     """Returns a trained member; trains it where that has not been done."""
-    path = FOLDER / f"{name}_{copy}.weights.h5"
     seed = 100 * copy + list(MEMBERS).index(name)
     keras.utils.set_random_seed(seed)
-    model = build(name)
-    if path.exists():
-        model.load_weights(path)
-        return model
-    splits = splits or data()
-    steps = -(-TRAIN_IMAGES // RECIPE.batch_size)
-    model.compile(
-        RECIPE.optimizer(RECIPE.epochs * steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    batches = splits.batches("train", RECIPE.batch_size, training=True, seed=seed)
-    model.fit(batches, epochs=RECIPE.epochs, verbose=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"fresh_{path.name}")
-    model.save_weights(fresh)
-    fresh.replace(Path(path))
-    return model
+
+    def train(model):
+        model.compile(
+            RECIPE.optimizer(RECIPE.epochs * -(-TRAIN_IMAGES // RECIPE.batch_size)),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        batches = (splits or data()).batches("train", RECIPE.batch_size, training=True, seed=seed)
+        model.fit(batches, epochs=RECIPE.epochs, verbose=2)
+
+    return common.trained(build(name), FOLDER / f"{name}_{copy}.weights.h5", train)
 
 
 def data():

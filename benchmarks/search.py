@@ -6,10 +6,9 @@ The search itself is killed once on purpose and goes on. All that is done is kep
 runs/search, the networks trained again in results/search/.
 """
 
-import argparse
-import base64
 import dataclasses
 import functools
+import itertools
 import json
 import signal
 import subprocess
@@ -24,8 +23,7 @@ import matplotlib
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import common
-from benchmarks.training import difference
+from benchmarks import _rows, common
 from keras_adaptive.confidence import CONFIDENCES
 from keras_adaptive.files import write_whole
 from keras_adaptive.plotting import pareto_front as draw
@@ -51,9 +49,9 @@ SEEDS = (0, 1)
 RECIPE = ka.training.Recipe(learning_rate=0.1, schedule="one_cycle")
 THRESHOLD_TRIALS, THRESHOLD_SEEDS, SHARES = 40, (0, 1), (0.3, 0.6)
 
-RUNS = common.ROOT.parent / "runs" / "search"
-ROWS = common.RESULTS / "search"
+RUNS = common.RUNS / "search"
 PICTURE = "search_front.png"
+PLAIN, BEST = "default preset", "best of the search"
 
 
 # ---- the search
@@ -135,17 +133,13 @@ def networks(runs):
     values = best.hyperparameters.values
     knobs = {n: v for n, v in values.items() if kinds[n] == "training"}
     return {
-        "default preset": ({"preset": PRESET}, {}),
-        "best of the search": ({n: values[n] for n in values if kinds[n] == "builder"}, knobs),
+        PLAIN: ({"preset": PRESET}, {}),
+        BEST: ({n: values[n] for n in values if kinds[n] == "builder"}, knobs),
     }
 
 
-def file_of(rows, name, seed):
-    return rows / f"{name.replace(',', '').replace(' ', '_')}_{seed}.json"
-
-
-def train_again(name, seed, runs, data, rows):
-    """Trains one network and keeps how it does on the test split."""
+def train_again(name, seed, runs, data):
+    """Trains one network and returns how it does on the test split."""
     build, knobs = networks(runs)[name]
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -153,39 +147,30 @@ def train_again(name, seed, runs, data, rows):
     given = tuner(runs).hypermodel.training(knobs, model.exits)
     ka.training.fit(model, data, epochs=AGAIN["epochs"], seed=seed, verbose=2, **given)
     costs = model.exit_costs()
-    arrays = {}
-    for split in ("calibrate", "test"):
-        x, y = data.arrays(split)
-        arrays[split] = np.stack(model.predict(x, batch_size=256, verbose=0)), y
+    arrays = common.answers(model, data)
     policy = ka.calibrate(*arrays["calibrate"], costs, budget=BUDGET, method="geometric")
     logits, labels = arrays["test"]
     report = ka.evaluate(policy, logits, labels, costs)
     answers = np.take_along_axis(logits.argmax(-1), policy.decide(logits)[None], axis=0)[0]
-    right = np.stack([answers == labels, logits[-1].argmax(-1) == labels])
-    row = {
+    return {
         "name": name,
         "seed": seed,
-        "accuracy": right.mean(axis=1).tolist(),  # within the budget; of the whole network
         "mean_cost": report.mean_cost,
         "costs": costs.tolist(),
         "parameters": model.count_params(),
-        "right": base64.b64encode(np.packbits(right, axis=1)).decode(),
-        "images": len(labels),
+        # within the budget; of the whole network
+        **_rows.outcome(np.stack([answers == labels, logits[-1].argmax(-1) == labels])),
     }
-    write_whole(file_of(rows, name, seed), json.dumps(row, indent=1) + "\n")
 
 
 # ---- thresholds by KerasTuner and by calibrate
 
 
-def thresholds(rows):
+def thresholds():
     """Compares the ways to choose thresholds on the logits of the benchmarks' network."""
-    model, data = common.cifar_net(), common.cifar()
+    model = common.cifar_net()
     costs = model.exit_costs()
-    (fit, fit_labels), (test, test_labels) = (
-        (np.stack(model.predict(x, batch_size=256, verbose=0)), y)
-        for x, y in (data.arrays("calibrate"), data.arrays("test"))
-    )
+    (fit, fit_labels), (test, test_labels) = common.answers(model, common.cifar()).values()
     found = []
     for share in SHARES:
         budget = share * float(costs[-1])
@@ -220,7 +205,7 @@ def thresholds(rows):
                     searched.search(verbose=0)
                     policy = searched.best_policy()
                 add(f"KerasTuner: {way}", policy, time.time() - start)
-    write_whole(rows / "thresholds.json", json.dumps(found, indent=1) + "\n")
+    return found
 
 
 def threshold_lines(found):
@@ -233,107 +218,105 @@ def threshold_lines(found):
             cells = [f"{100 * mean[key]:.2f}" for key in ("calibrate", "cost", "test", "test_cost")]
             lines.append([f"{share:.0%}", way, *cells, f"{mean['seconds']:.1f}"])
     heads = ["budget", "way", "accuracy", "cost (%)", "test accuracy", "test cost (%)", "seconds"]
-    return common.table(heads, lines)
+    return _rows.table(heads, lines)
 
 
 # ---- results
 
 
-def write(runs, rows):
+def gathered(runs, kept):
+    """Returns all that the page needs; draws what was tried."""
     killed = json.loads((runs / "killed.json").read_text())
     now = trials(runs)
     for name, score in killed["done"].items():
         assert now[name]["score"] == score, f"trial {name} has changed"
-    found = tuner(runs)
-    points = ka.tuning.trial_points(found)
+    points = ka.tuning.trial_points(tuner(runs))
     front = ka.tuning.pareto_front(points)
-    draw(points, front).figure.savefig(common.RESULTS / PICTURE, dpi=120)
-    own = [json.loads(path.read_text()) for path in sorted(rows.glob("*_[0-9].json"))]
-    by_name = {name: [r for r in own if r["name"] == name] for name in networks(runs)}
-    plain = by_name["default preset"]
-    again, gains = [], {}
-    for name, group in by_name.items():
-        mean = 100 * np.mean([r["accuracy"] for r in group], axis=0)
-        spread = 100 * np.ptp([r["accuracy"] for r in group], axis=0) / 2
-        again.append(
+    draw(points, front).figure.savefig(kept.folder.parent / PICTURE, dpi=120)
+    own = [row for row in kept.all().values() if "name" in row]
+    plain, gains = [row for row in own if row["name"] == PLAIN], {}
+    for name in networks(runs):
+        if name != PLAIN:
+            gain, error = _rows.difference([row for row in own if row["name"] == name], plain)
+            gains[name] = {"gain": gain.tolist(), "error": error.tolist()}
+    return {
+        "killed": killed,
+        "trials": list(now.values()),
+        "again": [_rows.values(row, "right") for row in own],
+        "gains": gains,
+        "thresholds": kept.measure("thresholds", thresholds)["rows"],
+        "budget": BUDGET,
+        "front": [point._asdict() for point in front],
+    }, own
+
+
+def tried(killed, trials):
+    """Returns the table of the trials."""
+    lines = []
+    for trial in trials:
+        name, values = trial["trial_id"], trial["hyperparameters"]["values"]
+        when = "before" if name in killed["done"] else "after"
+        when = "cut off, begun again" if name in killed["cut"] else when
+        knobs = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in values.values()]
+        cost = trial["metrics"]["metrics"]["cost_100"]["observations"][0]["value"][0]
+        lines.append([name, when, f"{100 * trial['score']:.1f}", f"{cost / 1e6:.1f}", *knobs])
+    return _rows.table(["trial", "kill", "score", "whole MMACs", *values], lines)
+
+
+def trained_alike(rows):
+    """Returns the table of the networks trained again."""
+    lines = []
+    for name in (PLAIN, BEST):
+        group = [row for row in rows if row["name"] == name]
+        accuracy = 100 * np.array([row["accuracy"] for row in group])
+        lines.append(
             [name]
-            + [f"{m:.2f} ± {s:.2f}" for m, s in zip(mean, spread, strict=True)]
-            + [f"{np.mean([r['mean_cost'] for r in group]) / 1e6:.1f}"]
+            + [f"{a.mean():.2f} ± {np.ptp(a) / 2:.2f}" for a in accuracy.T]
+            + [f"{np.mean([row['mean_cost'] for row in group]) / 1e6:.1f}"]
             + [f"{group[0]['costs'][0] / 1e6:.1f}", f"{group[0]['costs'][-1] / 1e6:.1f}"]
             + [f"{group[0]['parameters'] / 1e6:.2f}"]
         )
-        if group is not plain:
-            gain, error = difference(group, plain)
-            gains[name] = {"gain": gain.tolist(), "error": error.tolist()}
-    table = []
-    for name, trial in now.items():
-        when = "before" if name in killed["done"] else "after"
-        when = "cut off, begun again" if name in killed["cut"] else when
-        values = trial["hyperparameters"]["values"]
-        knobs = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in values.values()]
-        metrics = trial["metrics"]["metrics"]
-        cost = metrics["cost_100"]["observations"][0]["value"][0]
-        table.append([name, when, f"{100 * trial['score']:.1f}", f"{cost / 1e6:.1f}", *knobs])
-    compared = json.loads((rows / "thresholds.json").read_text())
-    names = list(next(iter(now.values()))["hyperparameters"]["values"])
-    text = [
+    heads = ["network", "within the budget", "whole network", "paid", "first", "last"]
+    return _rows.table([*heads, "million parameters"], lines)
+
+
+def page(found):
+    killed = found["killed"]
+    front = sorted({str(int(point["trial"])) for point in found["front"]}, key=int)
+    return _rows.page(
         "# Searches with KerasTuner",
-        "",
         "## Networks",
-        "",
         f"{TRIALS} trials of `BayesianOptimization` over `build_msdnet` on CIFAR-10 (JPEG), each "
         f"{TRIAL['epochs']} epochs of the same {TRIAL['train']:,} images; score: accuracy in per "
         f"cent at a mean cost of at most {BUDGET / 1e6:g} million MACs, thresholds and score from "
         f"different halves of the calibrate split. After {len(killed['done'])} trials the process "
         f"was killed (at {killed['at']}) in the middle of trial {', '.join(killed['cut'])}; the "
         "same program, started again, went on. The scores of the trials before are unchanged.",
-        "",
-        *common.table(["trial", "kill", "score", "whole MMACs", *names], table),
-        "",
+        tried(killed, found["trials"]),
         f"![what was tried]({PICTURE})",
-        "",
         "Every trial with a quarter, a half, three quarters and all of its own cost; the front is "
-        f"that of trials {', '.join(sorted({str(int(p.trial)) for p in front}, key=int))}.",
-        "",
+        f"that of trials {', '.join(front)}.",
         f"## Trained alike: {AGAIN['train']:,} images, {AGAIN['epochs']} epochs",
-        "",
         f"Test accuracy in per cent, mean of {len(SEEDS)} seeds ± half their range: within the "
         "budget, thresholds from the calibrate split; and of the whole network. Costs in million "
         "MACs: mean cost paid, first exit, last exit.",
-        "",
-        *common.table(
-            [
-                *("network", "within the budget", "whole network", "paid", "first", "last"),
-                "million parameters",
-            ],
-            again,
-        ),
-        "",
-        *(
+        trained_alike(found["again"]),
+        [
             f"{name}: {value['gain'][0]:+.2f} ± {value['error'][0]:.2f} points within the budget "
             f"and {value['gain'][1]:+.2f} ± {value['error'][1]:.2f} as a whole against the default "
             "preset (± standard error of paired images or of seeds, whichever is larger)."
-            for name, value in gains.items()
-        ),
-        "",
+            for name, value in found["gains"].items()
+        ],
         "## Thresholds",
-        "",
         "On the logits of `cifar10_budgeted_5`: thresholds chosen on the calibrate split for a "
         f"budget, as a share of the whole network's cost. `ThresholdTuner` with {THRESHOLD_TRIALS} "
-        f"trials of Bayesian optimisation, means of {len(THRESHOLD_SEEDS)} seeds.",
-        "",
-        *threshold_lines(compared),
-    ]
-    kept = [{k: v for k, v in row.items() if k != "right"} for row in own]
-    facts = {"killed": killed, "trials": [dict(t) for t in now.values()], "again": kept}
-    facts |= {"gains": gains, "thresholds": compared, "budget": BUDGET}
-    facts |= {"front": [point._asdict() for point in front]}
-    common.write("search", facts, text, "make bench-search")
+        f"trials of Bayesian optimization, means of {len(THRESHOLD_SEEDS)} seeds.",
+        threshold_lines(found["thresholds"]),
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="only write the table")
+    parser = _rows.parser(__doc__)
     parser.add_argument("--trials", action="store_true", help="only run the trials")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the trials are kept")
     parser.add_argument("--images", type=int, help="train on few, to try the program")
@@ -341,17 +324,18 @@ def main():
     if given.trials:
         run_trials(given.runs, given.images)
         return
-    ROWS.mkdir(parents=True, exist_ok=True)
-    if not given.table:
-        search(given.runs, given.images)
-        data = part(common.cifar(), given.images or AGAIN["train"])
-        for seed in SEEDS:
-            for name in networks(given.runs):
-                if not file_of(ROWS, name, seed).exists():
-                    train_again(name, seed, given.runs, data, ROWS)
-        if not (ROWS / "thresholds.json").exists():
-            thresholds(ROWS)
-    write(given.runs, ROWS)
+    folder = common.TRIAL if given.images else common.RESULTS
+    kept = _rows.Rows(folder / "search", budget=BUDGET, recipe=RECIPE, space=SPACE)
+    if given.table:
+        _rows.publish_again("search", page)
+        return
+    search(given.runs, given.images)
+    how = {**AGAIN, "train": given.images or AGAIN["train"]}
+    data = part(common.cifar(), how["train"])
+    for seed, name in itertools.product(SEEDS, networks(given.runs)):
+        kept.measure(f"{name} {seed}", train_again, name, seed, given.runs, data, **how)
+    found, rows = gathered(given.runs, kept)
+    _rows.publish("search", found, page(found), rows, folder)
 
 
 if __name__ == "__main__":

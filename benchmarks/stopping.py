@@ -7,8 +7,6 @@ each is kept in results/stopping/ when it is done, and one that was killed goes 
 last epoch.
 """
 
-import argparse
-import json
 import warnings
 from types import SimpleNamespace
 
@@ -17,10 +15,9 @@ import matplotlib
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import common
+from benchmarks import _rows, common
 from benchmarks import stopping_members as members
 from keras_adaptive import plotting
-from keras_adaptive.files import write_whole
 from keras_adaptive.stopping import COLLAPSED
 from keras_adaptive.training import StoppingLoss, fit_policy, stopping_optimizer
 
@@ -39,7 +36,7 @@ CHARGE = "including"  # what is really spent
 EPOCHS, LEARNING_RATE, BATCH = 2, 0.01, 64  # of the members, together with the policies
 POLICY_EPOCHS = 20  # of the policies alone
 SEED = 0
-ROWS = common.RESULTS / "stopping"
+ROWS = _rows.Rows(common.RESULTS / "stopping", seed=SEED, charge=CHARGE)
 WARM = "members trained on by cross-entropy"
 
 
@@ -52,15 +49,6 @@ def cascade():
         combine="last",
         stopping=ka.layers.StoppingPolicy(64),
     )
-
-
-def logits(model, splits):
-    """Returns the logits and labels of every split, without augmentation."""
-    found = {}
-    for split in ("train", "calibrate", "test"):
-        x, y = splits.arrays(split)
-        found[split] = np.stack(model.predict(x, batch_size=250, verbose=0)), y
-    return found
 
 
 # ---- members frozen: on logits
@@ -151,7 +139,7 @@ def together(estimator, weight, splits, before):
         callbacks=[keras.callbacks.BackupAndRestore(members.RUNS / name)],
         verbose=2,
     )
-    data = logits(model, splits)
+    data = common.answers(model, splits)
     if estimator is None:
         row = {"curve": thresholds_curve(data, model)}
     else:
@@ -174,32 +162,22 @@ def thresholds_curve(data, model):
     }
 
 
-def rows():
-    return {path.stem: json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))}
-
-
-def keep(name, row):
-    write_whole(ROWS / f"{name}.json", json.dumps(row, indent=1) + "\n")
-    print(name, {k: v for k, v in row.items() if k in ("accuracy", "macs", "gain")}, flush=True)
-
-
 def run():
     splits = members.data()
-    ROWS.mkdir(parents=True, exist_ok=True)
     model = cascade()
-    data = logits(model, splits)
-    if "static" not in rows():
-        keep(
-            "static", {"curve": thresholds_curve(data, model), "macs": model.exit_costs().tolist()}
-        )
+    data = common.answers(model, splits, ("train", "calibrate", "test"))
+    ROWS.measure(
+        "static",
+        lambda: {"curve": thresholds_curve(data, model), "macs": model.exit_costs().tolist()},
+    )
+    learned = {"epochs": POLICY_EPOCHS, "cost_weights": COST_WEIGHTS}
     for name, way in SIMPLIFIED.items():
-        if name not in rows():
-            keep(name, {"rows": simplified(model, data, *way)})
+        ROWS.measure(name, simplified, model, data, *way, way=way, **learned)
+    trained = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE, "batch": BATCH}
     todo = [("sampled", w) for w in JOINT["sampled"]] + [(None, None)]
     for estimator, weight in todo + [("expected", w) for w in JOINT["expected"]]:
         name = file_name(estimator, weight)
-        if name not in rows():
-            keep(name, together(estimator, weight, splits, data))
+        ROWS.measure(name, together, estimator, weight, splits, data, **trained)
 
 
 # ---- table
@@ -230,6 +208,10 @@ multiples of ResNet-8.
 - joint: from policies taught by Adam and the expectation, {EPOCHS} epochs of members (learning
   rate {LEARNING_RATE:g}) and policies (published optimizer) together
 - {WARM}: the members alone for as long, then thresholds"""
+ABOUT_GAIN = """\
+Gain: points of accuracy over calibrated confidence thresholds, chosen on the held-out
+images to cost what the policy costs there; ± standard error over the paired test images.
+Less than two standard errors is called a tie."""
 HEADS = [
     "way",
     "alpha",
@@ -264,43 +246,29 @@ def write(found):
     static = found["static"]["curve"]
     alone = own_macs()
     ways = sweeps(found)
-    everything = [row for own in ways.values() for row in own]
-    best = static["exit_accuracies"][-1]
-    text = [
-        "# Learned stopping",
-        "",
-        *INTRODUCTION.splitlines(),
-        "",
-        "## Networks alone and the best of each way",
-        "",
-        "As in Table 2 of the paper: the cheapest row of each way that is at least as accurate as",
-        "ResNet-32 alone, else the most accurate one.",
-        "",
-        *common.table(
-            ["", "error %", "relative MACs %"], _table_2(static, alone, ways, found, best)
-        ),
-        "",
-        "## Every row, against thresholds on the same members at the same cost",
-        "",
-        "Gain: points of accuracy over calibrated confidence thresholds, chosen on the held-out",
-        "images to cost what the policy costs there; ± standard error over the paired test images.",
-        "Less than two standard errors is called a tie.",
-        "",
-        *common.table(
-            HEADS,
-            _rows(ways, alone),
-        ),
-        "",
-        *_verdict(everything),
-        "",
-        "![accuracy against cost](stopping/sweep.png)",
-        "![accuracy matrix and shares](stopping/analysis.png)",
-    ]
-    facts = {"relative_to": alone[-1], "static": static, "rows": ways}
+    facts = {"relative_to": alone[-1], "static": static, "rows": _rows.values(ways)}
     if "cross_entropy" in found:
         facts["cross_entropy"] = found["cross_entropy"]["curve"]
-    common.write("stopping", facts, text, "make bench-stopping")
+    _rows.publish("stopping", facts, page(static, alone, ways, found), found.values())
     draw(static, alone, ways, found)
+
+
+def page(static, alone, ways, found):
+    best = static["exit_accuracies"][-1]
+    return _rows.page(
+        "# Learned stopping",
+        INTRODUCTION,
+        "## Networks alone and the best of each way",
+        "As in Table 2 of the paper: the cheapest row of each way that is at least as accurate as\n"
+        "ResNet-32 alone, else the most accurate one.",
+        _rows.table(["", "error %", "relative MACs %"], _table_2(static, alone, ways, found, best)),
+        "## Every row, against thresholds on the same members at the same cost",
+        ABOUT_GAIN,
+        _rows.table(HEADS, _lines(ways, alone)),
+        _verdict([row for own in ways.values() for row in own]),
+        "![accuracy against cost](stopping/sweep.png)\n"
+        "![accuracy matrix and shares](stopping/analysis.png)",
+    )
 
 
 def _percent(value):
@@ -327,7 +295,7 @@ def _table_2(static, alone, ways, found, best):
     return lines
 
 
-def _rows(ways, alone):
+def _lines(ways, alone):
     return [
         [
             name,
@@ -389,7 +357,7 @@ def draw(static, alone, ways, found):
     }
     figure, ax = matplotlib.pyplot.subplots(figsize=(7, 4.6), layout="constrained")
     plotting.sweep(lines, networks, ax=ax)
-    figure.savefig(ROWS / "sweep.png", dpi=110)
+    figure.savefig(ROWS.folder / "sweep.png", dpi=110)
     joint = ways.get(WAYS["joint_sampled"]) or next(iter(ways.values()))
     middle = joint[len(joint) // 2]
     figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
@@ -398,16 +366,14 @@ def draw(static, alone, ways, found):
     names = [f"alpha {row['cost_weight']:g}" for row in joint]
     plotting.exit_shares([row["fractions"] for row in joint], names, ax=axes[1])
     axes[0].set_title(f"accuracy, alpha {middle['cost_weight']:g}", fontsize="medium")
-    figure.savefig(ROWS / "analysis.png", dpi=110)
+    figure.savefig(ROWS.folder / "analysis.png", dpi=110)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="only write the table")
-    if not parser.parse_args().table:
+    if not _rows.parser(__doc__).parse_args().table:
         warnings.filterwarnings("ignore", "The stopping policy sends")  # small alphas do
         run()
-    write(rows())
+    write(ROWS.all())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from benchmarks import common
 DEPTHS = (8, 20, 32)
 TRAIN_IMAGES = 20_000
 RECIPE = ka.training.Recipe(learning_rate=0.1, epochs=8, batch_size=64, schedule="one_cycle")
-RUNS = common.ROOT.parent / "runs" / "stopping"
+RUNS = common.RUNS / "stopping"
 
 
 def path(depth):

@@ -3,27 +3,26 @@
     make bench-throughput
 
 The plain `fit` is what a Keras tutorial would write: a `keras.Model` with a loss and a metric
-an exit, Keras's own batch normalisation, and Keras's own augmentation layers mapped over a
+an exit, Keras's own batch normalization, and Keras's own augmentation layers mapped over a
 tf.data pipeline. Every contender trains a network of its own on the same images; rounds are
 interleaved.
 """
 
-import statistics
-import time
+import functools
 from unittest import mock
 
 import keras
 import tensorflow as tf
 
 import keras_adaptive as ka
-from benchmarks import common
+from benchmarks import _rows, common
 from keras_adaptive.training import regimes
 
 PRESET, IMAGES, BATCH, THREADS, ROUNDS = "cifar_budgeted_5", 64 * 24, 64, 2, 7
 
 
-def with_keras_normalisation():
-    """Returns the same network, normalised by Keras's own layers."""
+def with_keras_normalization():
+    """Returns the same network, normalized by Keras's own layers."""
     ours = "keras_adaptive.layers.conv_unit.BatchNormalization"
     with mock.patch(ours, keras.layers.BatchNormalization):
         net = ka.build_msdnet(preset=PRESET)
@@ -35,7 +34,7 @@ def with_keras_normalisation():
 
 def plain(data):
     """A `fit` that knows nothing of this library but the shape of the network."""
-    net = with_keras_normalisation()
+    net = with_keras_normalization()
     model = keras.Model(net.inputs, list(net.outputs))
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
@@ -67,7 +66,7 @@ def ours(data, **compile):
 
 
 def ours_by_keras(data):
-    model = with_keras_normalisation()
+    model = with_keras_normalization()
     model.compile()
     return model, data.batches("train", BATCH, training=True)
 
@@ -80,58 +79,53 @@ def half(data):
 
 CONTENDERS = {
     "plain Keras fit": plain,
-    "fit, Keras's normalisation": ours_by_keras,
+    "fit, Keras's normalization": ours_by_keras,
     "fit": ours,
     "fit, 8 steps an execution": lambda data: ours(data, steps_per_execution=8),
     "fit, bfloat16": half,
 }
 
 
-def main():
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+def measure():
+    _rows.set_threads(THREADS)
     data = common.cifar(train_limit=IMAGES)
-    runs = {name: make(data) for name, make in CONTENDERS.items()}
-    seconds = {name: [] for name in runs}
-    for number in range(ROUNDS + 1):
-        for name, (model, batches) in runs.items():
-            start = time.perf_counter()
-            model.fit(batches, verbose=0, shuffle=False)
-            if number:  # the first round compiles
-                seconds[name].append(time.perf_counter() - start)
-    rows, ratios = [], {}
+    runs = {}
+    for name, make in CONTENDERS.items():
+        model, batches = make(data)
+        runs[name] = functools.partial(model.fit, batches, verbose=0, shuffle=False)
+    rows = {}
+    seconds = common.in_turns(runs, ROUNDS)
     for name, times in seconds.items():
-        speeds = [IMAGES / t for t in times]
         # round by round, so that what else the machine does at the time cancels out
-        ratio = [p / t for p, t in zip(seconds["plain Keras fit"], times, strict=True)]
-        quarters = statistics.quantiles(speeds, n=4)
-        ratios[name] = {
-            "images_per_second": statistics.median(speeds),
-            "quartiles": [quarters[0], quarters[2]],
-            "ratio_to_plain": statistics.median(ratio),
-            "ratio_quartiles": [statistics.quantiles(ratio, n=4)[i] for i in (0, 2)],
+        ratios = common.quartiles(seconds["plain Keras fit"] / times)
+        speeds = common.quartiles(IMAGES / times)
+        rows[name] = {
+            "images_per_second": speeds[1],
+            "quartiles": speeds[::2],
+            "ratio_to_plain": ratios[1],
+            "ratio_quartiles": ratios[::2],
         }
-        row = ratios[name]
-        rows.append(
-            [
-                name,
-                f"{row['images_per_second']:.0f}",
-                f"{quarters[0]:.0f} to {quarters[2]:.0f}",
-                f"{row['ratio_to_plain']:.2f}",
-                "{:.2f} to {:.2f}".format(*row["ratio_quartiles"]),
-            ]
-        )
-    text = [
-        "# Training throughput",
-        "",
-        f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images a round,",
-        f"augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
-        "",
-        *common.table(["contender", "images/s", "quartiles", "times plain fit", "quartiles"], rows),
+    return {"preset": PRESET, "batch": BATCH, "threads": THREADS, "rows": rows}
+
+
+def page(results):
+    rows = [
+        [
+            name,
+            f"{row['images_per_second']:.0f}",
+            "{:.0f} to {:.0f}".format(*row["quartiles"]),
+            f"{row['ratio_to_plain']:.2f}",
+            "{:.2f} to {:.2f}".format(*row["ratio_quartiles"]),
+        ]
+        for name, row in results["rows"].items()
     ]
-    facts = {"preset": PRESET, "batch": BATCH, "threads": THREADS, "rows": ratios}
-    common.write("throughput", facts, text, "make bench-throughput")
+    return _rows.page(
+        "# Training throughput",
+        f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images a round,\n"
+        f"augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
+        _rows.table(["contender", "images/s", "quartiles", "times plain fit", "quartiles"], rows),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    _rows.run("throughput", __doc__, measure, page, images=IMAGES, rounds=ROUNDS)
