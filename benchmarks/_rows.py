@@ -162,7 +162,7 @@ def read(name):
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def publish(name, results, lines, rows=(), folder=RESULTS):
+def publish(name, results, lines, rows=(), folder=None):
     """Writes `<name>.json` and `<name>.md`, with date and machine.
 
     Args:
@@ -171,9 +171,9 @@ def publish(name, results, lines, rows=(), folder=RESULTS):
         lines: List of strings, the page, title first.
         rows: The rows that the results come from. Those that do not say where they were measured
             were where the published results were. None: all is measured now.
-        folder: Path.
+        folder: Path. By default that of all results.
     """
-    facts = machine()
+    folder, facts = folder or RESULTS, machine()
     if rows:
         machines = [_machine_of(row) for row in rows]
         if None in machines and (RESULTS / f"{name}.json").exists():
@@ -261,15 +261,19 @@ def page(*parts):
     return lines[1:]
 
 
-def table(columns, rows):
+def table(columns, rows, cells=None):
     """Returns the lines of a Markdown table.
 
     Args:
-        columns: Titles; or dictionary, keys of a row to titles.
+        columns: Titles; or dictionary, keys of a row to titles; or a string, titles with ` | `
+            between them.
         rows: Dictionaries, with the titles as keys if there are no others, whose numbers are
             written as their keys say; or lists of what is written as it is.
+        cells: String, if the columns are one: what `str.format` makes a row of.
     """
     rows = list(rows)
+    if cells is not None:
+        columns, rows = columns.split(" | "), [cells.format(**row).split(" | ") for row in rows]
     if rows and isinstance(rows[0], dict):
         columns = columns if isinstance(columns, dict) else {title: title for title in columns}
     else:
