@@ -4,13 +4,24 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint docs bench bench-calibration bench-training bench-throughput \
+# the suites of the languages that are here
+PARTS = test-python $(if $(wildcard tflite/android/pom.xml),test-android) \
+	$(if $(wildcard tflite/web/package.json),test-web)
+
+# a part whose program is absent is left out with one line; under CI that is a failure
+define needs
+command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Install it: $(2)"; \
+	test -z "$$CI"; exit; };
+endef
+
+.PHONY: help demo test test-python test-android test-web test-slow test-all lint docs bench bench-calibration bench-training bench-throughput \
 	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
 	bench-gates bench-stopping bench-compression bench-search vectors notebooks readme clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
-	@echo "make test   lint and test everything"
+	@echo "make test   lint and test everything that is quick: five minutes on two cores"
+	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
 	@echo "make docs   write the pages of the API from the docstrings"
 	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
@@ -18,8 +29,23 @@ help:
 demo: .venv/demo
 	$(BIN)/python -m keras_adaptive demo --out demo_run
 
-test: .venv/test lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(PARTS)
+
+test-python: .venv/test lint
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --durations=10
+
+test-android:
+	@$(call needs,java,apt-get install openjdk-17-jdk-headless) \
+	$(call needs,mvn,apt-get install maven) \
+	mvn --quiet --file tflite/android test
+
+test-web:
+	@$(call needs,npm,apt-get install nodejs npm) cd tflite/web && npm ci && npm test
+
+test-slow: .venv/test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --durations=10
+
+test-all: test test-slow
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -70,7 +96,6 @@ bench-device: .venv/test
 
 # an hour: a row is kept when it is done
 bench-stopping: .venv/test
-	$(BIN)/python -m benchmarks.stopping_members
 	$(BIN)/python -m benchmarks.stopping
 
 # damaged files and policies; needs no data

@@ -1,4 +1,8 @@
-"""Promises that every builder's network keeps. A new network is one row of the table."""
+"""Promises that every builder's network keeps. A new network is one row of the table.
+
+Cheap promises are checked on every row. Training, the predictor and the exporter take seconds
+a row: the quick suite checks them on rows that differ in kind, the slow one on the others.
+"""
 
 import keras
 import numpy as np
@@ -97,11 +101,23 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
+DIFFERENT_IN_KIND = ("msdnet-techniques", "resnet-gates", "cascade", "exits-at-layers")
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def model(request):
-    build, arguments = request.param
+    build, arguments = MODELS[request.param]
     keras.utils.set_random_seed(0)
     return build(**arguments)
+
+
+def quick_on(*names):
+    """Parametrizes an expensive promise: quick on the rows named, slow on the others."""
+    assert set(names) <= set(MODELS)
+    rows = [
+        name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in MODELS
+    ]
+    return pytest.mark.parametrize("model", rows, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +129,20 @@ def data(model):
 
 @pytest.fixture(scope="module")
 def logits(model, data):
-    return model.predict(data[0], verbose=0)
+    return [np.asarray(z) for z in model(data[0], training=False)]
 
 
 def test_gives_a_list_of_logits(model, data, logits):
     assert isinstance(logits, list)
     assert [z.shape for z in logits] == [(9, 10)] * model.exits
-    assert isinstance(model(data[0]), list)
+
+
+@quick_on("msdnet-one-exit", "exits-at-shares")
+def test_predict_gives_the_list_too(model, data, logits):
+    found = model.predict(data[0], verbose=0)
+    assert isinstance(found, list)
+    for a, b in zip(found, logits, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_stages_chained_equal_the_whole(model, data, logits):
@@ -182,9 +205,10 @@ def test_leaving_exits_out_keeps_the_others(model, data, logits):
     assert model.exit_costs(exits=[last])[0] <= model.exit_costs()[last]
 
 
+@quick_on(*DIFFERENT_IN_KIND)
 def test_one_label_trains_every_exit(model, data, tmp_path):
     model = keras.models.clone_model(model)
-    model.compile()
+    model.compile(run_eagerly=True)  # tracing takes most of the time; test_training has graphs
     history = model.fit(*data, epochs=2, batch_size=4, verbose=0).history
     assert set(history) == {"loss", "first_accuracy", "mean_accuracy", "last_accuracy"}
     assert np.isfinite(history["loss"]).all()
@@ -192,9 +216,7 @@ def test_one_label_trains_every_exit(model, data, tmp_path):
     model.save(path)
     again = keras.models.load_model(path)
     assert isinstance(again, ka.AdaptiveModel)
-    for a, b in zip(
-        again.predict(data[0], verbose=0), model.predict(data[0], verbose=0), strict=True
-    ):
+    for a, b in zip(again(data[0]), model(data[0]), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(again.optimizer.variables) == len(model.optimizer.variables) > 0
     for a, b in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
@@ -203,6 +225,7 @@ def test_one_label_trains_every_exit(model, data, tmp_path):
     assert again.exit_costs(lazy=False).tolist() == model.exit_costs(lazy=False).tolist()
 
 
+@quick_on("msdnet-techniques", "cascade", "exits-at-layers")
 def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from_thresholds):
     stacked = np.stack(logits)
     costs = model.exit_costs()
@@ -212,6 +235,7 @@ def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from
     np.testing.assert_array_equal(result.exits[far], policy.decide(stacked)[far])
 
 
+@quick_on(*DIFFERENT_IN_KIND)
 def test_exported_stages_equal_keras(model, data, logits, tmp_path):
     from anytime_tflite import AnytimeModel
 
