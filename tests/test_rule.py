@@ -38,7 +38,7 @@ def follow(case):
         elapsed += case["stage_ms"][stage]
         next_ms = case["stage_ms"][stage + 1] if stage < last else None
         cancelled = case["cancelled_during"] is not None and stage >= case["cancelled_during"]
-        sure.append(run.sureness(stage, logits))
+        sure.append(run.confidence_of(stage, logits, softmax(logits)))
         stopped_by = run.stopped_by(stage, logits, elapsed, next_ms, cancelled)
         if stopped_by:
             return stage, stopped_by, sure, logits

@@ -3,20 +3,29 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from anytime_tflite import __version__
 from anytime_tflite.backends import BACKENDS
 from anytime_tflite.bench import bench, grow, lines
 from anytime_tflite.file import read_info
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command `anytime-tflite`, which is also `python -m anytime_tflite`.
+
+    Args:
+        arguments: List of strings. `None`: those of the program.
+    """
+    module = Path(sys.argv[0]).name == "__main__.py"
     parser = argparse.ArgumentParser(
-        prog="python -m anytime_tflite",
-        description="Looks at files written by keras_adaptive.export_tflite.",
+        prog="python -m anytime_tflite" if module else "anytime-tflite",
+        description="Checks and times files written by keras_adaptive.export_tflite.",
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="info|bench")
-    info = commands.add_parser("info", help="check a file and print what it says of itself")
+    info = commands.add_parser("info", help="check a file and print its metadata")
     info.add_argument("file", type=Path)
     info.set_defaults(function=_info)
     timing = commands.add_parser("bench", help="time every stage and exit of a file")
@@ -38,11 +47,11 @@ def main(arguments=None):
         parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
-def _info(options):
+def _info(options: argparse.Namespace) -> None:
     print(json.dumps(read_info(options.file), indent=2))
 
 
-def _bench(options):
+def _bench(options: argparse.Namespace) -> None:
     result = bench(
         options.file,
         options.baseline,
@@ -52,8 +61,8 @@ def _bench(options):
     )
     print("\n".join(lines(result)))
     if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,18 +1,28 @@
-"""How long each stage and each exit of a file takes, on the device it is run on."""
+"""Times each stage and each exit of a file on this device."""
 
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from anytime_tflite.anytime import AnytimeModel
+from anytime_tflite.anytime import AnytimeModel, is_integer
 from anytime_tflite.backends import interpreter_class
+from anytime_tflite.rule import Array
 
 
-def bench(path, baseline=None, *, runs=200, num_threads=1, backend="interpreter"):
+def bench(
+    path: str | os.PathLike[str],
+    baseline: str | os.PathLike[str] | None = None,
+    *,
+    runs: int = 200,
+    num_threads: int = 1,
+    backend: str = "interpreter",
+) -> dict[str, Any]:
     """Times a file on random images; the baseline in turn with it.
 
     Args:
@@ -30,7 +40,7 @@ def bench(path, baseline=None, *, runs=200, num_threads=1, backend="interpreter"
     Raises:
         ValueError: If a file or a number does not fit.
     """
-    if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
+    if not is_integer(runs, at_least=1):
         raise ValueError(f"`runs` must be a positive integer. Received: {runs=}")
     model = AnytimeModel(path, num_threads, backend=backend)
     images = np.random.default_rng(0).normal(size=(16, *model.input_shape)).astype("float32")
@@ -50,7 +60,7 @@ def bench(path, baseline=None, *, runs=200, num_threads=1, backend="interpreter"
         exits.append(left)
         if other is not None:
             others.append(other())
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"stage": i, "exit": exit, "alone_ms": _quantiles(alone), "until_here_ms": _quantiles(sums)}
         for i, (exit, alone, sums) in enumerate(
             zip(model.exits, np.transpose(stages), np.transpose(exits), strict=True)
@@ -70,7 +80,7 @@ def bench(path, baseline=None, *, runs=200, num_threads=1, backend="interpreter"
         "stage_ms": [row["alone_ms"]["p50"] for row in rows],
         "memory_mb": memory_mb(path, num_threads),
     }
-    if other is not None:
+    if baseline is not None:
         result["baseline"] = {
             "file": str(baseline),
             "bytes": os.path.getsize(baseline),
@@ -80,7 +90,7 @@ def bench(path, baseline=None, *, runs=200, num_threads=1, backend="interpreter"
     return result
 
 
-def lines(result):
+def lines(result: dict[str, Any]) -> list[str]:
     """Returns the result as lines of text."""
     text = [
         f"{result['file']}: {result['bytes']:,} bytes, {result['memory_mb']:.1f} MB in memory, "
@@ -107,11 +117,11 @@ def lines(result):
     return text
 
 
-def _quantiles(values):
+def _quantiles(values: Sequence[float] | Array) -> dict[str, float]:
     return {f"p{q}": float(np.quantile(values, q / 100)) for q in (50, 95, 99)}
 
 
-def _baseline(path, num_threads):
+def _baseline(path: str | os.PathLike[str], num_threads: int) -> Callable[[], float]:
     """Returns a function that runs another file once and says how many milliseconds it took."""
     try:
         interpreter = interpreter_class()(model_path=str(path), num_threads=num_threads)
@@ -127,7 +137,7 @@ def _baseline(path, num_threads):
     ]
     outputs = [d["index"] for d in interpreter.get_output_details()]
 
-    def run():
+    def run() -> float:
         start = time.perf_counter()
         for index, values in inputs:
             interpreter.set_tensor(index, values)
@@ -144,7 +154,7 @@ def _baseline(path, num_threads):
 # ---- memory
 
 
-def resident_mb():
+def resident_mb() -> float:
     """Returns the megabytes this program has in memory; the most so far where not on Linux."""
     try:
         with open("/proc/self/statm") as file:
@@ -156,14 +166,14 @@ def resident_mb():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def memory_mb(path, num_threads=1):
+def memory_mb(path: str | os.PathLike[str], num_threads: int = 1) -> float:
     """Returns what a fresh program grows by when it loads a file and runs every signature."""
     command = [sys.executable, "-m", "anytime_tflite", "memory", str(path), str(num_threads)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(run.stdout.split()[-1])
 
 
-def grow(path, num_threads):
+def grow(path: str | os.PathLike[str], num_threads: int) -> float:
     """Loads a file and runs every signature; returns how many megabytes that took."""
     interpreter = interpreter_class()
     before = resident_mb()

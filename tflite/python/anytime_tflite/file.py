@@ -1,21 +1,23 @@
-"""Reads what a .tflite file says of itself, and refuses one that is not whole."""
+"""Reads the metadata of a .tflite file, and refuses a file that is damaged or incomplete."""
 
 import base64
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from anytime_tflite import flatbuffer
-from anytime_tflite.rule import CONFIDENCES
+from anytime_tflite.rule import CONFIDENCES, Array, Network
 
-FORMAT = "keras_adaptive.tflite"
-VERSION = 2
-METADATA = "keras_adaptive"
-DIGEST = b'"sha256": "'
-KEYS = {
+_FORMAT = "keras_adaptive.tflite"
+_VERSION = 2
+_METADATA = "keras_adaptive"
+_DIGEST = b'"sha256": "'
+_KEYS = {
     "exits",
     "confidence",
     "thresholds",
@@ -28,18 +30,25 @@ KEYS = {
 }
 
 
-def read_info(path):
-    """Returns what the file says of itself; no interpreter is needed.
+def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the metadata of a file, once it is known to be whole; no interpreter is needed.
 
     Args:
         path: Path of a file written by `keras_adaptive.export_tflite`.
 
     Returns:
-        Dictionary. Infinite thresholds are the texts `"Infinity"` and `"-Infinity"`.
+        Dictionary, its keys described in tflite/README.md. Infinite thresholds are the texts
+        `"Infinity"` and `"-Infinity"`.
 
     Raises:
         ValueError: If the file is missing, cut, changed, of another kind, or of a version
             this program does not know.
+
+    Example:
+
+    ```python
+    read_info("model.tflite")["class_names"]
+    ```
     """
     path = Path(path)
     if not path.is_file():
@@ -48,7 +57,7 @@ def read_info(path):
     if content[4:8] != b"TFL3":
         raise ValueError(f"`path` must be a TFLite model. Received: path={path}")
     try:
-        place = flatbuffer.metadata(content, METADATA)
+        place = flatbuffer.metadata(content, _METADATA)
     except flatbuffer.Damaged as error:
         raise ValueError(
             f"`path` must be a whole TFLite model. Received: path={path} ({error})"
@@ -69,23 +78,23 @@ def read_info(path):
     return info
 
 
-def _parse(content, start, length, path):
+def _parse(content: bytes, start: int, length: int, path: Path) -> dict[str, Any]:
     try:
-        info = json.loads(content[start : start + length].decode())
+        info: Any = json.loads(content[start : start + length].decode())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"`path` must be a file whose info is JSON. Received: path={path} ({error})"
         ) from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
+    if not isinstance(info, dict) or info.get("format") != _FORMAT:
         raise ValueError(
-            f'`path` must be a file whose info says "format": "{FORMAT}". Received: path={path}'
+            f'`path` must be a file whose info says "format": "{_FORMAT}". Received: path={path}'
         )
     version = info.get("version")
-    if version != VERSION:
-        older = isinstance(version, int) and version < VERSION
+    if version != _VERSION:
+        older = isinstance(version, int) and version < _VERSION
         advice = "export it again" if older else "update anytime_tflite"
         raise ValueError(
-            f"`path` must be of version {VERSION}: {advice}. Received: path={path} of "
+            f"`path` must be of version {_VERSION}: {advice}. Received: path={path} of "
             f"version {version}"
         )
     wrong = _wrong(info)
@@ -96,9 +105,9 @@ def _parse(content, start, length, path):
     return info
 
 
-def _wrong(info):
+def _wrong(info: dict[str, Any]) -> str | None:
     """Returns what is wrong with the info, or `None`."""
-    missing = sorted(KEYS - set(info))
+    missing = sorted(_KEYS - set(info))
     if missing:
         return f"no {', '.join(missing)}"
     exits, temperatures, patience = info["exits"], info["temperatures"], info["patience"]
@@ -128,8 +137,8 @@ def _wrong(info):
     return next((f"{key}={info.get(key)!r}" for key, good in fits.items() if not good), None)
 
 
-def stopping_networks(info):
-    """Returns the networks of a learnt policy, one an exit, or `None` if there are none.
+def stopping_networks(info: dict[str, Any]) -> list[Network | None] | None:
+    """Returns the networks of a learned policy, one per exit, or `None` if there are none.
 
     The last exit, which always stops, has none.
 
@@ -139,7 +148,7 @@ def stopping_networks(info):
     packed = info.get("stopping")
     if packed is None:
         return None
-    networks = []
+    networks: list[Network | None] = []
     for network in packed:
         layers = [(_numbers(x["kernel"]).reshape(x["shape"]), _numbers(x["bias"])) for x in network]
         shapes = [w.shape for w, _ in layers]
@@ -153,24 +162,24 @@ def stopping_networks(info):
     return [*networks, None]
 
 
-def _numbers(text):
+def _numbers(text: str) -> Array:
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype("float64")
 
 
-def _preprocessing_fits(preprocessing):
+def _preprocessing_fits(preprocessing: dict[str, Any] | None) -> bool:
     if preprocessing is None:
         return True
     mean, std = preprocessing["mean"], preprocessing["std"]
     finite = all(math.isfinite(float(value)) for value in (*mean, *std))
-    return finite and len(mean) == len(std) and min(std) > 0
+    return finite and len(mean) == len(std) and bool(min(std) > 0)
 
 
-def _check_digest(content, start, length, expected, path):
+def _check_digest(content: bytes, start: int, length: int, expected: str, path: Path) -> None:
     """The digest is of the file while the digest's own 64 characters are zeros."""
-    at = content.find(DIGEST, start, start + length)
+    at = content.find(_DIGEST, start, start + length)
     zeroed = hashlib.sha256()
     if at >= 0:
-        at += len(DIGEST)
+        at += len(_DIGEST)
         view = memoryview(content)
         for part in (view[:at], b"0" * 64, view[at + 64 :]):
             zeroed.update(part)

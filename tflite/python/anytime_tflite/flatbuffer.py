@@ -7,10 +7,12 @@ buffer, operation or subgraph within its list. It follows the public schema of T
 
 import math
 import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 # bytes a number of each tensor type takes; 0: less than one, or not fixed
-TYPE_BYTES = (4, 2, 4, 1, 8, 0, 1, 2, 8, 1, 8, 16, 8, 0, 0, 4, 2, 0, 2, 0)
-DEPTH = 64  # of subgraphs that call subgraphs
+_TYPE_BYTES = (4, 2, 4, 1, 8, 0, 1, 2, 8, 1, 8, 16, 8, 0, 0, 4, 2, 0, 2, 0)
+_DEPTH = 64  # of subgraphs that call subgraphs
 
 
 class Damaged(ValueError):
@@ -20,7 +22,7 @@ class Damaged(ValueError):
 class Table:
     """A flatbuffer table: a record whose fields may be absent."""
 
-    def __init__(self, content, position):
+    def __init__(self, content: bytes, position: int) -> None:
         self.content, self.position = content, position
         self._fields = position - _read(content, "<i", position)
         if self._fields < 0:
@@ -29,24 +31,24 @@ class Table:
         if self._size < 4 or self._fields + self._size > len(content):
             raise Damaged("a table is cut")
 
-    def _at(self, field):
+    def _at(self, field: int) -> int:
         """Returns where a field is, or 0."""
         if 6 + 2 * field > self._size:
             return 0
         offset = _read(self.content, "<H", self._fields + 4 + 2 * field)
         return offset and self.position + offset
 
-    def number(self, field, kind="<i", default=0):
+    def number(self, field: int, kind: str = "<i", default: int = 0) -> int:
         """Returns a number; `kind` as in `struct`."""
         at = self._at(field)
         return _read(self.content, kind, at) if at else default
 
-    def table(self, field):
+    def table(self, field: int) -> "Table | None":
         """Returns a table, or `None`."""
         at = self._at(field)
         return Table(self.content, _follow(self.content, at)) if at else None
 
-    def vector(self, field, size=1):
+    def vector(self, field: int, size: int = 1) -> tuple[int, int]:
         """Returns start and length of a vector of numbers of `size` bytes, or `(0, 0)`."""
         at = self._at(field)
         if not at:
@@ -57,39 +59,40 @@ class Table:
             raise Damaged("a list is longer than the file")
         return start + 4, length
 
-    def data(self, field):
+    def data(self, field: int) -> bytes:
         """Returns the bytes of a vector of bytes, or of a string."""
         start, length = self.vector(field)
         return bytes(self.content[start : start + length])
 
-    def numbers(self, field, code="i"):
+    def numbers(self, field: int, code: str = "i") -> tuple[Any, ...]:
         """Returns a vector of numbers as a tuple."""
         start, length = self.vector(field, struct.calcsize("<" + code))
         return struct.unpack_from(f"<{length}{code}", self.content, start)
 
-    def tables(self, field):
+    def tables(self, field: int) -> "list[Table]":
         """Returns a vector of tables as a list."""
         start, length = self.vector(field, 4)
         return [Table(self.content, _follow(self.content, start + 4 * i)) for i in range(length)]
 
 
-def _read(content, kind, position):
+def _read(content: bytes, kind: str, position: int) -> int:
     try:
-        return struct.unpack_from(kind, content, position)[0]
+        number: int = struct.unpack_from(kind, content, position)[0]
     except struct.error as error:
         raise Damaged("an offset points behind the file") from error
+    return number
 
 
-def _follow(content, position):
+def _follow(content: bytes, position: int) -> int:
     return position + _read(content, "<I", position)
 
 
-def root(content):
+def root(content: bytes) -> Table:
     """Returns the table of the whole model."""
     return Table(content, _follow(content, 0))
 
 
-def metadata(content, name):
+def metadata(content: bytes, name: str) -> tuple[int, int] | None:
     """Returns start and length of the metadata of a name, or `None`."""
     model = root(content)
     for entry in model.tables(6):
@@ -102,7 +105,7 @@ def metadata(content, name):
     return None
 
 
-def check(content):
+def check(content: bytes) -> None:
     """Raises `Damaged` if the file would lead an interpreter astray."""
     model = root(content)
     buffers = [buffer.vector(0)[1] for buffer in model.tables(4)]
@@ -115,7 +118,9 @@ def check(content):
     subgraphs = model.tables(2)
     if not subgraphs:
         raise Damaged("there is no subgraph")
-    tensors, calls, silent = [], [], set()
+    tensors: list[list[Table]] = []
+    calls: list[list[int]] = []
+    silent: set[int] = set()
     for graph in subgraphs:
         tensors.append(graph.tables(0))
         for tensor in tensors[-1]:
@@ -143,20 +148,20 @@ def check(content):
         _within([entry.number(1, "<I")], len(buffers), "a buffer")
 
 
-def _within(numbers, length, what, least=0):
+def _within(numbers: Iterable[int], length: int, what: str, least: int = 0) -> None:
     if any(not least <= number < length for number in numbers):
         raise Damaged(f"{what} is missing")
 
 
-def _check_tensor(tensor, buffers):
+def _check_tensor(tensor: Table, buffers: Sequence[int]) -> None:
     shape = tensor.numbers(0)
     kind = tensor.number(1, "<b")
-    _within([kind], len(TYPE_BYTES), "a type of numbers")
+    _within([kind], len(_TYPE_BYTES), "a type of numbers")
     buffer = tensor.number(2, "<I")
     _within([buffer], len(buffers), "a buffer")
     if any(not 0 <= size < 2**28 for size in shape) or math.prod(shape) >= 2**31:
         raise Damaged("a tensor has an impossible shape")
-    needed = math.prod(shape) * TYPE_BYTES[kind]
+    needed = math.prod(shape) * _TYPE_BYTES[kind]
     if buffer and buffers[buffer] and needed and buffers[buffer] != needed:
         raise Damaged("a constant is not as long as its shape says")
     tensor.data(3)
@@ -173,10 +178,16 @@ def _check_tensor(tensor, buffers):
         dimension = quantization.number(6)
         _within([dimension], len(shape), "a dimension")
         if len(scales) != shape[dimension]:
-            raise Damaged("there is not one scale a channel")
+            raise Damaged("there is not one scale per channel")
 
 
-def _check_operators(graph, tensors, buffers, codes, subgraphs):
+def _check_operators(
+    graph: Table,
+    tensors: Sequence[Table],
+    buffers: Sequence[int],
+    codes: Sequence[Table],
+    subgraphs: int,
+) -> tuple[list[int], bool]:
     """Checks what operations read and write.
 
     Returns:
@@ -188,7 +199,7 @@ def _check_operators(graph, tensors, buffers, codes, subgraphs):
     for i, tensor in enumerate(tensors):
         if buffers[tensor.number(2, "<I")] or 0 in tensor.numbers(0):
             known.add(i)  # a constant
-    calls = []
+    calls: list[int] = []
     for operator in graph.tables(3):
         _within([operator.number(0, "<I")], len(codes), "an operation")
         reads, writes = operator.numbers(1), operator.numbers(2)
@@ -205,13 +216,19 @@ def _check_operators(graph, tensors, buffers, codes, subgraphs):
         code = codes[operator.number(0, "<I")]
         kind = max(code.number(0, "<b"), code.number(3))
         options = operator.table(4)
-        if kind in OPTIONS:
-            calls += _check_options(*OPTIONS[kind], operator.number(3, "<B"), options)
+        if kind in _OPTIONS:
+            calls += _check_options(*_OPTIONS[kind], operator.number(3, "<B"), options)
     _within(calls, subgraphs, "a subgraph")
     return calls, set(outputs) <= known
 
 
-def _check_options(name, expected, counts, found, options):
+def _check_options(
+    name: str,
+    expected: int,
+    counts: Iterable[tuple[int, int]],
+    found: int,
+    options: Table | None,
+) -> list[int]:
     """Checks an operation's options; returns the subgraphs they name."""
     if options is None or found != expected:
         raise Damaged(f"{name} has no options of its own")
@@ -221,7 +238,7 @@ def _check_options(name, expected, counts, found, options):
 
 
 # operation: name, type of its options, (field, default) of those that must be positive
-OPTIONS = {
+_OPTIONS: dict[int, tuple[str, int, tuple[tuple[int, int], ...]]] = {
     1: ("AVERAGE_POOL_2D", 5, ((1, 0), (2, 0), (3, 0), (4, 0))),
     3: ("CONV_2D", 1, ((1, 0), (2, 0), (4, 1), (5, 1))),
     4: ("DEPTHWISE_CONV_2D", 2, ((1, 0), (2, 0), (3, 0), (5, 1), (6, 1))),
@@ -230,7 +247,7 @@ OPTIONS = {
 }
 
 
-def _passing(calls, subgraphs):
+def _passing(calls: Sequence[Sequence[int]], subgraphs: Sequence[Table]) -> set[int]:
     """Returns the branches that only pass values on: of a stage that a sample passes by.
 
     What the stage would have given has a place in the caller's memory, where nothing is
@@ -241,12 +258,12 @@ def _passing(calls, subgraphs):
     return {i for i in yes - no if i and not subgraphs[i].tables(3)}
 
 
-def _check_calls(calls):
+def _check_calls(calls: Sequence[Sequence[int]]) -> None:
     """Raises `Damaged` if a subgraph calls itself."""
-    running = []
+    running: list[int] = []
 
-    def visit(graph):
-        if graph in running or len(running) > DEPTH:
+    def visit(graph: int) -> None:
+        if graph in running or len(running) > _DEPTH:
             raise Damaged("a subgraph calls itself")
         running.append(graph)
         for called in set(calls[graph]):
