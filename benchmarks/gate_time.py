@@ -128,20 +128,10 @@ def measure():
 
 
 def page(results):
-    rows = [
-        [
-            row["network"],
-            row["batch"],
-            f"{row['plain_ms']:.2f}",
-            f"{row['open']:.0%}",
-            f"{row['macs_of_plain']:.3f}",
-            f"{row['time_of_plain']:.3f}",
-            "{:.3f} to {:.3f}".format(*row["quartiles"]),
-            f"{row['time_of_plain'] - row['macs_of_plain']:+.3f}",
-        ]
-        for row in results["rows"]
-    ]
-    heads = ["network", "batch", "plain, ms an image", "gates open", "MACs", "time", "quartiles"]
+    heads = "network | batch | plain, ms an image | gates open | MACs | time | quartiles"
+    cells = "{network} | {batch} | {plain_ms:.2f} | {open:.0%} | {macs_of_plain:.3f}"
+    cells += " | {time_of_plain:.3f} | {quartiles[0]:.3f} to {quartiles[1]:.3f} | {more:+.3f}"
+    rows = [{**r, "more": r["time_of_plain"] - r["macs_of_plain"]} for r in results["rows"]]
     return _rows.page(
         "# What skipped blocks save on the clock",
         f"Gates on all blocks but the first, {THREADS} threads; MACs and time as multiples of the\n"
@@ -149,7 +139,7 @@ def page(results):
         "or by TensorFlow, whichever is faster for the network; batch 256: gather, compute,\n"
         "scatter, for which every image needs the same blocks here. `gates almost free` decide by\n"
         "one number of the features, which shows what the conditionals cost alone.",
-        _rows.table([*heads, "time - MACs"], rows),
+        _rows.table(f"{heads} | time - MACs", rows, cells),
     )
 
 

@@ -251,17 +251,9 @@ and time as multiples of the plain network's:"""
 
 
 def page(rows, times):
-    found = [
-        [
-            row["way"],
-            row["batch"],
-            f"{row['ms']:.2f}",
-            f"{row['macs_of_plain']:.2f}",
-            f"{row['time_of_plain']:.2f}",
-            "{:.2f} to {:.2f}".format(*row["quartiles"]),
-        ]
-        for row in times
-    ]
+    heads = "gates | batch | ms an image | MACs | time | quartiles"
+    cells = "{way} | {batch} | {ms:.2f} | {macs_of_plain:.2f} | {time_of_plain:.2f} | "
+    cells += "{quartiles[0]:.2f} to {quartiles[1]:.2f}"
     parts = [
         "# Gates on layers and channels",
         ABOUT,
@@ -277,10 +269,7 @@ def page(rows, times):
             exits(rows["both with exits"]),
         ]
     if times:
-        parts += [
-            ABOUT_TIME,
-            _rows.table(["gates", "batch", "ms an image", "MACs", "time", "quartiles"], found),
-        ]
+        parts += [ABOUT_TIME, _rows.table(heads, times, cells)]
     return _rows.page(*parts, "Pictures: results/gates/*.png.")
 
 

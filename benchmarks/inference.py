@@ -54,9 +54,8 @@ TITLES = {
 
 def nets():
     found = {FIVE: common.cifar_net}
-    weights = networks.weights(SEVEN)
-    if weights.exists():
-        found[SEVEN] = functools.partial(networks.build, SEVEN, weights=weights)
+    if networks.weights(SEVEN).exists():
+        found[SEVEN] = functools.partial(networks.trained, SEVEN)
     return found
 
 

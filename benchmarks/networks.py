@@ -1,4 +1,4 @@
-"""Trains networks from which others begin, or that are too large to be kept.
+"""Trains networks that benchmarks begin with, or that are too large to be kept.
 
     python -m benchmarks.networks cifar10_budgeted_7
 
@@ -6,30 +6,40 @@ A training that was killed goes on from its last whole epoch when started again.
 """
 
 import argparse
+from functools import partial
 
 import keras
 
 import keras_adaptive as ka
 from benchmarks import common
 
-RUNS = common.RUNS
+RESNETS = {depth: f"cifar10_preact_resnet_{depth}" for depth in (8, 20, 32)}
+RESNET_IMAGES, RESNET_EPOCHS = 20_000, 8
 # name: what `train` does; heads are narrower than the paper's 128 so that the file stays small.
 # `start`: a kept network whose layers of the same name and shape are where the training begins.
 NETWORKS = {
     "cifar10": {
-        "arguments": {"preset": "cifar_budgeted_5", "head_channels": 64},
+        "build": partial(ka.build_msdnet, preset="cifar_budgeted_5", head_channels=64),
         "start": common.cifar_net,
         "train_limit": None,
         "epochs": 4,
-        "recipe": {"schedule": "one_cycle"},
-        "folder": RUNS / "shipped",  # `benchmarks.shipped` puts it into the package
+        "folder": common.RUNS / "shipped",  # `benchmarks.shipped` puts it into the package
     },
     "cifar10_budgeted_7": {
-        "arguments": {"preset": "cifar_budgeted_7", "head_channels": 64},
+        "build": partial(ka.build_msdnet, preset="cifar_budgeted_7", head_channels=64),
         "train_limit": 20_000,
         "epochs": 2,
-        "recipe": {"schedule": "one_cycle"},
-        "folder": RUNS / "networks",  # `benchmarks.inference` alone uses it: not kept
+        "folder": common.RUNS / "networks",  # `benchmarks.inference` alone uses it: not kept
+    },
+    **{
+        name: {
+            "build": partial(ka.build_resnet, depth=depth, style="pre"),
+            "seed": depth,
+            "train_limit": RESNET_IMAGES,
+            "epochs": RESNET_EPOCHS,
+            "folder": common.MODELS,  # the members of `benchmarks.stopping`
+        }
+        for depth, name in RESNETS.items()
     },
 }
 
@@ -39,31 +49,37 @@ def weights(name):
     return NETWORKS[name]["folder"] / f"{name}.weights.h5"
 
 
-def build(name, **how):
-    """Returns a network of the table; `weights=` as in the builder."""
-    return ka.build_msdnet(**NETWORKS[name]["arguments"], **how)
+def trained(name):
+    """Returns a network of the table with its weights; trains it where that has not been done."""
+    if not weights(name).exists():
+        print(name, flush=True)
+        train(name)
+    model = NETWORKS[name]["build"]()
+    model.load_weights(weights(name))
+    return model
 
 
 def train(name):
     plan = NETWORKS[name]
-    keras.utils.set_random_seed(0)
+    seed = plan.get("seed", 0)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
     splits = common.cifar(train_limit=plan["train_limit"])
-    recipe = ka.training.Recipe(**plan["recipe"])
-    model = build(name)
+    recipe = ka.training.Recipe(schedule="one_cycle", epochs=plan["epochs"])
+    model = plan["build"]()
     if "start" in plan:
         copy_weights(plan["start"](), model)
     model = ka.training.fit(
         model,
-        splits.batches("train", recipe.batch_size, training=True),
+        splits.batches("train", recipe.batch_size, training=True, seed=seed),
         splits.batches("calibrate", 500),
-        epochs=plan["epochs"],
         recipe=recipe,
         callbacks=[
             ka.training.ExitHistory(),
-            keras.callbacks.CSVLogger(RUNS / f"{name}.csv", append=True),
+            keras.callbacks.CSVLogger(common.RUNS / f"{name}.csv", append=True),
         ],
-        backup_dir=RUNS / name,
-        seed=0,
+        backup_dir=common.RUNS / name,
+        seed=seed,
         verbose=2,
     )
     weights(name).parent.mkdir(parents=True, exist_ok=True)

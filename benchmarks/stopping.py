@@ -15,8 +15,7 @@ import matplotlib
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import _rows, common
-from benchmarks import stopping_members as members
+from benchmarks import _rows, common, networks
 from keras_adaptive import plotting
 from keras_adaptive.stopping import COLLAPSED
 from keras_adaptive.training import StoppingLoss, fit_policy, stopping_optimizer
@@ -45,7 +44,7 @@ def cascade():
     keras.backend.clear_session()
     keras.utils.set_random_seed(SEED)
     return ka.build_cascade(
-        [members.member(depth) for depth in members.DEPTHS],
+        [networks.trained(name) for name in networks.RESNETS.values()],
         combine="last",
         stopping=ka.layers.StoppingPolicy(64),
     )
@@ -119,7 +118,7 @@ def together(estimator, weight, splits, before):
     """
     model = cascade()
     how = {"exit_weights": [1.0] * model.exits}
-    steps = -(-members.TRAIN_IMAGES // BATCH)
+    steps = -(-networks.RESNET_IMAGES // BATCH)
     rates = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, EPOCHS * steps)
     optimizer = keras.optimizers.SGD(rates, momentum=0.9, nesterov=True, weight_decay=1e-3)
     if estimator is not None:
@@ -136,7 +135,7 @@ def together(estimator, weight, splits, before):
     model.fit(
         splits.batches("train", BATCH, training=True, seed=SEED),
         epochs=EPOCHS,
-        callbacks=[keras.callbacks.BackupAndRestore(members.RUNS / name)],
+        callbacks=[keras.callbacks.BackupAndRestore(common.RUNS / "stopping" / name)],
         verbose=2,
     )
     data = common.answers(model, splits)
@@ -163,7 +162,7 @@ def thresholds_curve(data, model):
 
 
 def run():
-    splits = members.data()
+    splits = common.cifar(train_limit=networks.RESNET_IMAGES)
     model = cascade()
     data = common.answers(model, splits, ("train", "calibrate", "test"))
     ROWS.measure(
@@ -195,7 +194,7 @@ WAYS = {
 
 
 INTRODUCTION = f"""CIFAR-10 (JPEG), a cascade of pre-activation ResNets of 8, 20 and 32 layers,
-each pre-trained for {members.RECIPE.epochs} epochs on the same {members.TRAIN_IMAGES:,} images.
+each pre-trained for {networks.RESNET_EPOCHS} epochs on the same {networks.RESNET_IMAGES:,} images.
 5,000 further images for thresholds, 5,000 test images. Learned policies are greedy. Costs are
 MACs relative to ResNet-32's. The reward is charged what is spent (`charge="{CHARGE}"`), as
 multiples of ResNet-8.
@@ -237,14 +236,10 @@ def sweeps(found):
     return ways
 
 
-def own_macs():
-    """Returns the MACs of every member alone."""
-    return [members.build(depth).exit_costs()[-1] for depth in members.DEPTHS]
-
-
 def write(found):
     static = found["static"]["curve"]
-    alone = own_macs()
+    untrained = (networks.NETWORKS[name]["build"]() for name in networks.RESNETS.values())
+    alone = [model.exit_costs()[-1] for model in untrained]
     ways = sweeps(found)
     facts = {"relative_to": alone[-1], "static": static, "rows": _rows.values(ways)}
     if "cross_entropy" in found:
@@ -275,20 +270,25 @@ def _percent(value):
     return f"{100 * value:.2f}"
 
 
-def _table_2(static, alone, ways, found, best):
-    lines = [
-        [f"ResNet-{depth}", _percent(1 - a), _percent(macs / alone[-1])]
-        for depth, a, macs in zip(members.DEPTHS, static["exit_accuracies"], alone, strict=True)
-    ]
+def points(static, ways, found):
+    """Returns MACs and accuracies of thresholds and of every way, by name."""
     curves = {"calibrated thresholds": static}
     if "cross_entropy" in found:
         curves[f"calibrated thresholds, {WARM}"] = found["cross_entropy"]["curve"]
-    points = {
-        name: list(zip(curve["macs"], curve["accuracies"], strict=True))
-        for name, curve in curves.items()
+    learned = {
+        name: tuple([row[key] for row in own] for key in ("macs", "accuracy"))
+        for name, own in ways.items()
     }
-    points |= {name: [(r["macs"], r["accuracy"]) for r in own] for name, own in ways.items()}
-    for name, own in points.items():
+    return {name: (c["macs"], c["accuracies"]) for name, c in curves.items()} | learned
+
+
+def _table_2(static, alone, ways, found, best):
+    lines = [
+        [f"ResNet-{depth}", _percent(1 - a), _percent(macs / alone[-1])]
+        for depth, a, macs in zip(networks.RESNETS, static["exit_accuracies"], alone, strict=True)
+    ]
+    for name, own in points(static, ways, found).items():
+        own = list(zip(*own, strict=True))
         enough = [p for p in own if p[1] >= best]
         macs, accuracy = min(enough) if enough else max(own, key=lambda p: p[1])
         lines.append([name, _percent(1 - accuracy), _percent(macs / alone[-1])])
@@ -338,25 +338,17 @@ def _verdict(everything):
 
 def draw(static, alone, ways, found):
     matplotlib.use("Agg")
-    curves = {"calibrated thresholds": static}
-    if "cross_entropy" in found:
-        curves[f"thresholds, {WARM}"] = found["cross_entropy"]["curve"]
     lines = {
-        name: SimpleNamespace(costs=curve["macs"], accuracies=curve["accuracies"])
-        for name, curve in curves.items()
-    }
-    for name, own in ways.items():
-        if not name.startswith("held out"):
-            costs, accuracies = ([row[key] for row in own] for key in ("macs", "accuracy"))
-            lines[name] = SimpleNamespace(costs=costs, accuracies=accuracies)
-    networks = {
-        f"ResNet-{depth}": (macs, accuracy)
-        for depth, macs, accuracy in zip(
-            members.DEPTHS, alone, static["exit_accuracies"], strict=True
+        name.replace("calibrated thresholds, ", "thresholds, "): SimpleNamespace(
+            costs=costs, accuracies=accuracies
         )
+        for name, (costs, accuracies) in points(static, ways, found).items()
+        if not name.startswith("held out")
     }
+    members = zip(networks.RESNETS, alone, static["exit_accuracies"], strict=True)
+    members = {f"ResNet-{depth}": point for depth, *point in members}
     figure, ax = matplotlib.pyplot.subplots(figsize=(7, 4.6), layout="constrained")
-    plotting.sweep(lines, networks, ax=ax)
+    plotting.sweep(lines, members, ax=ax)
     figure.savefig(ROWS.folder / "sweep.png", dpi=110)
     joint = ways.get(WAYS["joint_sampled"]) or next(iter(ways.values()))
     middle = joint[len(joint) // 2]

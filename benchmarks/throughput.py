@@ -109,21 +109,15 @@ def measure():
 
 
 def page(results):
-    rows = [
-        [
-            name,
-            f"{row['images_per_second']:.0f}",
-            "{:.0f} to {:.0f}".format(*row["quartiles"]),
-            f"{row['ratio_to_plain']:.2f}",
-            "{:.2f} to {:.2f}".format(*row["ratio_quartiles"]),
-        ]
-        for name, row in results["rows"].items()
-    ]
+    heads = "contender | images/s | quartiles | times plain fit | quartiles"
+    cells = "{name} | {images_per_second:.0f} | {quartiles[0]:.0f} to {quartiles[1]:.0f} | "
+    cells += "{ratio_to_plain:.2f} | {ratio_quartiles[0]:.2f} to {ratio_quartiles[1]:.2f}"
+    rows = [{"name": name, **row} for name, row in results["rows"].items()]
     return _rows.page(
         "# Training throughput",
         f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images a round,\n"
         f"augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
-        _rows.table(["contender", "images/s", "quartiles", "times plain fit", "quartiles"], rows),
+        _rows.table(heads, rows, cells),
     )
 
 
