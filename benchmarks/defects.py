@@ -4,6 +4,9 @@
     python -m benchmarks.defects run --suite fast         (hours: a row is kept when it is done)
     python -m benchmarks.defects table
 
+`--suite all` runs the slow tests as well, on what the fast ones have missed. `--suite quick`
+runs only the tests that name the changed file. The list and the results are in defects.json.
+
 A defect changes one place in one file: a sign, a number off by one, a swapped axis, a check
 that is gone, or a wrong comparison. Each is put into a fresh copy of the last commit, by the
 text of its line inside the function of its name, in whatever file that now is, and the tests
@@ -11,23 +14,43 @@ run there up to their first failure. Those that know the changed file come first
 the time, not the verdict. A defect that no input can show is replaced by the next of the draw:
 
     python -m benchmarks.defects replace NUMBER "why nothing can show it"
+
+Where the line itself was rewritten since the draw, the same defect is put into words anew:
+
+    python -m benchmarks.defects rewrite NUMBER FUNCTION "line now" "line with the defect"
 """
 
 import argparse
 import ast
+import datetime
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from time import perf_counter
 
-from benchmarks import common
+from benchmarks import _rows
+from keras_adaptive.files import write_whole
 
-ROOT = common.ROOT.parent
-LIST = common.RESULTS / "defects.json"
+ROOT = Path(__file__).parent.parent
+LIST = _rows.RESULTS / "defects.json"
 PACKAGES = ("keras_adaptive/", "tflite/")
 EACH = 6  # defects of every operator
+PYTEST = ("-m", "pytest", "-x", "-rfE", "-p", "no:cacheprovider")
+PASSED = (0, 5)  # all passed; there was none
+FAST, SLOW = ("-m", "not slow"), ("-m", "slow")  # as in the Makefile
+MARKS = {"quick": FAST, "fast": FAST, "slow": SLOW}
+SUITES = {"quick": ("quick",), "fast": ("fast",), "all": ("fast", "slow")}
+TEXT = ("before", "after")
+COMMAND = "python -m benchmarks.defects run --suite all"
+NO_END = 2 * 3600  # seconds after which a run has no end, which whoever waits finds
 
 
 class Source:
@@ -325,7 +348,233 @@ def replace(number, reason):
 
 
 def keep(record):
-    LIST.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(LIST, json.dumps(record, indent=2) + "\n")
+
+
+# ---- runs
+
+
+def run(record, numbers, suite, jobs, again):
+    """Runs a suite on the defects that have no result of it yet, and keeps each result."""
+    chosen = [d for d in record["defects"] if not numbers or d["number"] in numbers]
+    if suite == "slow":  # what `fast` finds is found
+        chosen = [d for d in chosen if not d["runs"].get("fast", {}).get("found")]
+    todo = [d for d in chosen if again or suite not in d["runs"]]
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(outcome, suite, defect): defect for defect in todo}
+        for done in as_completed(waiting):
+            defect, result = waiting[done], done.result()
+            if result is None:
+                print(f"{defect['number']}: the site is gone", flush=True)
+                continue
+            print(f"{defect['number']}: {verdict(result)}", flush=True)
+            if suite != "quick":
+                defect["runs"][suite] = result
+                keep(record)
+
+
+def outcome(suite, defect=None):
+    """Returns what a suite says of a copy with a defect; `None` if its site is gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree, environment = copy(Path(folder))
+        rounds = [[]]
+        if defect is not None:
+            file = apply(defect, tree)
+            if file is None:
+                return None
+            known = acquainted(file, defect, tree)
+            rounds = [known, [f"--ignore={name}" for name in known]]
+            rounds = rounds[: 1 if suite == "quick" else 2]
+        start = perf_counter()
+        for arguments in rounds:
+            failed = failure([*MARKS[suite], *arguments], tree, environment)
+            if failed:
+                break
+        by, error = failed or (None, None)
+        return {
+            "found": failed is not None,
+            "by": by,
+            "error": error,
+            "seconds": round(perf_counter() - start, 1),
+            "date": datetime.date.today().isoformat(),
+            "commit": subprocess.run(
+                ["git", "rev-parse", "HEAD"], cwd=tree, check=True, capture_output=True, text=True
+            ).stdout.strip(),
+        }
+
+
+def copy(folder):
+    """Returns a copy of the last commit, and the environment in which it is what is imported."""
+    tree, library = folder / ROOT.name, folder / "library"
+    git("clone", "--quiet", "--shared", str(ROOT), str(tree))
+    for there, here in ((folder / "shared", ROOT.parent / "shared"), *_environments(tree)):
+        if here.exists():
+            there.symlink_to(here)
+    runtime = tree / "tflite" / "python" / "anytime_tflite"
+    library.mkdir()
+    (library / "anytime_tflite").symlink_to(runtime if runtime.exists() else tree / "tflite")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (tree, library))),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "COLUMNS": "400",  # room for the error beside the name of the test
+    }
+    packages = ("keras_adaptive", "anytime_tflite")
+    program = "import sys, importlib.util as u\n"
+    program += "print(*(u.find_spec(name).origin for name in sys.argv[1:]), sep='\\n')"
+    found = subprocess.run(
+        [sys.executable, "-c", program, *packages],
+        cwd=folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    if not all(Path(place).resolve().is_relative_to(tree.resolve()) for place in found):
+        raise RuntimeError(f"The copy must be what is imported. Received: {found}")
+    return tree, environment
+
+
+def _environments(tree):
+    """Yields what tests would install anew in every copy."""
+    yield tree / ".venv-tflite-runtime", ROOT / ".venv-tflite-runtime"
+
+
+def apply(defect, tree):
+    """Puts a defect into a tree. Returns the file's path there, or `None`: not found."""
+    defect = {**defect, **defect.get("rewritten", {})}
+    sources = {}
+    for package in PACKAGES:
+        for path in sorted((tree / package).rglob("*.py")):
+            sources[str(path.relative_to(tree))] = Source(path.read_text())
+    found = places(defect, sources)
+    if len(found) > 1:
+        found = [x for x in found if Path(x[0]).name == Path(defect["file"]).name]
+    if len(found) != 1:
+        return None
+    file, first = found[0]
+    lines = (tree / file).read_text().splitlines()
+    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+    last = first + defect["before"].count("\n") + 1
+    lines[first:last] = textwrap.indent(defect["after"], indent).splitlines()
+    (tree / file).write_text("\n".join(lines) + "\n")
+    return file
+
+
+def acquainted(file, defect, tree):
+    """Returns the tests that name the changed file or its folder, its own first."""
+    path = Path(file)
+    module = path.parent.name if path.stem == "__init__" else path.stem
+    nodes = ast.parse((tree / file).read_text()).body
+    names = {x.name for x in nodes if isinstance(x, ast.FunctionDef | ast.ClassDef)} | {module}
+    names = {name for name in names if not name.startswith("_")}
+    owner = defect["function"].split(".")[0]
+    found = []
+    for test in sorted((tree / "tests").rglob("test_*.py")):
+        words = set(re.findall(r"\w+", test.read_text()))
+        if test.stem == f"test_{module}":
+            found.append((0, test))
+        elif path.parent.name in test.stem or owner in words:
+            found.append((1, test))
+        elif names & words:
+            found.append((2, test))
+    # the examples in the docstrings
+    own = [file] if file.startswith("keras_adaptive/") else []
+    return [str(test.relative_to(tree)) for _, test in sorted(found)] + own
+
+
+def failure(arguments, tree, environment):
+    """Returns the first test that fails and its error, or `None`."""
+    process = subprocess.Popen(
+        [sys.executable, *PYTEST, *arguments],
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=NO_END)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "no end", f"stopped after {NO_END} s"
+    if process.returncode in PASSED:
+        return None
+    named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", output, re.MULTILINE)
+    if named is None:  # pytest itself could not start
+        return "start", output.strip()[-300:]
+    return named[1], (named[2] or "")[:300]
+
+
+# ---- results
+
+
+def verdict(result):
+    """Returns a run's result in words."""
+    if result is None:
+        return ""
+    return f"{result['by']}, {result['seconds']:.0f} s" if result["found"] else "missed"
+
+
+def page(record):
+    """Returns the results as the lines of a Markdown page, title first."""
+    rows = []
+    for defect in record["defects"]:
+        runs = defect["runs"]
+        now = {**defect, **defect.get("rewritten", {})}
+        rows.append(
+            [
+                defect["number"],
+                defect["operator"].replace("_", " "),
+                f"{defect['file']}: {defect['function']}",
+                *(_code(now[key]) for key in TEXT),
+                *(verdict(runs.get(suite)).replace("|", r"\|") for suite in SUITES["all"]),
+            ]
+        )
+    fast, slow = (
+        sum(d["runs"].get(suite, {}).get("found", False) for d in record["defects"])
+        for suite in SUITES["all"]
+    )
+    return _rows.page(
+        "# Small defects, and the tests that find them",
+        f"{len(rows)} defects, {EACH} of each operator and one a file, drawn by seed "
+        f"{record['seed']} from {sum(record['sites'].values()):,} places at commit "
+        f"{record['commit'][:7]}. `make test-python` finds {fast} of {len(rows)}; with "
+        f"`make test-slow`, which meets only what is left, {fast + slow}. Each is named by the "
+        "first test that failed and the seconds until then.",
+        _rows.table(["", "operator", "where it was drawn", "line", "defect", "fast", "slow"], rows),
+        "Drawn, and replaced because no input can show them:" if record["replaced"] else "",
+        [
+            f"- {x['file']}: {x['function']}: {_code(x['before'])} to {_code(x['after'])}. "
+            f"{x['reason']}"
+            for x in record["replaced"]
+        ],
+    )
+
+
+def _code(text):
+    first, *rest = text.replace("|", r"\|").splitlines()
+    return f"`{first}`" + (" ..." if rest else "")
+
+
+def publish(record):
+    """Writes list and results, with date and machine."""
+    record = {"machine": {**_rows.machine(), "command": COMMAND}, **record}
+    keep(record)
+    title, *text = page(record)
+    head = [f"- {key}: {value}" for key, value in record["machine"].items()]
+    write_whole(LIST.with_suffix(".md"), "\n".join([title, "", *head, *text]) + "\n")
+    print("\n".join([title, *text]))
+
+
+def check_clean(suite):
+    """Refuses to go on where the suite fails without any defect."""
+    result = outcome(suite)
+    if result["found"]:
+        raise SystemExit(f"The tests fail without a defect: {result['by']} {result['error']}")
+    print(f"without a defect all pass, {result['seconds']:.0f} s", flush=True)
 
 
 def main():
@@ -337,11 +586,36 @@ def main():
     replacing = commands.add_parser("replace")
     replacing.add_argument("number", type=int)
     replacing.add_argument("reason")
+    rewriting = commands.add_parser("rewrite")
+    rewriting.add_argument("number", type=int)
+    for name in ("function", *TEXT):
+        rewriting.add_argument(name)
+    running = commands.add_parser("run")
+    running.add_argument("--suite", choices=SUITES, default="fast")
+    running.add_argument("--quick", action="store_const", const="quick", dest="suite")
+    running.add_argument("--only", default="", help="numbers of defects: 3,14")
+    running.add_argument("--jobs", type=int, default=1, help="defects at once")
+    running.add_argument("--again", action="store_true", help="also those that have a result")
+    running.add_argument("--check-clean", action="store_true", help="first without a defect")
+    commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "draw":
-        draw(options.commit, options.seed)
-    elif options.command == "replace":
-        replace(options.number, options.reason)
+        return draw(options.commit, options.seed)
+    if options.command == "replace":
+        return replace(options.number, options.reason)
+    record = json.loads(LIST.read_text())
+    if options.command == "run":
+        numbers = {int(n) for n in options.only.split(",") if n}
+        for suite in SUITES[options.suite]:
+            if options.check_clean:
+                check_clean(suite)
+            run(record, numbers, suite, options.jobs, options.again)
+    if options.command == "rewrite":
+        defect = record["defects"][options.number - 1]
+        defect["rewritten"] = {key: getattr(options, key) for key in ("function", *TEXT)}
+        return keep(record)
+    record.pop("machine", None)
+    return publish(record)
 
 
 if __name__ == "__main__":
