@@ -122,11 +122,11 @@ def far_from_thresholds():
     return far
 
 
-def half_open(builder, gates):
+def half_open(builder, gates, **changes):
     """Returns a network whose gates disagree about the images."""
     build, arguments = GATED_NETWORKS[builder]
     keras.utils.set_random_seed(0)
-    model = build(**arguments, gates=gates)
+    model = build(**{**arguments, **changes}, gates=gates)
     rng = np.random.default_rng(0)
     for layer in model._flatten_layers():
         if layer.name == "decision":  # half of them open

@@ -1,5 +1,7 @@
 import functools
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,10 +9,42 @@ from hypothesis import strategies as st
 
 import keras_adaptive as ka
 from keras_adaptive import graph
-from keras_adaptive.inference import measure_latency
-from keras_adaptive.inference.compiled import TensorFlowStages, _tensor, compiled
+from keras_adaptive.inference import latency, measure_latency, memory, timings
+from keras_adaptive.inference.compiled import TensorFlowStages, _fastest, _tensor, compiled
+from keras_adaptive.inference.conditional import leaving_at, nested
 from keras_adaptive.inference.plan import Plan
-from keras_adaptive.inference.timings import FULL, Timings
+from keras_adaptive.inference.timings import FULL, Timings, medians_in_turn
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network of few operations: its stages are compiled many times. Learned or not is equal."""
+    keras.utils.set_random_seed(0)
+    layers, outputs = keras.layers, []
+    x = image = keras.Input((8, 8, 1))
+    early = None
+    for k in range(3):
+        x = layers.Conv2D(4 + k, 3, 2 if k == 0 else 1, "same", activation="relu")(x)
+        early = x if early is None else early
+        x = layers.Concatenate()([x, early]) if k == 2 else x  # read two stages later
+        outputs.append(ka.layers.EarlyExit(10, name=f"exit_{k}")(x))
+    model = ka.AdaptiveModel(image, outputs)
+    for head in ("exit_0", "exit_1", "exit_2"):  # as sure as a network that has learned
+        kernel, bias = model.get_layer(head).get_weights()
+        model.get_layer(head).set_weights([8 * kernel, bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def calibration(trained, digits):
+    x, y = digits.arrays("calibrate")
+    return np.stack(trained.predict(x, verbose=0)), y, trained.exit_costs()
+
+
+@pytest.fixture(scope="module")
+def policy(calibration):
+    logits, labels, costs = calibration
+    return ka.calibrate(logits, labels, costs, budget=0.6 * costs[-1], method="geometric")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +57,7 @@ def predictor(trained, policy):
     return ka.AdaptivePredictor(trained, policy)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(batch_size=st.integers(1, 400), seed=st.integers(0, 9))
 def test_decides_as_the_policy_does_on_all_logits(
     predictor, policy, logits, test_images, far_from_thresholds, batch_size, seed
@@ -60,13 +94,19 @@ def predictors(trained, logits):
     return make
 
 
-@settings(max_examples=20, deadline=None)
+KINDS = ["max_prob", "prob_margin", "logit_margin", "entropy"]
+PAIRS = [("XLA", "entropy"), ("TensorFlow", "max_prob")]  # the other six are slow
+OTHERS = [(way, kind) for way in COMPILERS for kind in KINDS if (way, kind) not in PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "kind"), [*PAIRS, *(pytest.param(*p, marks=pytest.mark.slow) for p in OTHERS)]
+)
+@settings(max_examples=8, deadline=None)
 @given(
     batch_size=st.integers(1, 8),
     way=st.sampled_from(WAYS),
     regroup=st.sampled_from([True, False]),
-    kind=st.sampled_from(["max_prob", "prob_margin", "logit_margin", "entropy"]),
-    compiler=st.sampled_from(sorted(COMPILERS)),
     seed=st.integers(0, 9),
 )
 def test_answers_do_not_depend_on_the_plan(
@@ -74,11 +114,11 @@ def test_answers_do_not_depend_on_the_plan(
     logits,
     test_images,
     far_from_thresholds,
+    compiler,
+    kind,
     batch_size,
     way,
     regroup,
-    kind,
-    compiler,
     seed,
 ):
     order = np.random.default_rng(seed).permutation(len(test_images[0]))[:20]
@@ -95,6 +135,47 @@ def test_answers_do_not_depend_on_the_plan(
     np.testing.assert_array_equal(result.labels, chosen.argmax(-1))
     expected = ka.policy.softmax(chosen / policy.temperatures[result.exits][:, None])
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("forced", [False, True])
+def test_one_sample_leaves_where_the_policy_says(rng, kind, forced):
+    """The rule in the graph, with stages that know their answers; eagerly."""
+    logits = rng.normal(size=(3, 15, 5)) * 3
+    temperatures = [0.5, 2.0, 1.5]
+    sure = ka.policy.confidence(logits, kind, temperatures)
+    policy = ka.ExitPolicy(np.quantile(sure, 0.45, axis=1), kind, temperatures)
+    must = np.full((3, 15), forced) & (rng.random((3, 15)) < 0.3)  # whatever the policy says
+
+    class Three:
+        takes, gives = [["x"], ["f_0"], ["f_1", "x"]], [["f_0"], ["f_1"], []]
+        classes = 5
+
+        def __len__(self):
+            return 3
+
+        def carried(self, k):
+            return graph.carried(self.takes[k:], self.gives[k:])
+
+    for i in range(15):
+
+        def apply(k, tensors, i=i):
+            assert [int(t[0]) for t in tensors] == [[i], [10], [20, i]][k]
+            extra = [float(must[k, i])] if forced else []
+            answer = keras.ops.convert_to_tensor([[*logits[k, i], *extra]], "float32")
+            return [answer, *([np.array([10 * (k + 1)])] if k < 2 else [])]
+
+        answer, stage = nested(apply, Three(), policy, [0, 1, 2])(
+            np.array([i]), keras.ops.convert_to_tensor(policy.thresholds, "float32")
+        )
+        leaves = (sure[:, i] >= policy.thresholds) | must[:, i]
+        assert int(stage) == leaves.argmax()
+        np.testing.assert_allclose(answer[0, :5], logits[int(stage), i], rtol=1e-6)
+
+
+def test_thresholds_with_which_any_sample_leaves_there():
+    assert leaving_at(1, 3).tolist() == [np.inf, -np.inf, np.inf]
+    assert leaving_at(0, 1).dtype == "float32"
 
 
 def test_what_xla_cannot_compile_is_left_to_tensorflow(trained, test_images):
@@ -209,7 +290,7 @@ def batches(x, sizes):
         start += size
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=8),
     batch_size=st.sampled_from([1, 4, 16]),
@@ -327,9 +408,20 @@ def test_arrays_become_tensors_wherever_they_lie_in_memory(shape, shift, readonl
         assert _tensor(array.astype(dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("preset", ["cifar_budgeted_5", "cifar_anytime"])
-def test_the_work_in_the_stages_is_what_lazy_costs_say(preset):
-    model = ka.build_msdnet(preset=preset)
+SMALL = {"input_shape": (8, 8, 1), "blocks": 3, "channels": 2, "growth_rate": 2}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        SMALL,
+        pytest.param({"preset": "cifar_budgeted_5"}, marks=pytest.mark.slow),
+        pytest.param({"preset": "cifar_anytime"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_the_work_in_the_stages_is_what_lazy_costs_say(arguments):
+    model = ka.build_msdnet(**arguments)
     stages = compiled(graph.lean_models(model.inputs, model.outputs))
     executed = np.cumsum([executed_macs(function.graph) for function in stages.functions])
     np.testing.assert_array_equal(executed, model.exit_costs())
@@ -346,6 +438,88 @@ def test_nothing_is_traced_again(trained, policy, test_images):
     # else every call fails at first, which writes a message with all its arguments
     assert all(function.structured_input_signature[1] == {} for function in before)
     assert all(function.inputs[0].shape[0] is None for function in before)
+
+
+def clock(monkeypatch, durations):
+    """Lets calls take these seconds, one after the other."""
+    left = iter(durations)
+    monkeypatch.setattr(timings, "_seconds", lambda function: (function(), next(left))[1])
+
+
+def test_the_median_is_of_calls_in_turn_without_the_first(monkeypatch):
+    order = []
+    monkeypatch.setattr(timings, "REPEATS", 6)
+    seconds = np.array([90, 80, 70, 60, 1, 10, 2, 20, 3, 30, 5, 50]) / 1024
+    clock(monkeypatch, seconds)
+    found = medians_in_turn([lambda: order.append("a"), lambda: order.append("b")])
+    assert (1024 * np.array(found)).tolist() == [
+        2.5,
+        25,
+    ]  # of 1, 2, 3, 5: a third of six is not counted
+    assert order == ["a", "b"] * 7  # and the very first is not timed
+
+
+def test_what_is_slow_is_measured_less_often_but_four_times(monkeypatch):
+    monkeypatch.setattr(timings, "REPEATS", 30)
+    clock(monkeypatch, [1.0] * 30)
+    calls = []
+    assert medians_in_turn([lambda: calls.append(0)]) == [1.0]
+    assert len(calls) == 1 + 4
+    calls.clear()
+    clock(monkeypatch, [0.3] * 30)
+    medians_in_turn([lambda: calls.append(0)])
+    assert len(calls) == 1 + 7  # two seconds are enough
+    calls.clear()
+    clock(monkeypatch, [9.0, 8.0, 1.0] * 30)
+    assert medians_in_turn([lambda: calls.append(0)], warm=2) == [1.0]  # the last of three
+
+
+def test_copying_is_timed_for_a_sample_and_all_that_is_read(monkeypatch):
+    asked = []
+    stages = SimpleNamespace(specs={"a": ((3,), "float32"), "b": ((2, 2), "float32")})
+    stages.carried = lambda k: asked.append(k) or ["a", "b"]
+    monkeypatch.setattr(timings, "median_seconds", lambda copy: (copy(), 3.0)[1])
+    assert Timings(stages).regrouping(2, 8) == 6.0 / 4  # every other row
+    assert asked == [2]
+
+
+def test_the_fastest_function_is_taken(monkeypatch):
+    monkeypatch.setattr(timings, "CHOOSING", 0.02)
+    calls = []
+
+    def takes(milliseconds):
+        import time
+
+        return lambda *given: (calls.append(given), time.sleep(milliseconds / 1000))
+
+    slow, fast = takes(4), takes(0)
+    assert _fastest([slow, fast], [[1], [2]]) is fast
+    assert _fastest([fast, slow], [[1], [2]]) is fast
+    assert _fastest([slow, None], [[1]]) is slow
+    assert set(calls) == {(1,), (2,)}
+
+
+@pytest.mark.parametrize("rows", [[], [3], [5, 0, 5, 2]])
+@pytest.mark.parametrize("shared", [False, True])
+def test_rows_are_copied_whether_by_one_thread_or_several(rng, monkeypatch, rows, shared):
+    if shared:
+        monkeypatch.setattr(memory, "LARGE", 0)
+        monkeypatch.setattr(memory, "THREADS", 3)
+    source, rows = rng.normal(size=(6, 2, 3)), np.array(rows, int)
+    target = np.empty((len(rows), 2, 3))
+    memory.copy_rows(source, rows, target)
+    np.testing.assert_array_equal(target, source[rows])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float64"])
+def test_memory_is_aligned_for_tensorflow(dtype):
+    for shape in ((1,), (3, 5), (2, 7, 1)):
+        array = memory.aligned(shape, dtype)
+        assert (array.shape, array.dtype) == (shape, dtype)
+        assert array.ctypes.data % 64 == 0
+        assert memory.is_aligned(array)
+    assert not memory.is_aligned(array.reshape(-1)[1:])
+    assert not memory.is_aligned(memory.aligned((16, 16), dtype).T)
 
 
 def test_times_are_measured_once(trained, test_images):
@@ -367,9 +541,58 @@ def test_latency_is_a_cost_to_calibrate_with(trained, calibration, batch_size):
     assert policy.details["mean_cost"] <= milliseconds.mean()
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_latency_with_another_number_of_threads(trained):
     milliseconds = measure_latency(trained, batch_size=4, threads=1)
     assert (np.diff(milliseconds, prepend=0) > 0).all()
+
+
+def test_latency_adds_up_stages_and_copies(trained, monkeypatch):
+    class Table:
+        def __init__(self, stages):
+            self.full = lambda k, batch_size, waiting: [batch_size, FULL, 8][k]
+            self.stage = lambda k, size: (k + 1) * size
+            self.regrouping = lambda k, size: 0.001 * size
+
+        def conditional(self, function, k):
+            return [2.0, 1.0, 3.0][k]
+
+    monkeypatch.setattr(latency, "Timings", Table)
+    found = measure_latency(trained, batch_size=4)
+    np.testing.assert_allclose(found, 1000 * np.cumsum([1, 2 + 0.064, 3 + 0.008]))
+    found = measure_latency(trained, batch_size=1)  # never falling
+    np.testing.assert_allclose(found, [2000, 2000, 3000], rtol=1e-6)
+    assert (np.diff(found) > 0).all()
+
+
+def test_latency_of_other_threads_is_measured_in_another_process(trained, monkeypatch):
+    ran = {}
+
+    def run(command, env, **how):
+        ran.update(command=command, env=env)
+        assert keras.models.load_model(command[3], compile=False).exits == 3
+        return SimpleNamespace(
+            returncode=ran.get("fails", 0), stdout="hello\n[1.0, 2.0]\n", stderr=""
+        )
+
+    monkeypatch.setattr(latency.subprocess, "run", run)
+    monkeypatch.setattr(latency, "_threads", lambda: 5)
+    monkeypatch.setattr(latency, "_cores", lambda: 7)
+    assert measure_latency(trained, batch_size=4, threads=7).tolist() == [1.0, 2.0]
+    assert ran["command"][4:] == ["4", "7"]
+    assert ran["env"]["KERAS_BACKEND"] == "tensorflow"
+    compile(ran["command"][2], "program", "exec")
+    ran["fails"] = 1
+    with pytest.raises(ValueError, match=r"can be saved and loaded.*\(no message\)"):
+        measure_latency(trained, threads=1)
+
+
+def test_latency_rejects_impossible_arguments(trained):
+    with pytest.raises(ValueError, match="from 1 to the number of cores.*Received: threads=999"):
+        measure_latency(trained, threads=999)
+    with pytest.raises(ValueError, match="Received: threads=True"):
+        measure_latency(trained, threads=True)
     with pytest.raises(ValueError, match="Received: threads=0"):
         measure_latency(trained, threads=0)
     with pytest.raises(ValueError, match="Received: batch_size=0"):
@@ -470,3 +693,7 @@ def test_rejects_a_policy_for_another_network(trained):
         ka.AdaptivePredictor(trained, [0.5, 0.5, 0])
     with pytest.raises(TypeError, match="`model` must be an AdaptiveModel"):
         ka.AdaptivePredictor("model", ka.ExitPolicy([0.5, 0]))
+    a, b = keras.Input((2,)), keras.Input((2,))
+    two = ka.AdaptiveModel([a, b], [keras.layers.Dense(3)(keras.layers.Add()([a, b]))])
+    with pytest.raises(ValueError, match="one input. Received: 2 inputs"):
+        ka.AdaptivePredictor(two, ka.ExitPolicy([0]))

@@ -22,10 +22,18 @@ WAYS = {
 SAMPLES = np.arange(9)
 
 
-@pytest.fixture(scope="module", params=[("resnet", "both"), ("densenet", "layer")], ids=str)
+ROWS = [
+    ("resnet", "both", 8),
+    pytest.param(("resnet", "both", 14), marks=pytest.mark.slow),
+    pytest.param(("densenet", "layer", 16), marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=str)
 def gated(request, images):
     """A gated network, the logits of its exits, and what each costs each image."""
-    model = half_open(*request.param)
+    builder, gates, depth = request.param
+    model = half_open(builder, gates, depth=depth)
     return model, *model.predict_with_costs(images, verbose=0)
 
 
@@ -45,8 +53,24 @@ def limited(gated):
     return ka.AdaptivePredictor(model, ka.ExitPolicy([np.inf, 0.0], worst_case=worst))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["free", "limited"])
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("stages", "free"),
+        ("one by one, XLA", "limited"),
+        *[
+            pytest.param(way, kind, marks=pytest.mark.slow)
+            for way, kind in (
+                ("stages", "limited"),
+                ("together", "free"),
+                ("together", "limited"),
+                ("one by one, XLA", "free"),
+                ("one by one, TensorFlow", "free"),
+                ("one by one, TensorFlow", "limited"),
+            )
+        ],
+    ],
+)
 def test_exits_and_costs_are_those_of_the_policy(request, gated, images, monkeypatch, way, kind):
     _, logits, costs = gated
     predictor = request.getfixturevalue(kind)
