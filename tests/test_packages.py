@@ -1,0 +1,179 @@
+"""Two packages carry anytime_tflite: the one for devices, alone or beside keras_adaptive."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import anytime_tflite
+import keras_adaptive as ka
+from anytime_tflite import AnytimeModel, read_info
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {
+    "keras_adaptive": ("keras_adaptive", "tflite/python/anytime_tflite", "setup.py", "setup.cfg")
+    + ("pyproject.toml", "README.md", "LICENSE"),
+    "anytime_tflite": ("tflite/python",),
+}
+OTHER = {"keras_adaptive": "anytime_tflite", "anytime_tflite": "keras_adaptive"}
+CLASSIFY = """
+import importlib.util, json, sys
+import numpy as np
+import anytime_tflite
+with anytime_tflite.AnytimeModel(sys.argv[1], num_threads=1) as model:
+    answer = model.classify(np.load(sys.argv[2]))
+heavy = ("tensorflow", "keras", "keras_adaptive")
+print(json.dumps({
+    "label": answer.label,
+    "exit": answer.exit,
+    "folder": anytime_tflite.__path__[0],
+    "heavy": [name for name in heavy if importlib.util.find_spec(name)],
+}))
+"""
+LOST = """
+import importlib.metadata, sys
+files = importlib.metadata.files(sys.argv[1])
+assert files
+print([str(file) for file in files if not file.locate().exists()])
+"""
+
+
+def run(*command):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def pip(*arguments, python=sys.executable):
+    run(sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", *arguments)
+
+
+def new_environment(folder):
+    """Makes a virtual environment; returns its Python."""
+    venv.create(folder, with_pip=False)
+    return folder / "bin" / "python"
+
+
+def classify(python, file, image):
+    return json.loads(run(python, "-c", CLASSIFY, file, image))
+
+
+def lost_files(python, package):
+    """Returns the files that a package installed and that are gone."""
+    return run(python, "-c", LOST, package).strip()
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """Builds the wheels from copies of their sources, where nothing is left of other builds."""
+    found = {}
+    ignore = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    for package, sources in SOURCES.items():
+        folder = tmp_path_factory.mktemp(package)
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, folder / source, ignore=ignore)
+            else:
+                shutil.copy(ROOT / source, folder)
+        project = folder / "tflite" / "python" if package == "anytime_tflite" else folder
+        pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "wheels", project)
+        (found[package],) = (folder / "wheels").glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def image(test_images, tmp_path_factory):
+    """One image, as the path of a file."""
+    path = tmp_path_factory.mktemp("image") / "image.npy"
+    np.save(path, test_images[0][0])
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(exported, image):
+    with AnytimeModel(exported, num_threads=1) as model:
+        answer = model.classify(np.load(image))
+    return {"label": answer.label, "exit": answer.exit}
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """A Python with numpy and an interpreter, in which tests install and remove the wheels."""
+    python = new_environment(tmp_path_factory.mktemp("both"))
+    pip("install", "--quiet", "numpy", "ai-edge-litert>=2.1", python=python)
+    return python
+
+
+def test_versions_agree():
+    assert anytime_tflite.__version__ == ka.__version__
+
+
+def test_the_command_is_installed():
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="keras-adaptive")
+    from keras_adaptive.cli import main
+
+    assert command.load() is main
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_the_device_needs_neither_tensorflow_nor_keras(wheels, exported, image, expected, tmp_path):
+    python = new_environment(tmp_path)
+    pip("install", "--quiet", f"{wheels['anytime_tflite']}[litert]", python=python)
+    answer = classify(python, exported, image)
+    assert answer["heavy"] == []
+    assert {key: answer[key] for key in expected} == expected
+    command = python.parent / "anytime-tflite"
+    assert json.loads(run(command, "info", exported)) == read_info(exported)
+    assert run(command, "--version").strip() == anytime_tflite.__version__
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_no_file_belongs_to_both(wheels):
+    names = [set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels.values()]
+    assert len(names) == 2
+    assert not names[0] & names[1]
+    assert {"anytime_tflite/py.typed", "keras_adaptive/_bundled/anytime_tflite/py.typed"} <= set(
+        names[0] | names[1]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+@pytest.mark.parametrize("removed", OTHER)
+@pytest.mark.parametrize("first", OTHER)
+def test_either_may_come_first_and_either_may_go(
+    wheels, python, exported, image, expected, first, removed
+):
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    folders = {
+        "anytime_tflite": site / "anytime_tflite",
+        "keras_adaptive": site / "keras_adaptive" / "_bundled" / "anytime_tflite",
+    }
+
+    def check(folder):
+        answer = classify(python, exported, image)
+        assert {key: answer[key] for key in expected} == expected
+        assert Path(answer["folder"]) == folder
+
+    pip("install", "--quiet", "--no-deps", wheels[first], python=python)
+    check(folders[first])
+    pip("install", "--quiet", "--no-deps", wheels[OTHER[first]], python=python)
+    check(folders["anytime_tflite"])
+    assert lost_files(python, first) == lost_files(python, OTHER[first]) == "[]"
+    pip("uninstall", "--quiet", "--yes", removed, python=python)
+    check(folders[OTHER[removed]])
+    assert lost_files(python, OTHER[removed]) == "[]"
+    pip("uninstall", "--quiet", "--yes", OTHER[removed], python=python)
+    program = "import importlib.util; print(importlib.util.find_spec('anytime_tflite'))"
+    assert run(python, "-c", program).strip() == "None"
