@@ -1,9 +1,13 @@
 import keras
 import numpy as np
 import pytest
+from eager import eagerly
 
 import keras_adaptive as ka
+from keras_adaptive.policy import softmax
 from keras_adaptive.training import Distillation
+
+eagerly = pytest.fixture(autouse=True)(eagerly)
 
 
 def fixed_net(logits):
@@ -31,6 +35,44 @@ def test_loss_equals_the_reference(golden):
         model.compile("sgd", distillation=distillation)
         loss = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
         assert loss == pytest.approx(case["batchmean"], rel=1e-5)
+
+
+def test_loss_by_hand(rng):
+    logits, teacher = rng.normal(size=(3, 4, 5)), rng.normal(size=(4, 5))
+    weights, t, w = [2.0, 0.5, 7.0], 3.0, 0.3
+    target = softmax(teacher / t)
+    expected = sum(
+        weight * (target * np.log(target / softmax(z / t))).sum(axis=1).mean()
+        for weight, z in zip(weights[:-1], logits[:-1], strict=True)
+    )
+    found = Distillation(temperature=t, weight=w).loss(teacher, list(logits), weights)
+    assert float(found) == pytest.approx(w * t**2 * expected, rel=1e-5)
+
+
+def test_the_teacher_answers_as_it_would_alone_and_by_its_last_exit(golden):
+    x = keras.Input((2,))
+    dropped = keras.layers.Dropout(0.99)(x)
+    exits = [keras.layers.Dense(3)(dropped) for _ in range(2)]
+    teacher = ka.AdaptiveModel(x, exits)
+    image = np.ones((5, 2), "float32")
+    found = Distillation(teacher).teacher_logits(image, None)
+    np.testing.assert_array_equal(found, teacher(image)[1])
+    own = Distillation("last").teacher_logits(image, [image, 2 * image])
+    np.testing.assert_array_equal(own, 2 * image)
+
+
+def test_exits_count_as_they_are_weighted(golden):
+    model = fixed_net(golden["outputs"])
+    logits = np.array(golden["outputs"])
+    x, y = np.eye(2, dtype="float32"), np.array(golden["targets"])
+    exit_weights, w = [3.0, 0.5, 2.0], 0.25
+    distillation = Distillation("last", 2.0, w)
+    model.compile("sgd", distillation=distillation, exit_weights=exit_weights)
+    cross = [-np.log(softmax(z)[range(2), y]).mean() for z in logits]
+    expected = np.dot(cross, [3 * (1 - w), 0.5 * (1 - w), 2])
+    expected += float(distillation.loss(logits[-1], list(logits), exit_weights))
+    loss = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_last_exit_teaches_the_others(golden):
@@ -84,6 +126,8 @@ def test_self_distillation_is_saved_with_the_model(golden, tmp_path):
     [
         ({"teacher": "first"}, "Received: teacher='first'"),
         ({"temperature": 0}, "Received: temperature=0"),
+        ({"temperature": -1}, "Received: temperature=-1"),
+        ({"weight": -0.1}, "Received: weight=-0.1"),
         ({"weight": 2}, "Received: weight=2"),
     ],
 )

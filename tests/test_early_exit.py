@@ -99,3 +99,42 @@ def test_needs_the_logits_before_exactly_with_collaboration(features, previous):
         EarlyExit(5)(features, previous)
     with pytest.raises(ValueError, match="`previous`"):
         EarlyExit(5, collaboration="identity")(features)
+
+
+def padded_convolution(x, kernel, strides):
+    """A 3x3 convolution of an image with a border of zeros around it, in numpy."""
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows, columns = (range(0, n - 2, strides) for n in x.shape[1:3])
+    return np.stack(
+        [
+            np.stack([np.tensordot(x[:, i : i + 3, j : j + 3], kernel, 3) for j in columns], axis=1)
+            for i in rows
+        ],
+        axis=1,
+    )
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_convolutions_are_padded_alike_on_every_side(rng, strides):
+    x = rng.normal(size=(2, 4, 6, 3)).astype("float32")
+    layer = EarlyExit(5, convolutions=(4,), strides=strides)
+    found = layer(x)
+    w = {v.path.split("/", 1)[-1]: np.asarray(v) for v in layer.weights}
+    kernel = next(value for path, value in w.items() if value.ndim == 4)
+    features = padded_convolution(x, kernel, strides)
+    assert features.shape == (2, 4 // strides, 6 // strides, 4)
+    features = np.maximum(features / np.sqrt(1 + 1e-5), 0).mean(axis=(1, 2))
+    expected = features @ w["logits/kernel"] + w["logits/bias"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_weights_begin_as_published():
+    layer = EarlyExit(50, convolutions=(64,), collaboration="dense")
+    layer(np.zeros((1, 4, 4, 64), "float32"), np.zeros((1, 50), "float32"))
+    kernels = {v.path.split("/")[-2]: np.asarray(v) for v in layer.weights if v.name == "kernel"}
+    dense = kernels["logits"]  # uniform in +-1/sqrt(inputs), and 128 inputs side by side
+    assert dense.shape == (128, 50)
+    assert 0.95 / np.sqrt(128) < np.abs(dense).max() <= 1 / np.sqrt(128)
+    assert dense.std() == pytest.approx(1 / np.sqrt(3 * 128), rel=0.05)
+    convolution = kernels["convolution_0_conv"]  # He, by what goes out
+    assert convolution.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.05)

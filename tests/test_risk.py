@@ -6,9 +6,9 @@ from scipy import stats
 
 import keras_adaptive as ka
 from keras_adaptive import risk as risks
-from keras_adaptive.thresholds import first_exit
+from keras_adaptive.thresholds import Problem, first_exit, front
 
-DRAWS = 500
+DRAWS = [120, pytest.param(500, marks=pytest.mark.slow)]
 DELTA = 0.1
 COSTS = np.array([1.0, 2.0, 4.0])
 
@@ -26,27 +26,29 @@ def population():
     return logits.astype("float32"), labels
 
 
-def true_risk(risk, policy, logits, labels):
-    exits = policy.decide(logits)
+def true_risk(risk, exits, logits, labels):
     answers = logits.argmax(-1)
     chosen = answers[exits, np.arange(len(labels))]
     return risk.losses(chosen == labels, answers[-1] == labels, chosen == answers[-1]).mean()
 
 
-def broken_promises(population, risk, samples, calibrate):
+def broken_promises(population, risk, samples, calibrate, draws):
     """How often, over draws of calibration data, the true risk is above the level."""
     logits, labels = population
+    sure = ka.policy.confidence(logits)
     rng = np.random.default_rng(1)
     broken = 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         rows = rng.integers(0, len(labels), samples)
         policy = calibrate(logits[:, rows], labels[rows], risk)
-        broken += true_risk(risk, policy, logits, labels) > risk.level
+        exits = first_exit(sure, policy.thresholds)
+        broken += true_risk(risk, exits, logits, labels) > risk.level
     return broken
 
 
-def most_allowed(delta):
-    return stats.binom.ppf(0.999, DRAWS, delta)
+def most_allowed(delta, draws):
+    """More than so many broken promises a valid procedure has once in a thousand times."""
+    return stats.binom.ppf(0.999, draws, delta)
 
 
 def valid(logits, labels, risk):
@@ -70,6 +72,7 @@ def same_data(logits, labels, risk):
     return ka.ExitPolicy(kept)
 
 
+@pytest.mark.parametrize("draws", DRAWS)
 @pytest.mark.parametrize(
     ("metric", "bound", "level"),
     [
@@ -79,14 +82,15 @@ def same_data(logits, labels, risk):
         ("error", "binomial", 0.3),
     ],
 )
-def test_the_promise_is_broken_no_more_often_than_delta(population, metric, bound, level):
+def test_the_promise_is_broken_no_more_often_than_delta(population, metric, bound, level, draws):
     risk = ka.RiskControl(metric, level, DELTA, bound=bound, steps=30)
-    assert broken_promises(population, risk, 400, valid) <= most_allowed(DELTA)
+    assert broken_promises(population, risk, 400, valid, draws) <= most_allowed(DELTA, draws)
 
 
-def test_that_this_simulation_catches_an_invalid_procedure(population):
+@pytest.mark.parametrize("draws", DRAWS)
+def test_that_this_simulation_catches_an_invalid_procedure(population, draws):
     risk = ka.RiskControl("accuracy_drop", 0.05, DELTA, steps=30)
-    assert broken_promises(population, risk, 400, same_data) > most_allowed(DELTA)
+    assert broken_promises(population, risk, 400, same_data, draws) > most_allowed(DELTA, draws)
 
 
 def test_the_level_is_used_not_only_kept(population):
@@ -94,7 +98,7 @@ def test_the_level_is_used_not_only_kept(population):
     risk = ka.RiskControl("accuracy_drop", 0.05, 0.1)
     policy = ka.calibrate(logits[:, :8000], labels[:8000], COSTS, risk=risk)
     assert policy.details["mean_cost"] < COSTS[-1]
-    assert 0.03 < true_risk(risk, policy, logits, labels) <= 0.05
+    assert 0.03 < true_risk(risk, policy.decide(logits), logits, labels) <= 0.05
     assert policy.details["guarantee"]["passed"]
     assert policy.details["guarantee"]["tested_samples"] == 4000
     assert policy.details["guarantee"]["p_value"] <= 0.1
@@ -128,7 +132,8 @@ def test_a_guarantee_holds_with_a_worst_case(population):
         assert ka.evaluate(policy, logits, labels, COSTS).worst_cost <= 2
         # the promise is about the last exit of the network, in reach or not
         assert policy.details["guarantee"]["passed"] is passes
-        assert not passes or true_risk(risk, policy, *population) <= level
+        exits = policy.decide(population[0])
+        assert not passes or true_risk(risk, exits, *population) <= level
 
 
 def test_when_nothing_passes_the_safe_policy_is_returned_and_said(population):
@@ -163,6 +168,69 @@ def test_binomial_p_value_is_exact():
     assert risk.p_value(losses) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("mean", [0.3, 0.6])
+def test_betting_p_value_is_one_over_the_greatest_wealth(rng, mean):
+    values, delta = (rng.random(50) < 0.25) + 0.0, 0.1
+    wealth, most, seen = 1.0, 0.0, []
+    for value in values:
+        # the variance as it was known before, half an observation of 1/2 being assumed
+        known = 0.25
+        for i in range(len(seen)):
+            known += (seen[i] - (0.5 + sum(seen[: i + 1])) / (i + 2)) ** 2
+        known /= len(seen) + 1
+        stake = min(0.75 / (1 - mean), np.sqrt(2 * np.log(1 / delta) / (len(values) * known)))
+        wealth *= 1 - stake * (value - mean)
+        most = max(most, wealth)
+        seen.append(value)
+    assert risks.betting_p_value(values, mean, delta) == pytest.approx(1 / most)
+    assert most > 1
+    assert risks.betting_p_value(np.ones(50), mean, delta) == 1
+
+
+def test_losses_by_hand():
+    chosen, last = np.array([True, True, False, False]), np.array([True, False, True, False])
+    agrees = np.array([True, False, False, True])
+    for arguments, expected in [
+        (("disagreement",), [0, 1, 1, 0]),
+        (("error",), [0, 0, 1, 1]),
+        (("accuracy_drop",), [0, 0, 1, 0]),
+        (("accuracy_drop", 0.1, 0.1, "betting"), [0, -1, 1, 0]),
+    ]:
+        assert ka.RiskControl(*arguments).losses(chosen, last, agrees).tolist() == expected
+
+
+def test_one_half_chooses_and_the_larger_one_is_tested():
+    first, second = ka.RiskControl(seed=3).halves(11)
+    assert (len(first), len(second)) == (5, 6)
+    assert sorted([*first, *second]) == list(range(11))
+    assert ka.RiskControl(seed=4).halves(11)[0].tolist() != first.tolist()
+
+
+def test_testing_stops_at_the_first_failure():
+    risk = ka.RiskControl("disagreement", level=0.2, delta=0.1)
+    sure = np.stack([np.arange(100.0), np.full(100, 200.0), np.full(100, 300.0)])
+    losses = np.repeat([[1], [0], [0]], 100, axis=1)  # leaving at the first exit is wrong
+    path = [np.array([t, -np.inf, -np.inf]) for t in (100, 95, 50, 99)]
+    kept, found = risks.fixed_sequence_test(risk, path, sure, losses)
+    p_values = [stats.binom.cdf(wrong, 100, 0.2) for wrong in (0, 5, 50, 1)]
+    assert [p <= 0.1 for p in p_values] == [True, True, False, True]
+    assert kept.tolist() == path[1].tolist()
+    assert found == {
+        "metric": "disagreement",
+        "level": 0.2,
+        "delta": 0.1,
+        "bound": "binomial",
+        "tested_samples": 100,
+        "policies_on_the_path": 4,
+        "passed": True,
+        "risk": 0.05,
+        "p_value": pytest.approx(p_values[1]),
+    }
+    kept, found = risks.fixed_sequence_test(risk, path[2:], sure, losses)
+    assert kept.tolist() == [np.inf, np.inf, -np.inf]
+    assert (found["passed"], found["risk"], found["p_value"]) == (False, None, None)
+
+
 @pytest.mark.parametrize("bound", risks.BOUNDS)
 def test_samples_needed_is_the_fewest_that_can_pass(bound):
     risk = ka.RiskControl(level=0.05, delta=0.1, bound=bound)
@@ -189,6 +257,27 @@ def test_more_data_is_not_asked_for_where_it_would_not_help(rng):
         ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl("error", 0.1))
 
 
+def test_the_path_goes_from_safe_to_cheapest(population):
+    logits, labels = population[0][:, :300], population[1][:300]
+    answers, sure = logits.argmax(-1), ka.policy.confidence(logits)
+    right, costs = answers == labels, np.broadcast_to(COSTS[:, None], sure.shape)
+    for metric, steps in (("disagreement", 7), ("error", 7), ("accuracy_drop", 1000)):
+        risk = ka.RiskControl(metric, 0.3, steps=steps)
+        losses = risk.losses(right, right[-1:], answers == answers[-1])
+        path = risks._path(risk, sure, losses, costs)
+        problem = Problem(sure, 1 - losses, costs)
+        outcomes = [problem.outcome(thresholds) for thresholds in path]
+        found = front(problem)[0]
+        if metric == "error":  # the last exit errs, too
+            assert outcomes[0] == (found.right[-1], found.cost[-1])
+        else:
+            assert path[0].tolist() == [np.inf, np.inf, -np.inf]
+            outcomes = outcomes[1:]
+        assert outcomes[-1] == (found.right[0], found.cost[0])
+        assert (np.diff(outcomes, axis=0) < 0).all()  # ever more losses, ever cheaper
+        assert len(path) == 7 or steps == 1000
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_path_has_at_most_so_many_steps(population, steps):
     logits, labels = population[0][:, :500], population[1][:500]
@@ -203,6 +292,8 @@ def test_the_path_has_at_most_so_many_steps(population, steps):
         ({"metric": "loss"}, "Received: metric=loss"),
         ({"bound": "hope"}, "Received: bound=hope"),
         ({"level": 0}, "Received: level=0"),
+        ({"level": 1}, "Received: level=1"),
+        ({"delta": 0}, "Received: delta=0"),
         ({"delta": 1}, "Received: delta=1"),
         ({"steps": 0}, "Received: steps=0"),
         ({"steps": True}, "Received: steps=True"),

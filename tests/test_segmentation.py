@@ -124,6 +124,11 @@ def test_refuses_what_does_not_fit(members, images):
         ({"grid": 2}, "Received: grid=2"),
         ({"grid": (0, 2)}, r"Received: grid=\(0, 2\)"),
         ({"margin": -1}, "margin=-1"),
+        ({"margin": True}, "margin=True"),
+        ({"grid": (2, 2, 2)}, r"Received: grid=\(2, 2, 2\)"),
+        ({"grid": (2, 1.0)}, r"Received: grid=\(2, 1.0\)"),
+        ({"members": members[0]}, "must be a list"),
+        ({"members": [lambda x: x]}, "from images to logits"),
     ]:
         with pytest.raises(ValueError, match=message):
             SegmentationCascade(**{"members": members, **wrong})
@@ -131,5 +136,31 @@ def test_refuses_what_does_not_fit(members, images):
         SegmentationCascade(members, grid=(3, 3)).predict_with_costs(images)
     with pytest.raises(ValueError, match="at most the image's smaller side"):
         SegmentationCascade(members, grid=(2, 3), margin=9).predict_with_costs(images)
-    with pytest.raises(ValueError, match="3 thresholds"):
-        SegmentationCascade(members).predict(images, ka.ExitPolicy([0.5, 0.5]))
+    for policy in (ka.ExitPolicy([0.5, 0.5]), [0.5, 0.5, 0.5]):
+        with pytest.raises(ValueError, match="3 thresholds"):
+            SegmentationCascade(members).predict(images, policy)
+    with pytest.raises(ValueError, match="`policy` must have no `worst_case`"):
+        SegmentationCascade(members).predict(images, ka.ExitPolicy([0.5] * 3, worst_case=9))
+
+
+def test_cells_are_cut_from_the_whole_image_with_what_is_around_them():
+    maps = np.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
+    cells = cut(maps, (2, 3), 1)
+    assert cells.shape == (12, 4, 4, 1)
+    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+    for i, cell in enumerate(cells):  # the first image row by row, then the second
+        image, row, column = i // 6, i % 6 // 3, i % 3
+        expected = padded[image, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4]
+        np.testing.assert_array_equal(cell, expected)
+    assert cut(maps, (2, 3), 4).shape == (12, 10, 10, 1)  # the smaller side: the most there is
+    with pytest.raises(ValueError, match="Received: margin=5"):
+        cut(maps, (2, 3), 5)
+    with pytest.raises(ValueError, match=r"must divide .* grid=\(4, 4\), size \(4, 6\)"):
+        cut(maps, (4, 4))
+
+
+def test_mean_iou_by_hand():
+    predicted, labels = np.array([[0, 0, 1], [2, 2, 1]]), np.array([[0, 1, 1], [2, -1, 0]])
+    # class 0: 1 of 3; class 1: 1 of 3; class 2: 1 of 1
+    assert mean_iou(predicted, labels, 4) == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+    assert mean_iou(labels, np.array([[0, 1, 1], [2, -1, 0]]), 3) == 1

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import sigmoid
+from test_early_exit import padded_convolution
 
 import keras_adaptive as ka
 from keras_adaptive.layers import SkipGate
@@ -86,3 +87,49 @@ def test_feedforward_gates_of_skipnet_have_their_published_size(kind, params, ma
     one = 17  # SkipNet has two logits and a softmax where one and a sigmoid do
     assert ka.costs.exit_costs([x], outputs, "params")[0] == params - one
     assert ka.costs.exit_costs([x], outputs)[0] == macs - 16
+
+
+@pytest.mark.parametrize("kind", ["feedforward", "feedforward_deep"])
+def test_feedforward_gate_is_its_formula(rng, kind):
+    keras.utils.set_random_seed(0)
+    gate = SkipGate(kind=kind, return_probability=True)
+    x = rng.normal(size=(5, 8, 12, 3)).astype("float32")
+    decision, probability = (np.array(t) for t in gate(x))
+    kernels = [np.asarray(v) for v in gate.weights if v.path.split("/")[-1] == "kernel"]
+    *convolutions, dense = sorted(kernels, key=lambda kernel: -kernel.ndim)
+    features = x
+    if kind == "feedforward_deep":
+        features = x.reshape(5, 4, 2, 6, 2, 3).max(axis=(2, 4))
+        first, last = (
+            layer.kernel.numpy() for layer in gate.convolutions if hasattr(layer, "kernel")
+        )
+        features = padded_convolution(features, first, 1)
+        features = np.maximum(features / np.sqrt(1 + 1e-5), 0)
+    else:
+        (last,) = convolutions
+    features = np.maximum(padded_convolution(features, last, 2) / np.sqrt(1 + 1e-5), 0)
+    expected = sigmoid(features.mean(axis=(1, 2)) @ dense + 2)  # open at first
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+    np.testing.assert_array_equal(decision, expected > 0.5)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "feedforward"])
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_forced_gate_says_one_thing_whatever_it_thinks(rng, kind, forced):
+    gate = SkipGate(3, kind=kind, return_probability=True, forced=forced)
+    x = rng.normal(size=(4, 6, 6, 2)).astype("float32")
+    gate(x)
+    for bias in (-50.0, 50.0):
+        gate.decision.bias.assign([bias])
+        decision, probability = gate(x)
+        np.testing.assert_array_equal(decision, np.full((4, 1), float(forced)))
+        np.testing.assert_allclose(probability, np.full((4, 1), float(bias > 0)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [({}, (2, 3, 10)), ({"kind": "feedforward"}, (2, 10)), ({"units": 4}, (2, 5))],
+)
+def test_refuses_features_it_cannot_read(arguments, shape):
+    with pytest.raises(ValueError, match="`features` .*Received: shape"):
+        SkipGate(**arguments)(np.zeros(shape, "float32"))

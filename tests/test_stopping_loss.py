@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_adaptive.layers import StoppingPolicy
 from keras_adaptive.training import StoppingLoss
-from keras_adaptive.training.stopping_loss import leaving
+from keras_adaptive.training.stopping_loss import _leave_one_out, _squared_gradients, leaving
 
 CLASSES, EXITS = 3, 3
 CHARGES = np.array([1.0, 2.5, 4.0])
@@ -59,10 +59,18 @@ def cascade():
     return Cascade()
 
 
-@pytest.mark.parametrize("baseline", [True, False])
 @pytest.mark.parametrize(
-    ("reward", "top_k"),
-    [("sampled_label", 1), ("sampled_label", 2), ("best_label", 1), ("log_likelihood", 1)],
+    ("reward", "top_k", "baseline"),
+    [
+        ("sampled_label", 1, True),
+        ("sampled_label", 2, False),
+        ("log_likelihood", 1, True),
+        pytest.param("sampled_label", 1, False, marks=pytest.mark.slow),
+        pytest.param("sampled_label", 2, True, marks=pytest.mark.slow),
+        pytest.param("best_label", 1, True, marks=pytest.mark.slow),
+        pytest.param("best_label", 1, False, marks=pytest.mark.slow),
+        pytest.param("log_likelihood", 1, False, marks=pytest.mark.slow),
+    ],
 )
 def test_sampled_gradient_is_the_exact_one_in_the_mean(cascade, reward, top_k, baseline):
     how = {"cost_weight": 0.1, "reward": reward, "top_k": top_k}
@@ -144,9 +152,59 @@ def test_both_readings_of_the_cost():
         ({"reward": "hit"}, "`reward` must be one of"),
         ({"charge": "all"}, "`charge` must be one of"),
         ({"top_k": 0}, "`top_k` must be a positive integer. Received: top_k=0"),
+        ({"cost_weight": True}, "Received: cost_weight=True"),
+        ({"cost_weight": float("nan")}, "Received: cost_weight=nan"),
+        ({"top_k": True}, "Received: top_k=True"),
+        ({"top_k": 1.5}, "Received: top_k=1.5"),
         ({"costs": [3, 2]}, "`costs` must be positive numbers"),
+        ({"costs": [0, 2]}, "`costs` must be positive numbers"),
+        ({"costs": []}, "`costs` must be positive numbers"),
     ],
 )
 def test_rejects_impossible_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         StoppingLoss(**arguments)
+
+
+def test_more_labels_drawn_are_right_more_often():
+    logits = [np.log([[0.5, 0.3, 0.2]] * 3).astype("float32")] * 2
+    decisions = [np.log([[0.25, 0.75]] * 3).astype("float32")]
+    for top_k in (1, 2):
+        loss = StoppingLoss(0.5, top_k=top_k)
+        found = loss.losses(logits, np.arange(3), decisions, [1.0, 3.0])
+        right = 1 - (1 - np.array([0.5, 0.3, 0.2])) ** top_k
+        cost = 0.25 * 1 + 0.75 * 3
+        np.testing.assert_allclose(found, 0.5 * cost - right, atol=1e-6)
+    found = StoppingLoss(reward="log_likelihood").losses(logits, np.arange(3), decisions, [0, 0])
+    np.testing.assert_allclose(found, -np.log([0.5, 0.3, 0.2]), atol=1e-6)
+
+
+def test_a_baseline_is_the_weighted_mean_of_the_others():
+    values, weights = np.array([1.0, 2.0, 4.0], "float32"), np.array([1.0, 0.5, 2.0], "float32")
+    expected = [(1 + 8) / 2.5, (1 + 8) / 3, (1 + 1) / 1.5]
+    np.testing.assert_allclose(_leave_one_out(values, weights), expected, rtol=1e-6)
+    assert np.array(_leave_one_out(values[:1], weights[:1])).tolist() == [0]
+
+
+def test_squared_gradients_are_those_of_the_softmax():
+    scores = [tf.constant([[0.3, -0.2]]), tf.constant([[1.0, 0.4]])]
+    for exit in range(3):
+        with tf.GradientTape() as tape:
+            tape.watch(scores)
+            decisions = [tf.nn.log_softmax(s) for s in scores]
+            chosen = leaving(decisions)[0, exit]
+        gradients = tape.gradient(chosen, scores, unconnected_gradients="zero")
+        expected = sum(float(tf.reduce_sum(g**2)) for g in gradients)
+        assert float(_squared_gradients(decisions)[0, exit]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_layers_logarithms_are_those_of_its_output(cascade):
+    probabilities = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]], "float32")
+    policy = cascade.policies[0]
+    features = probabilities
+    for dense in policy.hidden:
+        features = np.maximum(features @ dense.kernel + dense.bias, 0)
+    scores = features @ policy.decision.kernel + policy.decision.bias
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(policy(probabilities), expected, atol=1e-6)
+    np.testing.assert_allclose(np.exp(policy.log_probabilities(probabilities)), expected, atol=1e-6)

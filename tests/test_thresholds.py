@@ -87,3 +87,55 @@ def test_midpoint_of_neighbouring_floats_is_the_upper_one():
     low = 0.5
     high = np.nextafter(low, 1)
     assert search.midpoint(low, high) == high
+
+
+@settings(max_examples=50, deadline=None)
+@given(small_problems(), st.integers(0, 60))
+def test_improving_two_thresholds_finds_the_best(problem, limit):
+    def better(front):
+        met = front.right[front.cost <= limit]
+        return met[-1] if len(met) else None
+
+    problem = search.Problem(*(values[:3] for values in problem))
+    best = [(r, c) for r, c in unbeaten(every_outcome(problem)) if c <= limit]
+    start = search.always_last(len(problem.confidences))
+    found = problem.outcome(search.improve(problem, start, better))
+    assert found == best[-1] if best else found == problem.outcome(start)
+
+
+@settings(max_examples=25, deadline=None)
+@given(small_problems())
+def test_beyond_what_is_exact_every_choice_of_a_few_exits_is_tried(problem):
+    exits = len(problem.confidences)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "EXACT_THRESHOLDS", 2)
+        found, exact = search.front(problem)
+    assert exact == (exits <= 3)
+    if exact:
+        return
+    outcomes = set()
+    for k in range(exits - 1):
+        for threshold in search.grid(problem.confidences[k]):
+            thresholds = search.always_last(exits)
+            thresholds[k] = threshold
+            outcomes.add(problem.outcome(thresholds))
+    assert list(zip(found.right, found.cost, strict=True)) == unbeaten(outcomes)
+
+
+def test_a_sample_leaves_where_it_is_as_sure_as_the_threshold():
+    confidences = [[0.5, 0.4, 0.9], [0.9, 0.2, 0.9], [0.0, 0.0, 0.0]]
+    assert search.first_exit(confidences, [0.5, 0.3, -np.inf]).tolist() == [0, 2, 0]
+    assert search.first_exit(confidences, search.always_last(3)).tolist() == [2, 2, 2]
+    problem = search.Problem(
+        np.array(confidences),
+        np.array([[1, 0, 0], [1, 1, 1], [1, 1, 0]]),
+        np.arange(9.0).reshape(3, 3),
+    )
+    assert problem.outcome([0.5, 0.3, -np.inf]) == (2, 0 + 7 + 2)
+
+
+def test_a_grid_of_few_percentiles_has_few_thresholds():
+    ordered = np.arange(8.0)
+    assert search.grid(ordered, 4).tolist() == [-np.inf, 1.5, 3.5, 5.5, np.inf]
+    assert search.grid(ordered, 4, closed=False).tolist() == [-np.inf, 1.5, 3.5, 5.5]
+    assert search.grid(ordered, 8).tolist() == [-np.inf, *(np.arange(7) + 0.5), np.inf]

@@ -36,8 +36,29 @@ def test_one_clip_is_the_middle():
         ((video(9, 4, 9), 4, 5), r"Received: shape \(9, 4, 9, 3\)"),
         ((video(9, 9, 9)[0], 4, 5), "must be of shape"),
         ((video(9, 9, 9), 0, 5), "Received: frames=0"),
+        ((video(9, 9, 9), True, 5), "Received: frames=True"),
+        ((video(9, 9, 9), 4, 0), "size=0"),
+        ((video(9, 9, 4), 4, 5), r"Received: shape \(9, 9, 4, 3\)"),
     ],
 )
 def test_rejects_videos_that_are_too_small(arguments, message):
     with pytest.raises(ValueError, match=message):
         cut_clips(*arguments)
+
+
+@pytest.mark.parametrize("places", [{"temporal": 0}, {"spatial": 0}, {"spatial": 2.0}])
+def test_rejects_impossible_numbers_of_places(places):
+    with pytest.raises(ValueError, match="must be positive integers"):
+        cut_clips(video(9, 9, 9), 4, 5, **places)
+
+
+def test_a_video_of_the_least_size_is_one_clip_many_times():
+    clips = cut_clips(video(4, 5, 5), 4, 5, temporal=2, spatial=3)
+    np.testing.assert_array_equal(clips, np.repeat(video(4, 5, 5)[None], 6, axis=0))
+
+
+def test_places_nearer_to_the_middle_come_first():
+    clips = cut_clips(video(4, 5, 13), 4, 5, temporal=1, spatial=5)
+    assert clips[:, 0, 0, 0, 2].tolist() == [4, 2, 6, 0, 8]
+    clips = cut_clips(video(7, 5, 8), 4, 5, temporal=2, spatial=2)
+    assert clips[:, 0, 0, 0].tolist() == [[0, 0, 0], [3, 0, 0], [0, 0, 3], [3, 0, 3]]
