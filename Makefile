@@ -22,7 +22,7 @@ help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
 	@echo "make test   lint and test everything that is quick: five minutes on two cores"
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
-	@echo "make docs   write the pages of the API from the docstrings"
+	@echo "make docs   build the site from guides, tutorials and docstrings, in site/"
 	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
 
@@ -51,8 +51,8 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-docs:
-	$(PYTHON) -m docs.write
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # the numbers in README.md, from benchmarks/results
 readme: .venv/test
@@ -126,9 +126,13 @@ notebooks: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
 	touch $@
 
+.venv/docs: .venv/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 .venv/test: .venv/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs tutorials/*.ipynb
+	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs site tutorials/*.ipynb
