@@ -1,7 +1,5 @@
 """Two segmentation networks on CamVid, for the cascade benchmark.
 
-    python -m benchmarks.camvid
-
 The networks are small and trained briefly; what is kept under runs/cascades is used again.
 """
 
@@ -97,13 +95,3 @@ def network(name):
         model.fit(batches, epochs=RECIPE.epochs, verbose=2)
 
     return common.trained(build(name), FOLDER / f"camvid_{name}.weights.h5", train)
-
-
-def main():
-    for name in NETWORKS:
-        print(name, flush=True)
-        network(name)
-
-
-if __name__ == "__main__":
-    main()

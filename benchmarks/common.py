@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 
 import keras_adaptive as ka
@@ -71,6 +72,25 @@ def in_turns(contenders, rounds, warm_up=1, shuffle=False):
 def quartiles(values):
     """Returns the three quartiles as numbers."""
     return np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+
+
+def fit(model, data, folder, *, seed=0, callbacks=(), **kwargs):
+    """Trains with `ka.training.fit`; resumes from the folder; returns the minutes it took.
+
+    The folder then holds `epochs.csv` too, with what Keras logs of every epoch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.time()
+    ka.training.fit(
+        model,
+        data.batches("train", training=True, seed=seed),
+        callbacks=[*callbacks, keras.callbacks.CSVLogger(folder / "epochs.csv", append=True)],
+        backup_dir=folder,
+        seed=seed,
+        verbose=2,
+        **kwargs,
+    )
+    return round((time.time() - start) / 60, 1)
 
 
 def trained(model, path, train):

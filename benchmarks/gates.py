@@ -13,14 +13,13 @@ from its last epoch. Weights are kept under runs/gates.
 import functools
 import itertools
 import shutil
-import time
 
 import keras
 import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive.training import GateLoss, Recipe, fit
+from keras_adaptive.training import GateLoss, Recipe
 
 DEPTH, TRAIN, EPOCHS, SEED = 38, 20_000, 6, 0
 RECIPE = Recipe(learning_rate=0.1, schedule="one_cycle")
@@ -61,27 +60,13 @@ def train(way, data):
     keras.backend.clear_session()
     keras.utils.set_random_seed(SEED)
     model = build(way)
-    folder = backup(way)
-    folder.mkdir(parents=True, exist_ok=True)
-    how = {}
+    how = {"epochs": EPOCHS, "recipe": RECIPE}
     if "gates" in WAYS[way]:
         loss = GateLoss(weight=ALPHA[WAYS[way]["gates"]])
-        how = {"regime": "gated", "first_share": FIRST_SHARE, "gate_loss": loss}
-    start = time.time()
-    fit(
-        model,
-        data.batches("train", training=True, seed=SEED),
-        epochs=EPOCHS,
-        recipe=RECIPE,
-        callbacks=[keras.callbacks.CSVLogger(folder / "epochs.csv", append=True)],
-        backup_dir=folder,
-        seed=SEED,
-        verbose=2,
-        **how,
-    )
-    minutes = (time.time() - start) / 60
+        how |= {"regime": "gated", "first_share": FIRST_SHARE, "gate_loss": loss}
+    minutes = common.fit(model, data, backup(way), seed=SEED, **how)
     model.save_weights(weights(way))
-    return {"way": way, "minutes": round(minutes, 1), **measured(model, data)}
+    return {"way": way, "minutes": minutes, **measured(model, data)}
 
 
 def measured(model, data):
@@ -100,7 +85,7 @@ def measured(model, data):
         "right": _rows.pack(np.packbits(right[-1])),
         "cost": _rows.pack(costs[-1].astype("float32")),
     }
-    if has_gates(model):
+    if any(isinstance(layer, ka.layers.GatedBlock) for layer in model.layers):
         expected = model.predict_with_costs(x, expected=True, **how)[1]
         shares = model.predict_gates(x, **how)
         row["expected_macs"] = expected.mean(axis=1).tolist()
@@ -111,10 +96,6 @@ def measured(model, data):
         found = model.predict_with_costs(held, **how)
         row |= limits(model, found, labels, (logits, costs), y)
     return row
-
-
-def has_gates(model):
-    return any(isinstance(layer, ka.layers.GatedBlock) for layer in model.layers)
 
 
 def limits(model, held, labels, test, test_labels):
@@ -188,22 +169,20 @@ def predictions(predictor, x, count, batch, costs):
 
 
 def table(rows):
-    plain = rows["plain"]
     lines = []
     for way, row in rows.items():
-        cost = _rows.unpack(row["cost"], "float32")
-        expected = row.get("expected_macs", row["macs"])
+        macs, energy, plain = row["macs"][-1], row["energy"][-1], rows["plain"]
+        millions = [macs, row.get("expected_macs", [macs])[-1], row["all_open"][-1]]
+        low, high = np.quantile(_rows.unpack(row["cost"], "float32"), (0.05, 0.95)) / 1e6
         lines.append(
             [
                 way,
                 f"{ALPHA[WAYS[way]['gates']]:g}" if "gates" in WAYS[way] else "",
                 f"{100 * row['accuracy'][-1]:.1f}",
-                f"{row['macs'][-1] / 1e6:.1f}",
-                f"{expected[-1] / 1e6:.1f}",
-                f"{row['all_open'][-1] / 1e6:.1f}",
-                f"{row['macs'][-1] / plain['macs'][-1]:.2f}",
-                f"{row['energy'][-1] / plain['energy'][-1]:.2f}",
-                f"{np.quantile(cost, 0.05) / 1e6:.1f} to {np.quantile(cost, 0.95) / 1e6:.1f}",
+                *(f"{value / 1e6:.1f}" for value in millions),
+                f"{macs / plain['macs'][-1]:.2f}",
+                f"{energy / plain['energy'][-1]:.2f}",
+                f"{low:.1f} to {high:.1f}",
             ]
         )
     heads = ["gates", "alpha", "accuracy", "MMACs", "expected", "all open", "MACs", "energy"]
@@ -220,18 +199,12 @@ def skipped(rows):
 
 def exits(row):
     hard = {limit["limit"]: limit for limit in row["limits"]}
-    lines = [
-        [
-            k,
-            f"{100 * row['accuracy'][k]:.1f}",
-            f"{row['macs'][k] / 1e6:.1f}",
-            f"{row['all_open'][k] / 1e6:.1f}",
-            f"{100 * hard[most]['accuracy']:.1f}",
-            f"{hard[most]['mean'] / 1e6:.1f}",
-            f"{hard[most]['worst'] / 1e6:.1f}",
-        ]
-        for k, most in enumerate(row["all_open"])
-    ]
+    lines = []
+    for accuracy, macs, most in zip(row["accuracy"], row["macs"], row["all_open"], strict=True):
+        found = hard[most]
+        cells = [100 * accuracy, macs / 1e6, most / 1e6, 100 * found["accuracy"]]
+        cells += [found["mean"] / 1e6, found["worst"] / 1e6]
+        lines.append([len(lines), *(f"{cell:.1f}" for cell in cells)])
     heads = ["exit", "accuracy", "MMACs", "all open", "limited to that", "mean", "dearest image"]
     return _rows.table(heads, lines)
 
@@ -254,11 +227,7 @@ def page(rows, times):
     heads = "gates | batch | ms an image | MACs | time | quartiles"
     cells = "{way} | {batch} | {ms:.2f} | {macs_of_plain:.2f} | {time_of_plain:.2f} | "
     cells += "{quartiles[0]:.2f} to {quartiles[1]:.2f}"
-    parts = [
-        "# Gates on layers and channels",
-        ABOUT,
-        table(rows),
-    ]
+    parts = ["# Gates on layers and channels", ABOUT, table(rows)]
     if any("open" in row for row in rows.values()):
         parts += ["Skipped of each gated block, in per cent:", skipped(rows)]
     if "both with exits" in rows:

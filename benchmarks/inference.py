@@ -136,6 +136,12 @@ def operating_points(model, splits):
     return model.exit_costs(), solve
 
 
+def earliest(report):
+    """Returns the first exit that alone is as accurate as a policy, or the last."""
+    enough = np.flatnonzero(report.exit_accuracies >= report.accuracy)
+    return int(enough[0]) if len(enough) else len(report.exit_accuracies) - 1
+
+
 def row_at_batch_size(model, points, images, size):
     """Measures one network at one batch size."""
     costs, solve = points
@@ -147,11 +153,9 @@ def row_at_batch_size(model, points, images, size):
     found = solve(costs, costs[-1]) + solve(ka.measure_latency(model, size), full_ms)
     names = [f"{share:.0%}{of}" for of in ("", " of the time") for share in SHARES]
     policies, reports = zip(*found, strict=True)
-    cuts = {}  # the static network that is as accurate as the policy
-    for report in reports:
-        right = np.flatnonzero(report.exit_accuracies >= report.accuracy)
-        k = int(right[0]) if len(right) else count - 1
-        cuts[k] = cuts.get(k) or only(model, [k])
+    # the exits that alone are as accurate as the policies
+    exits_alone = [earliest(report) for report in reports]
+    cuts = {k: only(model, [k]) for k in set(exits_alone)}
     predictors = [ka.AdaptivePredictor(model, policy) for policy in policies]
     every = answers(stages, size)
     cuts = {k: answers(cut, size) for k, cut in cuts.items()} | {count - 1: full}
@@ -186,8 +190,6 @@ def row_at_batch_size(model, points, images, size):
         exits = predictors[i].predict(images, batch_size=size, verbose=0).exits
         arriving = [(exits >= k).mean() for k in range(count)]
         ours, alone = middle["ours", i], middle.get(("alone", i))
-        right = np.flatnonzero(report.exit_accuracies >= report.accuracy)
-        cut = int(right[0]) if len(right) else count - 1
         found.append(
             {
                 "cost": names[i],
@@ -199,8 +201,8 @@ def row_at_batch_size(model, points, images, size):
                 "over_every": ours / middle["every"],
                 "over_ideal": ours / float(np.dot(arriving, each)) if parts else None,
                 "alone_over_full": alone and alone / middle["full"],
-                "static": f"exit {cut}",
-                "over_static": ours / middle["cut", cut],
+                "static": f"exit {exits_alone[i]}",
+                "over_static": ours / middle["cut", exits_alone[i]],
                 "way": way(predictors[i]._runners[0].plan(size), count),
             }
         )

@@ -1,7 +1,5 @@
 """A pool of small networks of different cost, trained alike, for the cascade benchmark.
 
-    python -m benchmarks.pool
-
 Every member is fitted on the same 20,000 images of CIFAR-10 (JPEG) in the same way and is
 kept under runs/cascades, so that a run that was stopped goes on with the next member.
 """
@@ -75,15 +73,3 @@ def logits(split, splits):
         )
         for name in MEMBERS
     ]
-
-
-def main():
-    splits = data()
-    for copy in range(COPIES):
-        for name in MEMBERS:
-            print(f"{name}, copy {copy}", flush=True)
-            member(name, copy, splits)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,15 +11,12 @@ import re
 import textwrap
 
 from benchmarks import common
+from benchmarks._rows import read
 from keras_adaptive.stopping import COLLAPSED
 
 README = common.ROOT.parent / "README.md"
 TRAINED = common.ROOT.parent / "keras_adaptive" / "models" / "weights" / "cifar10"
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-
-def read(name):
-    return json.loads((common.RESULTS / f"{name}.json").read_text())
 
 
 def link(name):

@@ -8,14 +8,13 @@ results/training/ when it is done; a row that was killed goes on from its last e
 
 import itertools
 import shutil
-import time
 
 import keras
 import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive.training import Distillation, ExitHistory, Recipe, fit
+from keras_adaptive.training import Distillation, ExitHistory, Recipe
 
 PRESET, TRAIN, EPOCHS, SEEDS = "cifar_budgeted_4", 25_000, 8, (0, 1)
 RECIPE = Recipe(learning_rate=0.1, schedule="one_cycle", mixed_precision=True)
@@ -47,30 +46,17 @@ def train(way, seed, data):
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = ka.build_msdnet(preset=PRESET, **build)
-    folder = backup(way, seed)
-    log = folder / "epochs.csv"
-    folder.mkdir(parents=True, exist_ok=True)
-    start = time.time()
-    fit(
-        model,
-        data.batches("train", training=True, seed=seed),
-        epochs=EPOCHS,
-        recipe=RECIPE,
-        callbacks=[ExitHistory(), keras.callbacks.CSVLogger(log, append=True)],
-        backup_dir=folder,
-        seed=seed,
-        verbose=2,
-        **how,
-    )
-    minutes = (time.time() - start) / 60
+    folder, callbacks = backup(way, seed), [ExitHistory()]
+    how = {**how, "epochs": EPOCHS, "recipe": RECIPE}
+    minutes = common.fit(model, data, folder, seed=seed, callbacks=callbacks, **how)
     x, y = data.arrays("test")
     right = np.stack(model.predict(x, batch_size=256, verbose=0)).argmax(-1) == y
-    epochs = np.genfromtxt(log, delimiter=",", names=True)
+    epochs = np.genfromtxt(folder / "epochs.csv", delimiter=",", names=True)
     return {
         "way": way,
         "seed": seed,
         "macs": model.exit_costs().tolist(),
-        "minutes": round(minutes, 1),
+        "minutes": minutes,
         "train_accuracy": [
             [round(float(value), 4) for value in np.atleast_1d(epochs[f"exit_{k}_accuracy"])]
             for k in range(model.exits)
