@@ -1,7 +1,9 @@
+import dataclasses
 import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_adaptive import data
 
@@ -210,6 +212,47 @@ def test_augmentations_keep_size_and_kind(digits):
         assert np.isfinite(images).all()
     with pytest.raises(ValueError, match="`augmentation` must be one of.*Received: .*spin"):
         digits.batches("train", training=True, augmentation="spin")
+
+
+def test_crops_of_the_padded_image_and_mirrors(digits):
+    """8 pixels are padded by 1 on each side: there are nine crops, and their mirror images."""
+    image = digits.images("train", 1)[0][0]
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    crops = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    mirrored = [crop[:, ::-1] for crop in crops]
+    for flips, expected in ((False, crops), (True, crops + mirrored)):
+        splits = dataclasses.replace(digits, flips=flips)
+        made = [splits._pad_crop_flip(image, 7) for _ in range(150)]
+        assert {int(label) for _, label in made} == {7}
+        assert {x.numpy().tobytes() for x, _ in made} == {x.tobytes() for x in expected}
+
+
+def test_parts_of_the_image_are_resized(digits):
+    image = np.full((8, 8, 1), 200, "uint8")
+    image[:, :4] = 0
+    made = np.stack([digits._resized_crop_flip(image, 7)[0].numpy() for _ in range(40)])
+    assert made.dtype == "uint8"
+    assert set(made[..., 0].reshape(40, -1).max(1)) <= {0, *range(100, 201)}
+    assert len({x.tobytes() for x in made}) > 10
+    assert not any((x[:, 0] > x[:, -1]).any() for x in made)  # digits are not mirrored
+
+
+def test_mean_and_deviation_are_those_of_each_channel(rng):
+    images = rng.integers(0, 256, (30, 4, 5, 3), dtype="uint8")
+    images[..., 1] //= 3
+    mean, std = data._pixel_statistics(tf.data.Dataset.from_tensor_slices((images, np.zeros(30))))
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255)
+    np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255)
+
+
+def test_a_small_memory_shuffles_and_reads_less(digits, monkeypatch):
+    """Then images come from the disk every epoch, and from near their place."""
+    monkeypatch.setattr(data, "MEMORY", 4 * 64 * 10)
+    x, y = digits.arrays("train")
+    batches = digits.batches("train", 8, training=True, augmentation=None)
+    place = {image.tobytes(): i for i, image in enumerate(x)}
+    first = [place[image.tobytes()] for image in next(iter(batches))[0].numpy()]
+    assert max(first) < 8 + 10 + 8  # ten images are kept, and some more read ahead
 
 
 def test_without_augmentation_training_images_are_as_they_are(digits):

@@ -74,6 +74,11 @@ def test_curve_rejects_impossible_points(calibration, points):
         ka.accuracy_cost_curve(*calibration, points=points)
 
 
+def test_curve_needs_three_parts_of_test_data(calibration):
+    with pytest.raises(ValueError, match="`test` must be"):
+        ka.accuracy_cost_curve(*calibration, points=2, test=calibration[:2])
+
+
 def test_evaluate_needs_a_policy_and_labels(calibration):
     logits, labels, costs = calibration
     with pytest.raises(TypeError, match="`policy` must be an ExitPolicy"):
@@ -110,8 +115,9 @@ def test_a_budget_of_exactly_the_cost_is_enough():
 
 
 def test_anytime_accuracy_rejects_impossible_costs():
-    with pytest.raises(ValueError, match="costs ascending"):
-        ka.evaluation.anytime_accuracy([0.5, 0.7], [2.0, 1.0], None)
+    for accuracies, costs in (([0.5, 0.7], [2.0, 1.0]), ([0.5], [1.0, 2.0]), ([[0.5]], [[1.0]])):
+        with pytest.raises(ValueError, match="costs ascending"):
+            ka.evaluation.anytime_accuracy(accuracies, costs, None)
 
 
 @given(problems(), st.integers(0, 5))

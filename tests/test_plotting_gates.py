@@ -21,6 +21,9 @@ def test_skipping_ratios_are_bars_a_block(rng, tmp_path):
     ax.figure.savefig(tmp_path / "ratios.png")
     both = plotting.skipping_ratios({"layer": shares, "both": shares**2}, labels="abcde")
     assert len(both.patches) == 10
+    middles = np.array([bar.get_x() + bar.get_width() / 2 for bar in both.patches])
+    np.testing.assert_allclose(middles, [*(np.arange(5) - 0.2), *(np.arange(5) + 0.2)])
+    assert both.get_ylim() == (0, 100)
     assert [text.get_text() for text in both.get_legend().get_texts()] == ["layer", "both"]
     assert [tick.get_text() for tick in both.get_xticklabels()] == list("abcde")
 
