@@ -198,9 +198,10 @@ def _together(machines):
     """Returns what several machines say, different values one after another."""
     found = {}
     for key in dict.fromkeys(key for facts in machines for key in facts):
-        several = list(dict.fromkeys(facts[key] for facts in machines if key in facts))
-        several = sorted(several) if key == "date" else several
-        found[key] = several[0] if len(several) == 1 else ", ".join(map(str, several))
+        given = [facts[key] for facts in machines if key in facts]
+        parts = dict.fromkeys(part for value in given for part in str(value).split("; "))
+        several = sorted(parts) if key == "date" else list(parts)
+        found[key] = given[0] if len(several) == 1 else "; ".join(several)
     return found
 
 
