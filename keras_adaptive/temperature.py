@@ -1,12 +1,12 @@
-"""Makes confidence mean what it says: temperatures, and how to see if they are right."""
+"""Temperature scaling and reliability diagrams for every exit."""
 
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
 
 from keras_adaptive.policy import ExitPolicy, check_labels, check_logits, confidence
 
-STEPS = 30
 BINS = 15
 RANGE = (0.05, 20.0)  # of temperatures; beyond lie exits that are never or always right
 
@@ -63,28 +63,22 @@ def fit_temperatures(logits, labels):
 
 
 def _fit(logits, labels):
-    """Newton's method on the inverse temperature, in which the loss is convex."""
+    """Finds where the slope of the loss is 0; in the inverse temperature it is convex."""
     logits = np.asarray(logits, "float32")
     logits = logits - logits.max(axis=-1, keepdims=True)
     wanted = np.take_along_axis(logits, labels[:, None], axis=1).mean(dtype="float64")
-    low, high = 1 / RANGE[1], 1 / RANGE[0]
-    inverse = 1.0
-    for _ in range(STEPS):
+
+    def slope(inverse):
         weights = np.exp(np.float32(inverse) * logits)
         weights /= weights.sum(axis=-1, keepdims=True)
-        mean = np.einsum("nc,nc->n", weights, logits)
-        slope = mean.mean(dtype="float64") - wanted
-        curvature = (np.einsum("nc,nc,nc->n", weights, logits, logits) - mean**2).mean(
-            dtype="float64"
-        )
-        # the root stays between the bounds; halve the interval where Newton leaves it
-        low, high = (low, inverse) if slope > 0 else (inverse, high)
-        step = inverse - slope / curvature if curvature > 0 else np.inf
-        following = step if low < step < high else (low + high) / 2
-        if abs(following - inverse) <= 1e-5 * inverse:
-            break
-        inverse = following
-    return 1 / inverse
+        return np.einsum("nc,nc->n", weights, logits).mean(dtype="float64") - wanted
+
+    low, high = 1 / RANGE[1], 1 / RANGE[0]
+    if slope(low) >= 0:
+        return RANGE[1]
+    if slope(high) <= 0:
+        return RANGE[0]
+    return 1 / scipy.optimize.brentq(slope, low, high, xtol=1e-9, rtol=1e-5)
 
 
 def reliability(logits, labels, temperatures=None, bins=BINS):

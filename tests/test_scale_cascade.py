@@ -10,14 +10,10 @@ def member(scale, classes=10):
 
 
 def test_every_member_is_scaled_by_the_same():
-    c0 = ka.scale_cascade((-1, 0, 0.5), 0, build=member, classes=4, combine="last")
-    c1 = ka.scale_cascade(c0, 1)
-    assert c1.family.scales == (0, 1, 1.5)
+    c1 = ka.scale_cascade(np.array([-1, 0, 0.5]), 1, build=member, classes=4, combine="last")
     assert c1.outputs[0].shape[-1] == 4
     expected = ka.build_cascade([member(s, 4) for s in (0, 1, 1.5)], combine="last")
     assert c1.exit_costs().tolist() == expected.exit_costs().tolist()
-    back = ka.scale_cascade(c1, -1)
-    assert back.exit_costs().tolist() == c0.exit_costs().tolist()
 
 
 def test_the_published_c0_can_cost_0_41_billion():
@@ -31,7 +27,7 @@ def test_the_published_c0_can_cost_0_41_billion():
 
 def test_refuses_what_it_cannot_scale():
     for wrong in (ka.build_cascade([member(0), member(1)]), (), (1, "2"), None):
-        with pytest.raises(ValueError, match="`cascade` must be the scales"):
+        with pytest.raises(ValueError, match="`scales` must be the scales"):
             ka.scale_cascade(wrong, 1, build=member)
     with pytest.raises(ValueError, match="Received: phi=two"):
         ka.scale_cascade((0, 1), "two", build=member)
