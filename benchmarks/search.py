@@ -13,7 +13,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -24,7 +23,6 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive.confidence import CONFIDENCES
 from keras_adaptive.files import write_whole
 from keras_adaptive.plotting import pareto_front as draw
 
@@ -47,7 +45,7 @@ TRIAL = {"train": 3_000, "epochs": 2}
 AGAIN = {"train": 12_000, "epochs": 3}
 SEEDS = (0, 1)
 RECIPE = ka.training.Recipe(learning_rate=0.1, schedule="one_cycle")
-THRESHOLD_TRIALS, THRESHOLD_SEEDS, SHARES = 40, (0, 1), (0.3, 0.6)
+SHARES = (0.3, 0.6)
 
 RUNS = common.RUNS / "search"
 PICTURE = "search_front.png"
@@ -163,7 +161,7 @@ def train_again(name, seed, runs, data):
     }
 
 
-# ---- thresholds by KerasTuner and by calibrate
+# ---- thresholds by both methods of calibrate
 
 
 def thresholds():
@@ -189,27 +187,11 @@ def thresholds():
             start = time.time()
             policy = ka.calibrate(fit, fit_labels, costs, budget=budget, method=method)
             add(f"calibrate, {method}", policy, time.time() - start)
-        more = {"temperatures": True, "confidences": tuple(CONFIDENCES)}
-        for way, how in (("thresholds", {}), ("thresholds, temperatures, confidence", more)):
-            for seed in THRESHOLD_SEEDS:
-                start = time.time()
-                with tempfile.TemporaryDirectory() as folder:
-                    searched = ka.tuning.ThresholdTuner(
-                        *(fit, fit_labels, costs),
-                        budget=budget,
-                        max_trials=THRESHOLD_TRIALS,
-                        seed=seed,
-                        directory=folder,
-                        **how,
-                    )
-                    searched.search(verbose=0)
-                    policy = searched.best_policy()
-                add(f"KerasTuner: {way}", policy, time.time() - start)
     return found
 
 
 def threshold_lines(found):
-    """Returns the table, the mean of the seeds a line."""
+    """Returns the table."""
     lines = []
     for share in SHARES:
         for way in dict.fromkeys(row["way"] for row in found):
@@ -309,8 +291,7 @@ def page(found):
         ],
         "## Thresholds",
         "On the logits of `cifar10_budgeted_5`: thresholds chosen on the calibrate split for a "
-        f"budget, as a share of the whole network's cost. `ThresholdTuner` with {THRESHOLD_TRIALS} "
-        f"trials of Bayesian optimization, means of {len(THRESHOLD_SEEDS)} seeds.",
+        "budget, as a share of the whole network's cost.",
         threshold_lines(found["thresholds"]),
     )
 

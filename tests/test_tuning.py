@@ -20,7 +20,6 @@ import keras_adaptive as ka
 from keras_adaptive.tuning import (
     AdaptiveHyperModel,
     Point,
-    ThresholdTuner,
     pareto_front,
     trial_points,
 )
@@ -47,7 +46,9 @@ def arrays():
 # ---- searches
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["random", *(pytest.param(k, marks=pytest.mark.slow) for k in list(KINDS)[1:])]
+)
 def test_every_tuner_searches_and_keeps_the_metrics(kind, tmp_path):
     tuner_class, how = KINDS[kind]
     found = tuner(tmp_path, tuner_class, **how)
@@ -85,15 +86,54 @@ def kept(folder):
     return {trial["trial_id"]: trial for trial in trials}
 
 
-def test_a_search_that_was_killed_goes_on(tmp_path):
-    program = search_program(tmp_path, "die")
-    output, _ = program.communicate(timeout=300)
-    assert program.returncode == 9, output
+class Killed(BaseException):
+    """Ends a search as the end of its process would: nobody catches it."""
+
+
+def search(tuner, callbacks):
+    tuner.search(data(), data(), epochs=2, callbacks=callbacks, verbose=0)
+
+
+def learns_nothing(model, train, *, epochs, recipe, callbacks, verbose=0):
+    """A trainer that only calls the callbacks of these tests."""
+    for callback in callbacks:
+        if type(callback).__module__ == __name__:
+            callback.on_train_begin()
+            callback.on_train_batch_end(3)
+    return model
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the search in the middle of the second trial."""
+
+    begun = 0
+
+    def on_train_begin(self, logs=None):
+        Kill.begun += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if Kill.begun == 2 and batch == 3:
+            raise Killed
+
+
+@pytest.mark.parametrize(
+    "process",
+    [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.subprocess])],
+)
+def test_a_search_that_was_killed_goes_on(tmp_path, process):
+    if process:
+        program = search_program(tmp_path, "die")
+        output, _ = program.communicate(timeout=300)
+        assert program.returncode == 9, output
+    else:
+        Kill.begun = 0
+        with pytest.raises(Killed):
+            search(tuner(tmp_path, trainer=learns_nothing), [Kill()])
     before = kept(tmp_path)
     done = [name for name, trial in before.items() if trial["status"] == "COMPLETED"]
     assert len(done) == 1
     assert len(before) == 2
-    resumed = tuner(tmp_path)
+    resumed = tuner(tmp_path, **({} if process else {"trainer": learns_nothing}))
     ran = []
 
     class Count(keras.callbacks.Callback):
@@ -103,7 +143,7 @@ def test_a_search_that_was_killed_goes_on(tmp_path):
         def __deepcopy__(self, memo):
             return self
 
-    resumed.search(data(), data(), epochs=2, callbacks=[Count()], verbose=0)
+    search(resumed, [Count()])
     after = kept(tmp_path)
     assert len(ran) == TRIALS - 1  # the one that was cut off, and those not begun
     assert after[done[0]] == before[done[0]]
@@ -113,6 +153,8 @@ def test_a_search_that_was_killed_goes_on(tmp_path):
         assert after[name]["hyperparameters"]["values"] == before[name]["hyperparameters"]["values"]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_chief_and_two_workers_share_a_search(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -211,6 +253,7 @@ def test_knobs_of_structure_reach_the_builder():
     assert hypermodel.build(hp).exits == 3
 
 
+@pytest.mark.slow
 def test_the_alpha_of_gates_is_searched(tmp_path):
     builder = functools.partial(ka.build_resnet, (8, 8, 1), 10, depth=8, width=0.25, gates="layer")
     space = {"gate_weight": (1e-4, 1.0, "log")}
@@ -334,76 +377,30 @@ def test_rejects_impossible_choices(choices):
         hypermodel.build(keras_tuner.HyperParameters())
 
 
+@pytest.mark.parametrize(
+    ("choices", "kind", "facts"),
+    [
+        ((2, 8), "Int", {"min_value": 2, "max_value": 8, "sampling": "linear"}),
+        ((1, 64, "log"), "Int", {"min_value": 1, "max_value": 64, "sampling": "log"}),
+        ((0.5, 2.0), "Float", {"min_value": 0.5, "max_value": 2.0, "sampling": "linear"}),
+        ((1e-3, 0.1, "log"), "Float", {"sampling": "log"}),
+        ((1, 2.5), "Float", {"max_value": 2.5}),
+        ([8, 16], "Choice", {"values": [8, 16]}),
+        ([(1, 2), None], "Choice", {"values": ["(1, 2)", "None"]}),
+        ([1, 2.0], "Choice", {"values": ["1", "2.0"]}),
+    ],
+)
+def test_choices_are_drawn_as_they_are_given(choices, kind, facts):
+    hypermodel = AdaptiveHyperModel(build, {"width": choices}, budget=1.0)
+    hp = keras_tuner.HyperParameters()
+    value = hypermodel.values(hp)["width"]
+    (knob,) = hp.space
+    assert type(knob).__name__ == kind
+    assert {name: getattr(knob, name) for name in facts} == facts
+    assert value in choices or kind in ("Int", "Float")
+
+
 def test_the_builder_must_build_an_adaptive_model():
     hypermodel = AdaptiveHyperModel(lambda: keras.Sequential(), {}, budget=1.0)
     with pytest.raises(TypeError, match="must return an AdaptiveModel"):
         hypermodel.build(keras_tuner.HyperParameters())
-
-
-# ---- thresholds alone
-
-
-def threshold_tuner(arrays, folder, **how):
-    how = {"max_trials": 12, "seed": 0, **how}
-    return ThresholdTuner(*arrays, directory=folder, **how)
-
-
-@pytest.mark.parametrize("target", [{"budget": 2.2}, {"accuracy": 0.6}])
-def test_thresholds_meet_the_target_and_never_beat_the_exact_ones(arrays, tmp_path, target):
-    found = threshold_tuner(arrays, tmp_path, **target)
-    found.search(verbose=0)
-    report = ka.evaluate(found.best_policy(), *arrays)
-    exact = ka.calibrate(*arrays, **target, temperature=False)
-    assert exact.exact
-    best = ka.evaluate(exact, *arrays)
-    if "budget" in target:
-        assert report.mean_cost <= 2.2
-        assert 0.4 < report.accuracy <= best.accuracy
-    else:
-        assert report.accuracy >= 0.6
-        assert best.mean_cost <= report.mean_cost < 4
-    assert found.best_policy().details["accuracy"] == report.accuracy
-
-
-def test_confidence_and_temperatures_are_searched_too(arrays, tmp_path):
-    oracle = keras_tuner.oracles.RandomSearchOracle(
-        keras_tuner.Objective("score", "max"), max_trials=12, seed=0
-    )
-    kinds = ("max_prob", "entropy")
-    found = threshold_tuner(
-        arrays, tmp_path, budget=3.0, confidences=kinds, temperatures=True, oracle=oracle
-    )
-    found.search(verbose=0)
-    policies = [found.policy(trial.hyperparameters) for trial in oracle.trials.values()]
-    assert {policy.confidence for policy in policies} == set(kinds)
-    scales = np.array([policy.temperatures for policy in policies])
-    assert ((scales >= 0.25) & (scales <= 4)).all()
-    assert (np.ptp(scales, axis=0) > 0.5).all()
-
-
-def test_a_score_of_ones_own(arrays, tmp_path):
-    class Latest(ThresholdTuner):
-        def score(self, report):
-            return report.exit_fractions[-1]
-
-    found = Latest(*arrays, budget=4.0, max_trials=8, seed=0, directory=tmp_path)
-    found.search(verbose=0)
-    fractions = [
-        ka.evaluate(found.policy(t.hyperparameters), *arrays).exit_fractions[-1]
-        for t in found.oracle.trials.values()
-    ]
-    best = ka.evaluate(found.best_policy(), *arrays).exit_fractions[-1]
-    assert best == max(fractions)
-
-
-def test_a_target_that_nothing_meets(arrays, tmp_path):
-    found = threshold_tuner(arrays, tmp_path, accuracy=0.999, max_trials=2)
-    found.search(verbose=0)
-    with pytest.raises(ValueError, match="Received: accuracy=0.999"):
-        found.best_policy()
-
-
-@pytest.mark.parametrize("confidences", [(), ("softmax",)])
-def test_rejects_unknown_confidences(arrays, confidences):
-    with pytest.raises(ValueError, match="`confidences` must be some of"):
-        ThresholdTuner(*arrays, budget=2.0, confidences=confidences)

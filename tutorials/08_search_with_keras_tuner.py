@@ -90,9 +90,8 @@ for point in front:
 """
 ## And thresholds?
 
-`ka.tuning.ThresholdTuner` searches thresholds and temperatures with KerasTuner's oracles, on
-answers that are computed once. For one network and a budget `ka.calibrate` is exact and a
-thousand times quicker; `help(ka.tuning.ThresholdTuner)` says what the tuner is for.
+They need no search by trials: for one network and a budget `ka.calibrate` finds the best ones in
+seconds, on answers that are computed once.
 """
 
 # %%
