@@ -94,7 +94,7 @@ def _api():
     first that exports it. The package itself comes first in the list, and is asked last.
     """
     loader = griffe.GriffeLoader(search_paths=PLACES)
-    root, device = map(loader.load, OURS)
+    root, device = (loader.load(name, try_relative_path=False) for name in OURS)
     loader.resolve_aliases()
     inner = [x for x in root.modules.values() if not x.name.startswith("_")]
     modules = [root, *sorted(inner, key=lambda module: module.name), device]
