@@ -1,19 +1,24 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import TINY
+from eager import eagerly
 
 import keras_adaptive as ka
+from keras_adaptive.layers import StoppingPolicy
 from keras_adaptive.training import regimes
 from keras_adaptive.training.recipes import Recipe
+
+eagerly = pytest.fixture(autouse=True)(eagerly)
 
 RECIPE = Recipe(learning_rate=0.02, batch_size=16, schedule="cosine")
 
 
 @pytest.fixture
 def data(rng):
-    labels = rng.integers(0, 10, 48)
-    return rng.normal(size=(48, 8, 8, 1)).astype("float32") + labels[:, None, None, None], labels
+    labels = rng.integers(0, 10, 32)
+    return rng.normal(size=(32, 8, 8, 1)).astype("float32") + labels[:, None, None, None], labels
 
 
 def dense_net(exits=3):
@@ -100,7 +105,7 @@ def test_imta_freezes_the_network_and_teaches_new_heads(data):
 
 def test_msdnet_goes_through_imta(data):
     model = ka.build_msdnet(**TINY, blocks=2, head_channels=4)
-    new, watch = fit(model, data, "imta")
+    new, watch = fit(model, (data[0][:16], data[1][:16]), "imta")
     assert all("/logits/" in p or "/previous_" in p for p in watch.changed(1))
     assert new.exits == 2
 
@@ -116,6 +121,22 @@ def test_everything_is_trainable_afterwards_and_what_was_frozen_stays_so(data, r
     assert result.get_layer("exit_0").trainable
     np.testing.assert_array_equal(result.get_layer("dense_0").kernel, kept)
     result.fit(*data, epochs=1, verbose=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", ["joint", "disjoint", "mixed", "imta", "gated", "stopping"])
+def test_a_graph_learns_what_is_learned_without(data, regime, monkeypatch):
+    ends = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        model = NETWORKS.get(regime, dense_net)()
+        result = ka.training.fit(
+            model, ordered(data), regime=regime, epochs=4, recipe=RECIPE, seed=1, verbose=0
+        )
+        ends.append(result.get_weights())
+        monkeypatch.undo()  # with graphs from here on
+    for eager, graph in zip(*ends, strict=True):
+        np.testing.assert_allclose(eager, graph, atol=1e-3)
 
 
 class Killed(Exception):
@@ -135,15 +156,24 @@ class Kill(keras.callbacks.Callback):
         self.left -= 1
 
 
-@pytest.mark.parametrize("regime", ["joint", "mixed", "imta"])
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize(
+    ("regime", "after"),
+    [
+        ("mixed", 3),
+        ("imta", 1),
+        pytest.param("joint", 1, marks=pytest.mark.slow),
+        pytest.param("joint", 3, marks=pytest.mark.slow),
+        pytest.param("mixed", 1, marks=pytest.mark.slow),
+        pytest.param("imta", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_training_ends_where_an_unbroken_one_does(data, regime, after, tmp_path):
     x = data[0]
 
     def run(folder, callbacks=()):
         keras.utils.set_random_seed(1)
         how = {"regime": regime, "epochs": 4, "recipe": RECIPE, "verbose": 0, "seed": 1}
-        model, batch = dense_net(), ordered(data)
+        model, batch = dense_net(2), ordered(data)
         return ka.training.fit(model, batch, callbacks=callbacks, backup_dir=folder, **how)
 
     whole = run(tmp_path / "whole")
@@ -155,8 +185,6 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(data, regime, after, 
 
 
 def ordered(data):
-    import tensorflow as tf
-
     return tf.data.Dataset.from_tensor_slices(data).batch(16)
 
 
@@ -178,7 +206,9 @@ def test_new_heads_have_the_reference_number_of_parameters(goldens):
         ({"recipe": "mnist"}, ValueError, "Received: recipe=mnist"),
         ({"epochs": 0}, ValueError, "`epochs` must be an integer of at least 1"),
         ({"epochs": 1, "regime": "mixed"}, ValueError, "at least 2, one a phase"),
+        ({"epochs": True}, ValueError, "Received: epochs=True"),
         ({"first_share": 1}, ValueError, "Received: first_share=1"),
+        ({"first_share": 0}, ValueError, "Received: first_share=0"),
         ({"model": "net"}, TypeError, "`model` must be an AdaptiveModel"),
     ],
 )
@@ -213,7 +243,7 @@ def test_data_in_splits_is_batched_and_augmented_as_the_recipe_says(digits, monk
     assert int(model.optimizer.iterations) == -(-digits.size("train") // 256)
 
 
-@pytest.mark.parametrize("regime", ["joint", "mixed"])
+@pytest.mark.parametrize("regime", ["joint", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_mixed_precision_is_there_while_learning_and_gone_afterwards(data, regime):
     seen = []
 
@@ -278,6 +308,167 @@ def test_gated_goes_from_the_network_to_the_gates_to_both_to_the_exits(data):
     assert states == [{True}, {None}, {None}, {None}]
     assert all(gate.forced is None for gate in model._flatten_layers() if hasattr(gate, "forced"))
     assert all(layer.trainable for layer in model._flatten_layers())
+
+
+def net_with_policies():
+    return ka.training.with_stopping(dense_net(), StoppingPolicy(4))
+
+
+NETWORKS = {"gated": gated_net, "stopping": net_with_policies}
+
+
+def settings(model):
+    """What a phase sets: who learns, in which precision, and what gates are held at."""
+    layers = [
+        (layer.path, layer.trainable, layer.dtype_policy.name, getattr(layer, "forced", None))
+        for layer in model._flatten_layers()
+    ]
+    return layers, [(v.path, v.trainable) for v in model.variables]
+
+
+@pytest.mark.parametrize(
+    ("regime", "phases"),
+    [("joint", 1), ("disjoint", 2), ("mixed", 2), ("imta", 2), ("gated", 5), ("stopping", 3)],
+)
+def test_an_interruption_leaves_everything_as_it_was(data, regime, phases, monkeypatch):
+    model = NETWORKS.get(regime, dense_net)()
+    model.layers[2].trainable = False
+    for gate in [x for x in model._flatten_layers() if hasattr(x, "forced")][:1]:
+        gate.forced = False
+    before, seen = settings(model), []
+
+    def fit(self, *args, **how):
+        seen.append(settings(self))
+        if len(seen) == interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    recipe = Recipe(batch_size=16, mixed_precision=True)
+    reinforce = ka.training.Reinforce() if regime == "gated" else None
+    for interrupted in range(1, phases + 1):
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            ka.training.fit(
+                model, data, regime=regime, epochs=6, recipe=recipe, reinforce=reinforce, verbose=0
+            )
+        assert len(seen) == interrupted
+        assert "mixed_bfloat16" in {policy for _, _, policy, _ in seen[-1][0]}
+        assert settings(model) == before
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "on_train_batch_end",
+        pytest.param("on_train_begin", marks=pytest.mark.slow),
+        pytest.param("on_epoch_end", marks=pytest.mark.slow),
+    ],
+)
+def test_after_an_interruption_training_may_begin_anew(data, moment):
+    model, interrupted = dense_net(), []
+
+    def interrupt(*args, **how):
+        if not model.get_layer("dense_0").trainable and not interrupted:  # the second phase
+            interrupted.append(moment)
+            raise KeyboardInterrupt
+
+    stop = keras.callbacks.Callback()
+    setattr(stop, moment, interrupt)
+    recipe = Recipe(learning_rate=0.02, batch_size=16, schedule="cosine", mixed_precision=True)
+    how = {"regime": "disjoint", "epochs": 2, "recipe": recipe, "callbacks": [stop], "verbose": 0}
+    before = settings(model)
+    with pytest.raises(KeyboardInterrupt):
+        ka.training.fit(model, data, **how)
+    assert interrupted == [moment]
+    assert settings(model) == before
+    _, watch = fit(model, data, "joint")
+    assert watch.changed(0) == {v.path for v in model.variables}
+
+
+class Plan:
+    """Takes the place of `fit`: notes how each phase is compiled and called."""
+
+    def __init__(self, monkeypatch):
+        self.phases, self.seeds, self.taught = [], [], []
+        plan = self
+
+        def fit(self, *args, **how):
+            first = getattr(self.optimizer, "optimizers", [self.optimizer])[0]
+            rate = round(float(first.learning_rate), 8)
+            plan.phases.append((how["epochs"], rate, self.exit_weights))
+            plan.taught.append(self.distillation)
+            plan.how = how
+
+        monkeypatch.setattr(keras.Model, "fit", fit)
+        monkeypatch.setattr(keras.utils, "set_random_seed", self.seeds.append)
+
+
+def test_phases_have_the_lengths_rates_weights_and_seeds_of_the_regime(data, monkeypatch):
+    gated, dense, policies = gated_net(), dense_net(2), net_with_policies()
+    how = {"epochs": 20, "recipe": RECIPE, "exit_weights": [1, 3], "seed": 7, "verbose": 0}
+    last, both, rate = [0.0, 1.0], [1.0, 3.0], RECIPE.learning_rate
+
+    plan = Plan(monkeypatch)
+    ka.training.fit(dense, data, **how)
+    assert plan.phases == [(20, rate, both)]
+    assert plan.seeds == [7]
+    assert plan.how["batch_size"] == 16
+    assert plan.how["shuffle"]
+    assert plan.how["x"] is data[0]
+    assert plan.how["y"] is data[1]
+
+    for regime in ("disjoint", "mixed"):
+        plan = Plan(monkeypatch)
+        ka.training.fit(dense, ordered(data), data, regime=regime, first_share=0.7, **how)
+        assert plan.phases == [(14, rate, last), (6, rate, both)]
+        assert plan.seeds == [7, 8]
+        assert "batch_size" not in plan.how
+        assert not plan.how["shuffle"]
+        assert plan.how["validation_data"] is data
+
+    plan = Plan(monkeypatch)
+    distillation = ka.training.Distillation(temperature=3.0, weight=0.4)
+    ka.training.fit(dense, data, regime="imta", distillation=distillation, **how)
+    assert [phase[:2] for phase in plan.phases] == [(10, rate), (10, rate)]
+    assert plan.taught[0] is distillation
+    taught = plan.taught[1]
+    assert (taught.temperature, taught.weight) == (3.0, 0.4)
+    assert taught.teacher is dense
+
+    plan = Plan(monkeypatch)
+    reinforce, own = ka.training.Reinforce(rate=0.25), ka.training.GateLoss(0.1)
+    ka.training.fit(gated, data, regime="gated", gate_loss=own, reinforce=reinforce, **how)
+    assert plan.phases == [
+        (10, rate, last),
+        (2, rate, last),
+        (3, rate, last),
+        (3, rate, both),
+        (2, rate / 4, both),
+    ]
+    assert plan.seeds == [7, 8, 9, 10, 11]
+
+    plan = Plan(monkeypatch)
+    loss = ka.training.StoppingLoss(0.3)
+    how["exit_weights"] = [1, 2, 3]
+    ka.training.fit(policies, data, regime="stopping", stopping_loss=loss, **how)
+    assert [phase[0] for phase in plan.phases] == [10, 2, 8]
+    assert plan.seeds == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lengths"),
+    [
+        ((7, 1, 0.5), [7]),
+        ((10, 2, 0.7), [7, 3]),
+        ((20, 4, 0.5), [10, 2, 4, 4]),
+        ((13, 5, 0.5), [6, 1, 2, 2, 2]),
+        ((12, 5, 0.5), [6, 1, 2, 2, 1]),
+        ((4, 4, 0.99), [1, 1, 1, 1]),
+        ((2, 2, 0.01), [1, 1]),
+    ],
+)
+def test_lengths_by_hand(arguments, lengths):
+    assert regimes._lengths(*arguments) == lengths
 
 
 @pytest.mark.parametrize(("epochs", "phases"), [(4, 4), (3, 3), (10, 4), (2, 2), (9, 1)])

@@ -1,5 +1,6 @@
 """In which order the parts of a network learn."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -343,39 +344,23 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
             _load(model, backup / "done.weights.h5")
             return
         callbacks.insert(0, keras.callbacks.BackupAndRestore(backup / "running"))
-    gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
-    decided = [gate.forced for gate in gates]
-    for gate in gates if phase.open_gates else ():
-        gate.forced = True
-    learning = {id(leaf) for layer in phase.layers for leaf in _leaves(layer)}
-    frozen = [leaf for leaf in _leaves(model) if id(leaf) not in learning and leaf.trainable]
-    for leaf in frozen:
-        leaf.trainable = False
-    precisions = [(leaf, leaf.dtype_policy) for leaf in _leaves(model)]
-    if recipe.mixed_precision:
-        _compute_in_bfloat16(model)
     # what BackupAndRestore set here in an earlier phase would skip epochs of this one
     model._initial_epoch = None
     scaled = dataclasses.replace(recipe, learning_rate=phase.rate * recipe.learning_rate)
-    optimizer = _optimizer(model, scaled, train, epochs, phase.compile)
-    model.compile(optimizer, **phase.compile)
     data = {"x": train}
     if isinstance(train, tuple):
         data = {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
-    model.fit(
-        **data,
-        shuffle=isinstance(train, tuple),
-        validation_data=validation,
-        epochs=epochs,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
-    for leaf in frozen:
-        leaf.trainable = True
-    for gate, forced in zip(gates, decided, strict=True):
-        gate.forced = forced
-    for leaf, policy in precisions:
-        leaf.dtype_policy = policy
+    with _set_for(phase, recipe):
+        optimizer = _optimizer(model, scaled, train, epochs, phase.compile)
+        model.compile(optimizer, **phase.compile)
+        model.fit(
+            **data,
+            shuffle=isinstance(train, tuple),
+            validation_data=validation,
+            epochs=epochs,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
     if backup is not None:
         model.save_weights(backup / "done.weights.h5")
         done = {"phase": phase.name, "epochs": epochs}
@@ -390,13 +375,33 @@ def _load(model, path):
     model.optimizer = optimizer
 
 
-def _compute_in_bfloat16(model):
-    """Lets every layer compute in bfloat16 but those that give logits."""
+@contextlib.contextmanager
+def _set_for(phase, recipe):
+    """Freezes what does not learn, sets gates and precision; undoes it, also if interrupted."""
+    model, learning = phase.model, {id(x) for layer in phase.layers for x in _leaves(layer)}
+    # `compile` sets the stopping policies; layers inside come after them
+    changes = [(policy, "trainable", policy.trainable) for policy in model.stopping or ()]
+    changes += [(x, "trainable", False) for x in _leaves(model) if id(x) not in learning]
+    if phase.open_gates:
+        gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
+        changes += [(gate, "forced", True) for gate in gates]
+    if recipe.mixed_precision:
+        changes += [(x, "dtype_policy", "mixed_bfloat16") for x in _all_but_logits(model)]
+    before = [(layer, name, getattr(layer, name)) for layer, name, _ in changes]
+    try:
+        for layer, name, value in changes:
+            setattr(layer, name, value)
+        yield
+    finally:
+        for layer, name, value in before:
+            setattr(layer, name, value)
+
+
+def _all_but_logits(model):
+    """Returns the leaves of a network but those that give logits."""
     heads = [logits._keras_history.operation for logits in model.outputs]
     exact = {id(getattr(head, "logits", head)) for head in heads}
-    for leaf in _leaves(model):
-        if id(leaf) not in exact:
-            leaf.dtype_policy = "mixed_bfloat16"
+    return [x for x in _leaves(model) if id(x) not in exact]
 
 
 def _leaves(layer):
