@@ -5,10 +5,11 @@
     python -m benchmarks.defects table
 
 `--suite all` runs the slow tests as well, on what the fast ones have missed. `--suite quick`
-runs only the tests that name the changed file. The list and the results are in defects.json.
+runs only the tests that name the changed file, and keeps nothing. The list and the results are
+in defects.json.
 
 A defect changes one place in one file: a sign, a number off by one, a swapped axis, a check
-that is gone, or a wrong comparison. Each is put into a fresh copy of the last commit, by the
+that is gone, or a wrong comparison. Each is put into a fresh copy of one commit, by the
 text of its line inside the function of its name, in whatever file that now is, and the tests
 run there up to their first failure. Those that know the changed file come first, which changes
 the time, not the verdict. A defect that no input can show is replaced by the next of the draw:
@@ -354,14 +355,15 @@ def keep(record):
 # ---- runs
 
 
-def run(record, numbers, suite, jobs, again):
+def run(record, numbers, suite, commit, jobs, again):
     """Runs a suite on the defects that have no result of it yet, and keeps each result."""
     chosen = [d for d in record["defects"] if not numbers or d["number"] in numbers]
     if suite == "slow":  # what `fast` finds is found
         chosen = [d for d in chosen if not d["runs"].get("fast", {}).get("found")]
     todo = [d for d in chosen if again or suite not in d["runs"]]
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(outcome, suite, defect): defect for defect in todo}
+    pool = ThreadPoolExecutor(jobs)
+    waiting = {pool.submit(outcome, suite, commit, defect): defect for defect in todo}
+    try:
         for done in as_completed(waiting):
             defect, result = waiting[done], done.result()
             if result is None:
@@ -371,12 +373,14 @@ def run(record, numbers, suite, jobs, again):
             if suite != "quick":
                 defect["runs"][suite] = result
                 keep(record)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def outcome(suite, defect=None):
+def outcome(suite, commit, defect=None):
     """Returns what a suite says of a copy with a defect; `None` if its site is gone."""
     with tempfile.TemporaryDirectory() as folder:
-        tree, environment = copy(Path(folder))
+        tree, environment = copy(Path(folder), commit)
         rounds = [[]]
         if defect is not None:
             file = apply(defect, tree)
@@ -397,19 +401,19 @@ def outcome(suite, defect=None):
             "error": error,
             "seconds": round(perf_counter() - start, 1),
             "date": datetime.date.today().isoformat(),
-            "commit": subprocess.run(
-                ["git", "rev-parse", "HEAD"], cwd=tree, check=True, capture_output=True, text=True
-            ).stdout.strip(),
+            "commit": commit,
         }
 
 
-def copy(folder):
-    """Returns a copy of the last commit, and the environment in which it is what is imported."""
+def copy(folder, commit):
+    """Returns a copy of a commit, and the environment in which it is what is imported."""
     tree, library = folder / ROOT.name, folder / "library"
-    git("clone", "--quiet", "--shared", str(ROOT), str(tree))
-    for there, here in ((folder / "shared", ROOT.parent / "shared"), *_environments(tree)):
-        if here.exists():
-            there.symlink_to(here)
+    git("clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(tree))
+    git("-C", str(tree), "checkout", "--quiet", "--detach", commit)
+    # data beside the project, and an environment that a test would install anew
+    for name in ("../shared", ".venv-tflite-runtime"):
+        if (ROOT / name).exists():
+            (tree / name).symlink_to((ROOT / name).resolve())
     runtime = tree / "tflite" / "python" / "anytime_tflite"
     library.mkdir()
     (library / "anytime_tflite").symlink_to(runtime if runtime.exists() else tree / "tflite")
@@ -435,19 +439,16 @@ def copy(folder):
     return tree, environment
 
 
-def _environments(tree):
-    """Yields what tests would install anew in every copy."""
-    yield tree / ".venv-tflite-runtime", ROOT / ".venv-tflite-runtime"
-
-
 def apply(defect, tree):
     """Puts a defect into a tree. Returns the file's path there, or `None`: not found."""
-    defect = {**defect, **defect.get("rewritten", {})}
     sources = {}
     for package in PACKAGES:
         for path in sorted((tree / package).rglob("*.py")):
             sources[str(path.relative_to(tree))] = Source(path.read_text())
-    found = places(defect, sources)
+    now = {**defect, **defect.get("rewritten", {})}
+    if not places(now, sources):
+        now = defect
+    found = places(now, sources)
     if len(found) > 1:
         found = [x for x in found if Path(x[0]).name == Path(defect["file"]).name]
     if len(found) != 1:
@@ -455,8 +456,8 @@ def apply(defect, tree):
     file, first = found[0]
     lines = (tree / file).read_text().splitlines()
     indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-    last = first + defect["before"].count("\n") + 1
-    lines[first:last] = textwrap.indent(defect["after"], indent).splitlines()
+    last = first + now["before"].count("\n") + 1
+    lines[first:last] = textwrap.indent(now["after"], indent).splitlines()
     (tree / file).write_text("\n".join(lines) + "\n")
     return file
 
@@ -569,9 +570,9 @@ def publish(record):
     print("\n".join([title, *text]))
 
 
-def check_clean(suite):
+def check_clean(suite, commit):
     """Refuses to go on where the suite fails without any defect."""
-    result = outcome(suite)
+    result = outcome(suite, commit)
     if result["found"]:
         raise SystemExit(f"The tests fail without a defect: {result['by']} {result['error']}")
     print(f"without a defect all pass, {result['seconds']:.0f} s", flush=True)
@@ -591,6 +592,7 @@ def main():
     for name in ("function", *TEXT):
         rewriting.add_argument(name)
     running = commands.add_parser("run")
+    running.add_argument("--commit", default="HEAD", help="of which the copies are")
     running.add_argument("--suite", choices=SUITES, default="fast")
     running.add_argument("--quick", action="store_const", const="quick", dest="suite")
     running.add_argument("--only", default="", help="numbers of defects: 3,14")
@@ -606,10 +608,13 @@ def main():
     record = json.loads(LIST.read_text())
     if options.command == "run":
         numbers = {int(n) for n in options.only.split(",") if n}
+        commit = git("rev-parse", options.commit).strip()
         for suite in SUITES[options.suite]:
             if options.check_clean:
-                check_clean(suite)
-            run(record, numbers, suite, options.jobs, options.again)
+                check_clean(suite, commit)
+            run(record, numbers, suite, commit, options.jobs, options.again)
+        if options.suite == "quick":
+            return None
     if options.command == "rewrite":
         defect = record["defects"][options.number - 1]
         defect["rewritten"] = {key: getattr(options, key) for key in ("function", *TEXT)}
