@@ -246,7 +246,7 @@ def parser(description, rows=None):
     made = argparse.ArgumentParser(description=description.splitlines()[0])
     made.add_argument("--table", action="store_true", help="only write the page again")
     if rows is not None:
-        made.add_argument("--row", choices=tuple(rows), nargs="*", help="measure only these rows")
+        made.add_argument("--row", choices=tuple(rows), nargs="*", help="rows to measure")
     return made
 
 

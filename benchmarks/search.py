@@ -207,7 +207,7 @@ def threshold_lines(found):
 
 
 def gathered(runs, kept):
-    """Returns all that the page needs; draws what was tried."""
+    """Draws what was tried; returns what the page needs, and the rows of what was trained again."""
     killed = json.loads((runs / "killed.json").read_text())
     now = trials(runs)
     for name, score in killed["done"].items():
