@@ -98,3 +98,27 @@ def test_weights_of_keras_own_layer_load(rng, tmp_path):
     ours.load_weights(tmp_path / "net.weights.h5")
     for found, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments"),
+    [
+        ((4, 5, 3, 6), {"axis": 1}),
+        ((4, 5, 3, 6), {"axis": 2}),
+        ((4, 5, 3, 6), {"axis": 3}),
+        ((4, 5, 3, 6), {"dtype": "float64"}),
+        ((4, 5, 6), {}),
+        ((4, 6), {}),
+        ((2, 3, 4, 5, 6), {}),
+    ],
+)
+def test_what_is_no_image_is_left_to_keras(rng, shape, arguments):
+    x, upstream = rng.normal(size=(2, *shape))
+    channels = shape[arguments.get("axis", -1)]
+    weights = [rng.uniform(0.5, 2, channels).astype("float32") for _ in range(4)]
+    ours, theirs = (
+        learned(kind, x, weights, upstream.astype("float32"), **arguments)
+        for kind in (BatchNormalization, keras.layers.BatchNormalization)
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -1,13 +1,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import sigmoid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_early_exit import padded_convolution
 
 import keras_adaptive as ka
 from keras_adaptive import graph
-from keras_adaptive.layers import ChannelGate, GatedBlock, SkipGate
+from keras_adaptive.layers import ChannelGate, GatedBlock, SkipGate, StoppingPolicy
 
 L = keras.layers
 
@@ -92,6 +94,15 @@ def test_a_channel_gate_costs_an_eighth_of_a_block():
     ("make", "message"),
     [
         (lambda: SkipGate(0), "`units`"),
+        (lambda: SkipGate(True), "`units`"),
+        (lambda: SkipGate(2.0), "`units`"),
+        (lambda: ChannelGate(True), "`channels`"),
+        (lambda: GatedBlock([5]), "`branch`"),
+        (lambda: GatedBlock([L.ReLU()], channel_gate=L.ReLU()), "`channel_gate`"),
+        (lambda: StoppingPolicy(0), "`units`"),
+        (lambda: StoppingPolicy(True), "`units`"),
+        (lambda: ka.training.GateLoss(float("nan")), "`weight`"),
+        (lambda: ka.training.GateLoss(target=-0.1), "`target`"),
         (lambda: SkipGate(kind="random"), "`kind`"),
         (lambda: SkipGate(kind="feedforward", return_state=True), "`return_state`"),
         (lambda: SkipGate(forced="open"), "`forced`"),
@@ -112,3 +123,83 @@ def test_a_channel_gate_costs_an_eighth_of_a_block():
 def test_refuses_impossible_arguments(make, message):
     with pytest.raises(ValueError, match=f"{message}.*Received: "):
         make()
+
+
+def test_a_channel_gate_is_its_formula(rng):
+    keras.utils.set_random_seed(0)
+    x = rng.normal(size=(5, 8, 6, 3)).astype("float32")
+    gate = ChannelGate(4, return_probability=True)
+    decision, probability = (np.array(t) for t in gate(x))
+    (convolution,) = [layer for layer in gate.convolutions if hasattr(layer, "kernel")]
+    kernel, bias = convolution.get_weights()
+    assert kernel.shape == (3, 3, 3, 3)
+    features = np.maximum(padded_convolution(x, kernel, 2) + bias, 0).mean(axis=(1, 2))
+    weights, offset = gate.decision.get_weights()
+    assert (offset == 2).all()  # open at first
+    expected = sigmoid(features @ weights + offset)
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+    np.testing.assert_array_equal(decision, expected > 0.5)
+    gate.decision.set_weights([weights, offset - 2])
+    np.testing.assert_array_equal(gate(x)[0], sigmoid(features @ weights) > 0.5)
+
+
+def test_a_light_channel_gate_is_its_formula(rng):
+    x = rng.normal(size=(5, 8, 6, 3)).astype("float32")
+    gate = ChannelGate(4, bottleneck=2, return_probability=True)
+    _, probability = gate(x)
+    narrow, wide = (x.get_weights()[0] for x in gate.convolutions if hasattr(x, "kernel"))
+    assert (narrow.shape, wide.shape) == ((1, 1, 3, 2), (3, 3, 2, 4))
+
+    def norm_relu(features):
+        return np.maximum(features / np.sqrt(1 + 1e-5), 0)
+
+    features = norm_relu(norm_relu(x)[:, ::2, ::2] @ narrow[0, 0])
+    features = padded_convolution(features, wide, 1).mean(axis=(1, 2))
+    weights, offset = gate.decision.get_weights()
+    np.testing.assert_allclose(probability, sigmoid(features @ weights + offset), atol=1e-5)
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_forced_channel_gate_has_all_channels_open_or_none(rng, forced):
+    gate = ChannelGate(4, forced=forced)
+    x = rng.normal(size=(5, 8, 6, 3)).astype("float32")
+    np.testing.assert_array_equal(gate(x), np.full((5, 4), float(forced)))
+
+
+@pytest.mark.parametrize("way", ["cond", "if"])
+def test_a_single_image_is_skipped_or_forced_through(rng, way):
+    x, instead = rng.normal(size=(2, 1, 4, 4, 2)).astype("float32")
+    channel_gate = ChannelGate(2, return_probability=True)
+    block = GatedBlock([L.Conv2D(2, 1)], "replace", channel_gate)
+    gates = {is_open: np.array([[is_open]], "float32") for is_open in (0, 1)}
+    computed = [np.array(t) for t in block(x, instead, gates[1])]
+    skipping = block.skipping(way)
+    for gate, forced, runs in ((0, None, False), (1, None, True), (0, True, True)):
+        output, shares = skipping(x, instead, gates[gate], forced=forced)
+        np.testing.assert_allclose(output, computed[0] if runs else instead, atol=1e-6)
+        np.testing.assert_allclose(shares, computed[1] if runs else [[0, 0]], atol=1e-6)
+    for found, expected in zip(skipping(x, instead), computed, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)  # without a gate it is open
+
+
+def test_gates_and_branch_learn_from_what_was_chosen(rng):
+    x, instead = tf.constant(rng.normal(size=(2, 3, 4)), "float32")
+    gate = tf.constant([[1.0], [0.0], [1.0]])
+    block = GatedBlock([L.Dense(4)], "add")
+    block(x, instead, gate)
+    with tf.GradientTape() as tape:
+        tape.watch([gate, instead])
+        loss = tf.reduce_sum(block(x, instead, gate))
+    kernel = block.branch[0].kernel
+    by_gate, by_instead, by_kernel = tape.gradient(loss, [gate, instead, kernel.value])
+    branch = np.array(block.branch[0](x))
+    np.testing.assert_allclose(by_gate[:, 0], branch.sum(axis=1), atol=1e-5)
+    np.testing.assert_allclose(by_instead, np.ones((3, 4)), atol=1e-6)
+    expected = np.repeat(x.numpy()[[0, 2]].sum(axis=0)[:, None], 4, axis=1)
+    np.testing.assert_allclose(by_kernel, expected, atol=1e-5)
+
+
+def test_without_a_gate_every_image_is_computed(rng):
+    x = rng.normal(size=(3, 4)).astype("float32")
+    block = GatedBlock([L.Dense(4)], "add")
+    np.testing.assert_allclose(block(x, x), x + np.array(block.branch[0](x)), atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 
 import keras_adaptive as ka
 from keras_adaptive import graph
-from keras_adaptive.gated_costs import BlockCosts, block_costs, gated_costs
+from keras_adaptive.gated_costs import BlockCosts, GatedCosts, block_costs, gated_costs
 from keras_adaptive.layers import ChannelGate, GatedBlock, SkipGate
 
 L = keras.layers
@@ -120,3 +120,33 @@ def test_open_closed_and_mixed_gates_are_as_computed_by_hand():
 def test_a_network_without_gates_skips_nothing():
     with pytest.raises(ValueError, match="must have gates. Received: "):
         ka.build_resnet((8, 8, 1), depth=8, width=0.25).predict_gates(np.zeros((1, 8, 8, 1)))
+
+
+def test_costs_of_gates_by_hand():
+    gate, probability, shares, others = (object() for _ in range(4))
+    found = GatedCosts(
+        fixed=np.array([10.0, 30.0, 60.0]),
+        gates=[
+            (gate, probability, None),  # a block as a whole
+            (gate, probability, shares),  # the same gate, and one for each channel
+            (None, None, others),  # channels only
+        ],
+        exits=[0, 1, 2],
+        blocks=[BlockCosts(0, 1, 2), BlockCosts(4, 8, 16), BlockCosts(100, 200, 400)],
+    )
+    assert found.tensors == [gate, probability, shares, others]
+    values = [
+        [[1.0], [0.0]],
+        [[0.75], [0.25]],
+        [[0.5, 0.625], [0.25, 0.375]],
+        [[1.0, 0.9], [0.0, 0.1]],
+    ]
+    first, second = np.array([3.0, 0.0]), np.array([4 + 8 + 0.5 * 16, 0.0])
+    third = np.array([700.0, 300.0])
+    expected = [10 + first, 30 + first + second, 60 + first + second + third]
+    np.testing.assert_allclose(found.per_sample(values), expected)
+    first, second = np.array([0.75, 0.25]) * 3, np.array([0.75 * 22, 0.25 * 18])
+    third = np.array([660.0, 340.0])
+    expected = [10 + first, 30 + first + second, 60 + first + second + third]
+    np.testing.assert_allclose(found.per_sample(values, expected=True), expected)
+    np.testing.assert_allclose(found.open_shares(values), [[1, 0], [0.5, 0], [1, 0]])

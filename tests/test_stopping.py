@@ -72,17 +72,50 @@ def test_leaving_is_a_distribution_and_greedy_takes_the_first_likely_stop(proble
     assert greedy.tolist() == [min(k, len(stop) - 1) for k in by_hand]
     leaves = [policy.leaves(k, z) for k, z in enumerate(logits)]
     assert greedy.tolist() == np.argmax(leaves, axis=0).tolist()
-    report = policy.expected(logits, labels, costs)
+    report = ka.evaluate(policy.leaving(logits), logits, labels, costs)
     assert costs[0] - 1e-9 <= report.mean_cost <= costs[-1] + 1e-9
     assert report.exit_fractions.sum() == pytest.approx(1)
+
+
+def test_leaving_and_expected_by_hand(rng):
+    logits, labels = rng.normal(size=(3, 5, 4)), np.array([0, 1, 2, 3, 0])
+    policy = ka.LearnedPolicy(networks(rng, 3, 4))
+    stop, costs = policy.confidences(logits), np.array([1.0, 2.0, 5.0])
+    by_hand = np.stack([stop[0], (1 - stop[0]) * stop[1], (1 - stop[0]) * (1 - stop[1])])
+    np.testing.assert_allclose(policy.leaving(logits), by_hand)
+    right = logits.argmax(-1) == labels
+    report = ka.evaluate(policy.leaving(logits), logits, labels, costs)
+    assert report.accuracy == pytest.approx((by_hand * right).sum() / 5)
+    assert report.mean_cost == pytest.approx((by_hand.T @ costs).mean())
+    assert report.worst_cost == 5
+    np.testing.assert_allclose(report.exit_fractions, by_hand.mean(axis=1))
+    np.testing.assert_allclose(report.exit_accuracies, right.mean(axis=1))
+    each = costs[:, None] * np.arange(1.0, 6)
+    assert ka.evaluate(policy.leaving(logits), logits, labels, each).mean_cost == pytest.approx(
+        (by_hand * each).sum() / 5
+    )
+
+
+def test_another_threshold_changes_nothing_else(rng):
+    logits = rng.normal(size=(3, 50, 4))
+    policy = ka.LearnedPolicy(networks(rng, 3, 4), seed=5, details={"cost_weight": 0.1})
+    other = policy.with_thresholds([0.9, 0.2, 0])
+    assert other.thresholds.tolist() == [0.9, 0.2, -np.inf]
+    assert (other.seed, other.details) == (5, {"cost_weight": 0.1})
+    np.testing.assert_array_equal(other.confidences(logits), policy.confidences(logits))
+    greedy = ka.LearnedPolicy(policy.networks, [0.9, 0.2, 0]).decide(logits)
+    stop = policy.confidences(logits)
+    expected = np.where(stop[0] >= 0.9, 0, np.where(stop[1] >= 0.2, 1, 2))
+    np.testing.assert_array_equal(greedy, expected)
+    assert policy.sampled(3).details == policy.details
 
 
 def test_expected_is_the_mean_over_draws(rng):
     logits, labels = rng.normal(size=(3, 200, 4)) * 2, rng.integers(0, 4, 200)
     costs = np.array([1.0, 2.0, 5.0])
     policy = ka.LearnedPolicy(networks(rng, 3, 4))
-    expected = policy.expected(logits, labels, costs)
-    drawn = [ka.evaluate(policy.sampled(seed), logits, labels, costs) for seed in range(400)]
+    expected = ka.evaluate(policy.leaving(logits), logits, labels, costs)
+    drawn = [ka.evaluate(policy.sampled(seed), logits, labels, costs) for seed in range(100)]
     for name in ("accuracy", "mean_cost"):
         values = np.array([getattr(report, name) for report in drawn])
         error = values.std() / np.sqrt(len(values))
@@ -175,6 +208,7 @@ def test_collapse_names_the_exit_and_what_to_change():
     assert collapse([0.98, 0.02]) is None
     assert "Lower `cost_weight`" in collapse([0.995, 0.005])
     assert "Raise `cost_weight`" in collapse([0.0, 0.0, 1.0])
+    assert "sends 99.5 % of the samples to exit 0, the first" in collapse([0.995, 0.005])
     assert "exit 1, and to no other" in collapse([0.0, 1.0, 0.0])
     assert collapse([0.9, 0.1], level=0.9)
 
@@ -185,15 +219,26 @@ def test_collapse_names_the_exit_and_what_to_change():
         ([(3, 4), (4, 2)], "three dense layers each"),
         ([(3, 4), (5, 4), (4, 2)], "three dense layers each"),
         ([(3, 4), (4, 4), (4, 3)], "three dense layers each"),
+        ([(3, 4), (4, 5), (5, 4), (4, 2)], "three dense layers each"),
+        ([(3,), (4, 4), (4, 2)], "three dense layers each"),
     ],
 )
 def test_rejects_impossible_networks(shapes, message):
-    network = [(np.zeros(shape), np.zeros(shape[1])) for shape in shapes]
+    network = [(np.zeros(shape), np.zeros(shape[-1])) for shape in shapes]
     with pytest.raises(ValueError, match=message):
         ka.LearnedPolicy([network])
 
 
 def test_rejects_what_does_not_fit(rng):
+    for place, value in ((0, np.nan), (1, np.inf)):
+        broken = networks(rng, 2, 4)
+        broken[0][1][place].flat[0] = value
+        with pytest.raises(ValueError, match="all finite"):
+            ka.LearnedPolicy(broken)
+    short = networks(rng, 2, 4)
+    short[0][1] = (short[0][1][0], np.zeros(3))  # a bias too few
+    with pytest.raises(ValueError, match="three dense layers each"):
+        ka.LearnedPolicy(short)
     with pytest.raises(ValueError, match="pairs"):
         ka.LearnedPolicy([[1, 2, 3]])
     with pytest.raises(ValueError, match="one number more than there are networks"):

@@ -1,15 +1,17 @@
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from eager import eagerly
 
 import keras_adaptive as ka
+
+eagerly = pytest.fixture(autouse=True)(eagerly)
 
 
 def two_exits():
     x = keras.Input((4,))
     first = keras.layers.Dense(3, name="exit_0")(x)
-    last = keras.layers.Dense(3, name="exit_1")(keras.layers.Dense(5, activation="relu")(x))
+    last = keras.layers.Dense(3, name="exit_1")(keras.layers.Dense(5, activation="tanh")(x))
     return ka.AdaptiveModel(x, [first, last])
 
 
@@ -83,10 +85,36 @@ def test_metrics_given_as_objects_do_not_share_their_counts(data):
     assert [found["first_top"], found["last_top"]] == pytest.approx(accuracy)
 
 
+def test_one_exit_is_first_mean_and_last(data):
+    x = keras.Input((4,))
+    model = ka.AdaptiveModel(x, [keras.layers.Dense(3, name="exit_0")(x)])
+    model.compile("sgd")
+    found = model.evaluate(*data, verbose=0, return_dict=True)
+    accuracy = (np.array(model(data[0])[0]).argmax(1) == data[1]).mean()
+    for name in ("first_accuracy", "mean_accuracy", "last_accuracy"):
+        assert found[name] == pytest.approx(accuracy)
+    assert {name: [float(v) for v in values] for name, values in model.exit_metrics().items()} == {
+        "accuracy": [pytest.approx(accuracy)]
+    }
+
+
+def test_the_optimizer_is_the_papers_unless_another_is_given():
+    model = two_exits()
+    model.compile()
+    found = model.optimizer.get_config()
+    assert found["learning_rate"] == pytest.approx(0.1)
+    assert found["momentum"] == 0.9
+    assert found["nesterov"]
+    assert found["weight_decay"] == 1e-3
+    model.compile(keras.optimizers.Adam(0.5))
+    assert float(model.optimizer.learning_rate) == 0.5
+
+
 def test_progress_line_stays_short_with_eleven_exits(capsys):
-    model = ka.build_msdnet(**TINY, blocks=11, step_mode="even", head_channels=4)
-    model.compile(run_eagerly=True)  # one step; not worth a graph
-    model.fit(np.zeros((2, 8, 8, 1)), np.zeros(2, int), verbose=2)
+    x = keras.Input((4,))
+    model = ka.AdaptiveModel(x, [keras.layers.Dense(3, name=f"exit_{k}")(x) for k in range(11)])
+    model.compile()
+    model.fit(np.zeros((2, 4)), np.zeros(2, int), verbose=2)
     line = capsys.readouterr().out.strip().splitlines()[-1]
     assert "first_accuracy" in line
     assert "mean_accuracy" in line
@@ -133,6 +161,9 @@ def test_calibrate_returns_a_policy_within_the_budget(data):
         ({"metrics": "accuracy"}, "`metrics` must be a list"),
         ({"loss_weights": [1, 1]}, "must be given as `exit_weights`"),
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "`loss` must take logits"),
+        ({"loss": keras.losses.CategoricalCrossentropy()}, "`loss` must take logits"),
+        ({"loss": {"exit_0": "mse"}}, "`loss` must be one loss"),
+        ({"exit_weights": [1, 1, 1]}, "`exit_weights` must be 2 numbers"),
     ],
 )
 def test_rejects_impossible_compile_arguments(arguments, message):
@@ -149,4 +180,29 @@ def test_rejects_impossible_exits(exits):
 def test_outputs_must_be_a_list():
     x = keras.Input((4,))
     with pytest.raises(ValueError, match="`outputs` must be a list"):
+        ka.AdaptiveModel(x, [])
+    with pytest.raises(ValueError, match="`outputs` must be a list"):
         ka.AdaptiveModel(x, keras.layers.Dense(3)(x))
+
+
+def test_exits_may_be_left_out_and_the_last_of_all_may_be_asked_for():
+    model = two_exits()
+    assert model.exit_costs().tolist() == [12, 12 + 20 + 15]
+    assert model.exit_costs(exits=[1]).tolist() == [35]
+    assert model.exit_costs("params").tolist() == [15, 15 + 25 + 18]
+    assert [len(model.stages(exits=e)) for e in (None, [0], [1], [0, 1])] == [2, 1, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_graph_learns_what_is_learned_without(data, monkeypatch):
+    ends = []
+    start = two_exits().get_weights()
+    for _ in range(2):
+        model = two_exits()
+        model.set_weights(start)
+        model.compile(exit_weights=[0.5, 1])
+        model.fit(*data, epochs=3, shuffle=False, verbose=0)
+        ends.append(model.get_weights())
+        monkeypatch.undo()  # with graphs from here on
+    for eager, graph in zip(*ends, strict=True):
+        np.testing.assert_allclose(eager, graph, atol=1e-5)
