@@ -12,7 +12,7 @@ from keras_adaptive.calibration import calibrate_budgets
 from keras_adaptive.policy import Policy, check_costs, check_labels, check_logits
 
 
-class Report(NamedTuple):
+class EvaluationResult(NamedTuple):
     """What a policy does on some data.
 
     Attributes:
@@ -30,6 +30,9 @@ class Report(NamedTuple):
     worst_cost: float
     exit_fractions: np.ndarray
     exit_accuracies: np.ndarray
+
+
+Report = EvaluationResult  # the old name, until 0.3
 
 
 class Curve(NamedTuple):
@@ -66,7 +69,9 @@ def evaluate(policy, logits, labels, costs):
     """Applies a policy to logits and says how accurate and how expensive it is.
 
     Args:
-        policy: An `ExitPolicy`, or another `Policy`.
+        policy: An `ExitPolicy`, or another `Policy`. Or the probabilities of leaving at each
+            exit, `(exits, samples)`, such as `LearnedPolicy.leaving`: the result is then the
+            mean over all that may happen.
         logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
             classes)` for dense outputs.
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where there
@@ -74,38 +79,73 @@ def evaluate(policy, logits, labels, costs):
         costs: Array `(exits,)` or `(exits, samples)`.
 
     Returns:
-        A `Report`.
+        An `EvaluationResult`.
+
+    Raises:
+        TypeError: If the policy is neither.
+        ValueError: If the arrays do not fit together.
 
     Example:
 
     >>> from keras_adaptive import ExitPolicy
     >>> logits = [[[0, 9], [0, 1]], [[0, 9], [2, 0]]]
-    >>> report = evaluate(ExitPolicy([0.9, 0]), logits, [1, 0], costs=[1.0, 3.0])
-    >>> report.accuracy, report.mean_cost, report.worst_cost
+    >>> result = evaluate(ExitPolicy([0.9, 0]), logits, [1, 0], costs=[1.0, 3.0])
+    >>> result.accuracy, result.mean_cost, result.worst_cost
     (1.0, 2.0, 3.0)
-    >>> report.exit_accuracies.tolist()
+    >>> result.exit_accuracies.tolist()
     [0.5, 1.0]
     """
-    if not isinstance(policy, Policy):
-        raise TypeError(f"`policy` must be an ExitPolicy. Received: policy={policy!r}")
-    logits = check_logits(logits)
-    labels = check_labels(labels, logits)
-    costs = check_costs(costs, logits)
-    exits = policy.decide(logits, costs)
-    samples = len(exits)
-    right = np.stack(
-        [(z.argmax(axis=-1) == labels).reshape(samples, -1).sum(axis=1) for z in logits]
-    )
-    labelled = (labels >= 0).sum()
-    costs = np.broadcast_to(costs.reshape(len(costs), -1), right.shape)
-    paid = np.take_along_axis(costs, exits[None], axis=0)
-    return Report(
-        accuracy=float(np.take_along_axis(right, exits[None], axis=0).sum() / labelled),
-        mean_cost=float(paid.mean()),
-        worst_cost=float(paid.max()),
-        exit_fractions=np.bincount(exits, minlength=len(logits)) / samples,
-        exit_accuracies=right.sum(axis=1) / labelled,
-    )
+    split = _Split(logits, labels, costs)
+    if isinstance(policy, Policy):
+        return split.result_of_exits(policy._decide(split.logits, split.costs))
+    return split.result(_check_leaving(policy, split.right.shape))
+
+
+class _Split:
+    """Logits, labels and costs, checked once, and where each exit is right."""
+
+    def __init__(self, logits, labels, costs):
+        self.logits = check_logits(logits)
+        labels = check_labels(labels, self.logits)
+        self.costs = check_costs(costs, self.logits)
+        samples = self.logits.shape[1]
+        self.right = np.stack(
+            [(z.argmax(axis=-1) == labels).reshape(samples, -1).sum(axis=1) for z in self.logits]
+        )
+        self.labelled = (labels >= 0).sum()
+        self.prices = np.broadcast_to(self.costs.reshape(len(self.costs), -1), self.right.shape)
+
+    def result_of_exits(self, exits):
+        return self.result(exits == np.arange(len(self.right))[:, None])
+
+    def result(self, leaving):
+        """Returns the `EvaluationResult` of the probabilities of leaving at each exit."""
+        return EvaluationResult(
+            accuracy=float((leaving * self.right).sum() / self.labelled),
+            mean_cost=float((leaving * self.prices).sum(axis=0).mean()),
+            worst_cost=float(self.prices[leaving > 0].max()),
+            exit_fractions=leaving.mean(axis=1),
+            exit_accuracies=self.right.sum(axis=1) / self.labelled,
+        )
+
+
+def _check_leaving(policy, shape):
+    try:
+        leaving = np.asarray(policy, "float64")
+    except (TypeError, ValueError):
+        leaving = np.zeros(())
+    if leaving.ndim != 2:
+        raise TypeError(
+            "`policy` must be an ExitPolicy, or probabilities of shape (exits, samples). "
+            f"Received: policy={policy!r}"
+        )
+    sums_to_1 = np.allclose(leaving.sum(axis=0), 1, rtol=0, atol=1e-4)
+    if leaving.shape != shape or not (leaving >= 0).all() or not sums_to_1:
+        raise ValueError(
+            f"`policy`, given as probabilities, must be of shape {shape} and add up to 1 for each "
+            f"sample. Received: shape {leaving.shape}"
+        )
+    return leaving
 
 
 def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
@@ -136,15 +176,22 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
     per_exit = costs.reshape(len(costs), -1).mean(axis=1)
     budgets = np.linspace(per_exit[0], per_exit[-1], points)
     policies = calibrate_budgets(logits, labels, costs, budgets, **how)
-    test_logits, test_labels, test_costs = (logits, labels, costs) if test is None else test
-    reports = [evaluate(policy, test_logits, test_labels, test_costs) for policy in policies]
-    order = np.argsort([report.mean_cost for report in reports], kind="stable")
+    split = _Split(*((logits, labels, costs) if test is None else test))
+    if len(split.logits) != len(logits):
+        raise ValueError(
+            f"`test` must have {len(logits)} exits, as `logits`. "
+            f"Received: {len(split.logits)} exits"
+        )
+    # the policies of one calibration differ in their thresholds alone
+    confidences = policies[0].confidences(split.logits)
+    results = [split.result_of_exits(p._first_exit(confidences, split.costs)) for p in policies]
+    order = np.argsort([result.mean_cost for result in results], kind="stable")
     return Curve(
-        costs=np.array([reports[i].mean_cost for i in order]),
-        accuracies=np.array([reports[i].accuracy for i in order]),
+        costs=np.array([results[i].mean_cost for i in order]),
+        accuracies=np.array([results[i].accuracy for i in order]),
         policies=[policies[i] for i in order],
-        exit_costs=np.asarray(test_costs, "float64").reshape(len(costs), -1).mean(axis=1),
-        exit_accuracies=reports[0].exit_accuracies,
+        exit_costs=split.prices.mean(axis=1),
+        exit_accuracies=results[0].exit_accuracies,
     )
 
 
@@ -155,7 +202,7 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
     `cost <= B`: `sum_k accuracy_k * P(cost_k <= B < cost_{k+1})`.
 
     Args:
-        accuracies: Array `(exits,)`, as `Report.exit_accuracies`.
+        accuracies: Array `(exits,)`, as `EvaluationResult.exit_accuracies`.
         costs: Array `(exits,)`, ascending.
         distribution: A frozen distribution of scipy, for example
             `scipy.stats.expon(scale=...)`: anything with a method `cdf`.
@@ -179,10 +226,24 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
             "`accuracies` and `costs` must be one number an exit, costs ascending. "
             f"Received: accuracies={accuracies.tolist()}, costs={costs.tolist()}"
         )
+    too_small, shares = budget_probabilities(distribution, costs)
+    return float(before * too_small + shares @ accuracies)
+
+
+def budget_probabilities(distribution, costs):
+    """Returns how probable it is that a random budget ends at each exit.
+
+    Args:
+        distribution: As in `anytime_accuracy`.
+        costs: Array `(exits,)`, ascending.
+
+    Returns:
+        Tuple: the probability that the budget `B` is not enough for the first exit, and the
+        array `(exits,)` of `P(cost_k <= B < cost_{k+1})`.
+    """
     # a budget of exactly the cost is enough, so the probability is of B < cost
     below = distribution.cdf(np.nextafter(costs, -np.inf))
-    shares = np.diff(np.append(below, 1.0))
-    return float(before * below[0] + shares @ accuracies)
+    return below[0], np.diff(np.append(below, 1.0))
 
 
 def accuracy_matrix(exits, logits, labels):
@@ -218,7 +279,7 @@ def accuracy_matrix(exits, logits, labels):
 
 
 def extremes(exits, scores, count=10):
-    """Returns the samples each exit was surest of, and least sure of, among those it took.
+    """Returns the samples each exit was most and least confident of, among those it took.
 
     Args:
         exits: Integer array `(samples,)`, from `policy.decide`.
@@ -227,13 +288,13 @@ def extremes(exits, scores, count=10):
         count: Integer, how many samples at most.
 
     Returns:
-        Two lists of one integer array an exit: indices of samples, the surest first and the
-        least sure first.
+        Two lists of one integer array per exit: indices of samples, the most confident first
+        and the least confident first.
 
     Example:
 
-    >>> surest, least = extremes([0, 0, 1], [[0.9, 0.6, 0.1], [0.1, 0.4, 0.9]], count=1)
-    >>> [rows.tolist() for rows in surest], [rows.tolist() for rows in least]
+    >>> most, least = extremes([0, 0, 1], [[0.9, 0.6, 0.1], [0.1, 0.4, 0.9]], count=1)
+    >>> [rows.tolist() for rows in most], [rows.tolist() for rows in least]
     ([[0], [2]], [[1], [2]])
 
     Reference:

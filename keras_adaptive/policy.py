@@ -36,6 +36,11 @@ class Policy:
         Returns:
             Integer array `(samples,)`.
         """
+        logits = check_logits(logits)
+        return self._decide(logits, None if costs is None else check_costs(costs, logits))
+
+    def _decide(self, logits, costs):
+        """Returns what `decide` does; logits and costs have been checked."""
         raise NotImplementedError
 
 
@@ -169,20 +174,20 @@ class ExitPolicy(Policy):
             details=self.details,
         )
 
-    def decide(self, logits, costs=None):
-        logits = check_logits(logits)
+    def _decide(self, logits, costs):
         if len(logits) != len(self.thresholds):
             raise ValueError(
                 "`logits` must hold as many exits as the policy has thresholds. "
                 f"Received: {len(logits)} exits, {len(self.thresholds)} thresholds"
             )
-        exits = first_exit(self.confidences(logits), self.thresholds)
-        if costs is None:
+        return self._first_exit(self.confidences(logits), costs)
+
+    def _first_exit(self, confidences, costs):
+        """Returns the exit each sample leaves at, of confidences `(exits, samples)`."""
+        exits = first_exit(confidences, self.thresholds)
+        if costs is None or self.worst_case is None:
             return exits
-        costs = check_costs(costs, logits)
-        if self.worst_case is None:
-            return exits
-        return np.minimum(exits, last_affordable(costs, self.worst_case, logits.shape[1]))
+        return np.minimum(exits, last_affordable(costs, self.worst_case, len(exits)))
 
     def save(self, path):
         """Writes the policy to a JSON file."""
@@ -270,7 +275,7 @@ class PatiencePolicy(Policy):
             )
         self.patience = patience
 
-    def decide(self, logits, costs=None):
+    def _decide(self, logits, costs):
         answers = _answers(logits)
         exits = np.full(answers.shape[1], len(answers) - 1)
         for k in range(len(answers) - 1, self.patience - 2, -1):
@@ -314,7 +319,7 @@ class AgreementPolicy(Policy):
         self.members = members
         self.share = float(share)
 
-    def decide(self, logits, costs=None):
+    def _decide(self, logits, costs):
         answers = _answers(logits)
         exits = np.full(answers.shape[1], len(answers) - 1)
         for k in range(len(answers) - 1, self.members - 2, -1):
@@ -325,7 +330,6 @@ class AgreementPolicy(Policy):
 
 
 def _answers(logits):
-    logits = check_logits(logits)
     if logits.ndim != 3:
         raise ValueError(
             "`logits` must be of shape (exits, samples, classes) for answers to be compared. "

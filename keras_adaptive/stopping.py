@@ -1,4 +1,4 @@
-"""A policy that was learnt: small networks say, exit by exit, whether to stop.
+"""A policy that was learned: small networks say, exit by exit, whether to stop.
 
 Arrays in, numbers out. How the networks are taught is `training.StoppingLoss`'s.
 """
@@ -7,15 +7,7 @@ import base64
 
 import numpy as np
 
-from keras_adaptive.evaluation import Report
-from keras_adaptive.policy import (
-    LOADERS,
-    ExitPolicy,
-    check_costs,
-    check_labels,
-    check_logits,
-    softmax,
-)
+from keras_adaptive.policy import LOADERS, ExitPolicy, check_logits, softmax
 
 COLLAPSED = 0.99  # share of the samples at one exit
 
@@ -23,7 +15,7 @@ COLLAPSED = 0.99  # share of the samples at one exit
 class LearnedPolicy(ExitPolicy):
     """Leaves at the first exit whose stopping policy says so.
 
-    An `ExitPolicy` whose confidence is learnt: that of exit `k` is the probability of
+    An `ExitPolicy` whose confidence is learned: that of exit `k` is the probability of
     stopping, `s_k`, which three dense layers (`layers.StoppingPolicy`) give for the exit's
     class probabilities; see there. So it saves, predicts, evaluates and exports as every
     `ExitPolicy` does.
@@ -33,7 +25,7 @@ class LearnedPolicy(ExitPolicy):
 
     Args:
         networks: Sequence of one an exit but the last: of three pairs of arrays `(kernel,
-            bias)`. `AdaptiveModel.learned_policy` gives them.
+            bias)`. `training.StoppingModel.learned_policy` gives them.
         thresholds: Sequence of one number an exit. `None`: 0.5 each.
         seed: Integer: stops are drawn with it, in `decide` only; such a policy can be
             evaluated, but not predict or be exported. `None`: greedy.
@@ -106,39 +98,18 @@ class LearnedPolicy(ExitPolicy):
             )
 
     def leaving(self, logits):
-        """Returns the probability of leaving at every exit, `(exits, samples)`."""
+        """Returns the probability of leaving at every exit, `(exits, samples)`.
+
+        Given to `evaluate`, it says what stopping at random gives in the mean.
+        """
         stop = self.confidences(check_logits(logits))
         return stop * np.cumprod(np.vstack([np.ones_like(stop[:1]), 1 - stop[:-1]]), axis=0)
 
-    def decide(self, logits, costs=None):
+    def _decide(self, logits, costs):
         if self.seed is None:
-            return super().decide(logits, costs)
+            return super()._decide(logits, costs)
         draws = np.random.default_rng(self.seed).random((len(self.thresholds), len(logits[0])))
-        stops = self.confidences(check_logits(logits)) >= draws
-        return stops.argmax(axis=0)
-
-    def expected(self, logits, labels, costs):
-        """Returns what stopping at random gives in the mean.
-
-        Args:
-            logits, labels, costs: As in `evaluate`.
-
-        Returns:
-            A `Report`; its fractions are the mean probabilities of leaving.
-        """
-        logits = check_logits(logits)
-        labels = check_labels(labels, logits)
-        costs = check_costs(costs, logits)
-        leaving = self.leaving(logits)
-        right = logits.argmax(axis=-1) == labels
-        costs = np.broadcast_to(costs.reshape(len(costs), -1), leaving.shape)
-        return Report(
-            accuracy=float((leaving * right).sum(axis=0).mean()),
-            mean_cost=float((leaving * costs).sum(axis=0).mean()),
-            worst_cost=float(costs.max()),
-            exit_fractions=leaving.mean(axis=1),
-            exit_accuracies=right.mean(axis=1),
-        )
+        return (self.confidences(logits) >= draws).argmax(axis=0)
 
     def content(self):
         return {

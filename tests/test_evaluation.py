@@ -68,6 +68,48 @@ def test_curve_reports_on_the_test_data_when_given(calibration, trained, test_im
     assert curve.exit_accuracies.tolist() == [(z.argmax(-1) == y).mean() for z in test[0]]
 
 
+def test_a_curve_computes_confidences_once(calibration, monkeypatch):
+    calls = []
+    confidences = ka.ExitPolicy.confidences
+
+    def counted(policy, logits):
+        calls.append(policy)
+        return confidences(policy, logits)
+
+    monkeypatch.setattr(ka.ExitPolicy, "confidences", counted)
+    curve = ka.accuracy_cost_curve(*calibration, points=12, method="geometric")
+    assert len(calls) == 1
+    results = [ka.evaluate(policy, *calibration) for policy in curve.policies]
+    assert len(calls) == 13
+    assert [r.mean_cost for r in results] == curve.costs.tolist()
+    assert [r.accuracy for r in results] == curve.accuracies.tolist()
+
+
+def test_test_data_of_another_number_of_exits_are_refused(calibration):
+    logits, labels, costs = calibration
+    with pytest.raises(ValueError, match="`test` must have 3 exits.*Received: 2 exits"):
+        ka.accuracy_cost_curve(*calibration, points=2, test=(logits[:2], labels, costs[:2]))
+
+
+def test_probabilities_of_leaving_give_the_mean(calibration):
+    logits, labels, costs = calibration
+    policy = ka.ExitPolicy([0.8, 0.7, 0])
+    certain = (policy.decide(logits) == np.arange(3)[:, None]).astype(float)
+    for by_hand, found in zip(
+        ka.evaluate(policy, logits, labels, costs),
+        ka.evaluate(certain, logits, labels, costs),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, by_hand)
+    half = ka.evaluate((certain + np.eye(3)[2][:, None]) / 2, logits, labels, costs)
+    both = [ka.evaluate(p, logits, labels, costs) for p in (policy, ka.ExitPolicy([np.inf] * 3))]
+    assert half.accuracy == pytest.approx(np.mean([r.accuracy for r in both]))
+    assert half.mean_cost == pytest.approx(np.mean([r.mean_cost for r in both]))
+    for wrong in (0.9 * certain, 2 * certain - np.eye(3)[0][:, None], certain[:2], certain[:, 1:]):
+        with pytest.raises(ValueError, match="`policy`, given as probabilities, must be of shape"):
+            ka.evaluate(wrong, logits, labels, costs)
+
+
 @pytest.mark.parametrize("points", [1, 2.5, True])
 def test_curve_rejects_impossible_points(calibration, points):
     with pytest.raises(ValueError, match="`points` must be an integer of at least 2"):

@@ -1,6 +1,8 @@
-"""How much each exit counts, from how often it will be the one that answers."""
+"""Weights of the exits in the loss, from how often each will be the one that answers."""
 
 import numpy as np
+
+from keras_adaptive.evaluation import budget_probabilities
 
 
 def exit_weights(distribution, costs):
@@ -41,7 +43,7 @@ def exit_weights(distribution, costs):
             )
         return np.ones(len(costs))
     if hasattr(distribution, "cdf"):
-        shares = np.diff(np.append(distribution.cdf(np.nextafter(costs, -np.inf)), 1.0))
+        _, shares = budget_probabilities(distribution, costs)
     else:
         shares = np.asarray(distribution, "float64")
     if shares.shape != costs.shape or not (shares >= 0).all() or not shares.sum() > 0:
