@@ -10,6 +10,7 @@ from keras_adaptive.evaluation import Report, evaluate
 from keras_adaptive.files import read_json, write_whole
 from keras_adaptive.stopping import LearnedPolicy
 from keras_adaptive.training import AdaptiveModel, fit_policy
+from keras_adaptive.training.stopping import check_attached
 
 COST_WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -92,6 +93,7 @@ def sweep(
         )
     if fit is not None and how:
         raise ValueError(f"Arguments of `fit_policy` must go without `fit`. Received: {how}")
+    check_attached(model)
     costs = model.stopping_costs()
     rows = _Rows(folder, {"model": model.name, "costs": costs.tolist(), "how": repr(sorted(how))})
     start = model.get_weights()

@@ -9,12 +9,20 @@ import keras
 import numpy as np
 import pytest
 from conftest import GATED, TINY
+from eager import eagerly
 from tiny import classifier
 
 import keras_adaptive as ka
 from keras_adaptive.layers import StoppingPolicy
-from keras_adaptive.training import AdaptiveModel, Recipe, StoppingLoss, fit_policy, with_stopping
+from keras_adaptive.training import (
+    Recipe,
+    StoppingLoss,
+    StoppingModel,
+    fit_policy,
+    with_stopping,
+)
 
+eagerly = pytest.fixture(eagerly)
 # trainings of a moment often end with one exit for all
 pytestmark = pytest.mark.filterwarnings("ignore:The stopping policy sends")
 
@@ -35,7 +43,7 @@ def reader():
     keras.utils.set_random_seed(0)
     read = keras.Input((2, 2))
     exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(2)]
-    return AdaptiveModel(read, exits, stopping=StoppingPolicy(8))
+    return StoppingModel(read, exits, stopping=StoppingPolicy(8))
 
 
 # Leaving costs 1 at the first exit and 3 at the second, so going on costs 2 cost_weight and
@@ -50,7 +58,12 @@ OPTIMA = {
 
 @pytest.mark.parametrize(
     ("cost_weight", "estimator"),
-    [*((weight, "sampled") for weight in OPTIMA), (0.15, "expected")],
+    [
+        (0.15, "sampled"),
+        pytest.param(0.02, "sampled", marks=pytest.mark.slow),
+        pytest.param(0.30, "sampled", marks=pytest.mark.slow),
+        pytest.param(0.15, "expected", marks=pytest.mark.slow),
+    ],
 )
 def test_learns_the_optimum_that_can_be_computed_by_hand(cost_weight, estimator):
     logits, labels = problem()
@@ -71,7 +84,7 @@ def test_learns_the_optimum_that_can_be_computed_by_hand(cost_weight, estimator)
     exits, earned = OPTIMA[cost_weight]
     policy = model.learned_policy()
     assert policy.decide(logits).tolist() == np.repeat(exits, 200).tolist()
-    report = policy.expected(logits, labels, [1.0, 3.0])
+    report = ka.evaluate(policy.leaving(logits), logits, labels, [1.0, 3.0])
     assert report.accuracy - cost_weight * report.mean_cost == pytest.approx(earned, abs=0.02)
     assert history["policy_accuracy"][-1] == pytest.approx(report.accuracy, abs=0.02)
 
@@ -122,6 +135,7 @@ def cascade():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 60)
     x += y[:, None, None, None] / 3
+    model.run_eagerly = True  # six steps; not worth a graph
     model.fit(x, y, batch_size=20, epochs=2, verbose=0)
     return model, x, y
 
@@ -135,6 +149,7 @@ def test_one_layer_is_the_pattern_of_all_but_the_last_exit(cascade):
     assert (model.stopping_costs() - model.exit_costs()).tolist() == [own, 2 * own, 2 * own]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_members_and_policies_learn_at_rates_of_their_own(cascade):
     model, x, y = cascade
     twin = with_stopping(model, StoppingPolicy(8), cost_weight=0.01)
@@ -154,6 +169,7 @@ def test_members_and_policies_learn_at_rates_of_their_own(cascade):
     assert [round(float(rates(n)), 4) for n in range(5)] == [0.05, 0.05, 0.045, 0.045, 0.0405]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_file_keeps_policies_and_loss(cascade, tmp_path):
     model, x, _ = cascade
     model.save(tmp_path / "model.keras")
@@ -168,11 +184,11 @@ def test_a_file_keeps_policies_and_loss(cascade, tmp_path):
         again.learned_policy().confidences(logits), model.learned_policy().confidences(logits)
     )
     again.fit(x, np.zeros(60, int), verbose=0)
-    fresh = ka.build_cascade([classifier(2), classifier(4)])
-    with pytest.raises(ValueError, match="must have stopping policies"):
-        fresh.learned_policy()
+    assert type(again) is type(model) is StoppingModel
+    assert not hasattr(ka.build_cascade([classifier(2), classifier(4)]), "learned_policy")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_regime_trains_members_then_policies_then_both(cascade):
     model, x, y = cascade
     twin = ka.build_cascade(
@@ -209,6 +225,7 @@ def test_regime_trains_members_then_policies_then_both(cascade):
         ka.training.fit(ka.build_cascade([classifier(2)]), (x, y), regime="stopping", epochs=3)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("network", ["msdnet", "gated resnet"])
 def test_exits_of_any_network_take_policies(network):
     keras.utils.set_random_seed(0)
@@ -225,16 +242,33 @@ def test_exits_of_any_network_take_policies(network):
     assert report.exit_fractions.sum() == pytest.approx(1)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_without_a_stopping_loss_policies_rest(cascade):
     model, x, y = cascade
     twin = with_stopping(model, StoppingPolicy(4))
     weights = model.get_weights()
-    twin.compile(keras.optimizers.SGD(0.01))
+    twin.compile(keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=0.1))
+    assert all(layer.trainable for layer in twin.stopping)
+    assert len(twin.trainable_variables) == len(model.trainable_variables) - 12
+    assert len(twin.trainable_variables + twin.non_trainable_variables) == len(twin.variables)
     before = [w.numpy() for layer in twin.stopping for w in layer.weights]
     twin.fit(x, y, verbose=0)
     model.set_weights(weights)
     after = [w.numpy() for layer in twin.stopping for w in layer.weights]
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_what_the_user_froze_stays_frozen():
+    model = reader()
+    model.stopping[0].trainable = False
+    model.compile(stopping_loss=StoppingLoss(costs=[1, 3]))
+    assert model.trainable_variables == []
+    other = StoppingModel(model.inputs, model.outputs, stopping=model.stopping)
+    other.compile()
+    assert model.trainable_variables == []
+    model.stopping[0].trainable = True
+    assert len(model.trainable_variables) == 6
+    assert other.trainable_variables == []
 
 
 @pytest.mark.parametrize(
@@ -249,17 +283,29 @@ def test_rejects_impossible_policies(stopping, error, message):
         ka.build_cascade([classifier(2), classifier(4)], stopping=stopping)
 
 
+def test_rejects_networks_that_cannot_stop():
+    image = keras.Input((4, 4, 1))
+    with pytest.raises(ValueError, match="of at least two exits. Received: 0 policies, 1 exits"):
+        StoppingModel(image, [keras.layers.Flatten()(image)], stopping=StoppingPolicy(2))
+    dense = [keras.layers.Conv2D(3, 1)(image) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"logits of shape \(batch, classes\)"):
+        StoppingModel(image, dense, stopping=StoppingPolicy(2))
+
+
 def test_rejects_impossible_losses():
     model = ka.build_cascade([classifier(2), classifier(4)])
-    with pytest.raises(ValueError, match="must have stopping policies"):
+    with pytest.raises(TypeError, match="stopping_loss"):
         model.compile(stopping_loss=StoppingLoss())
+    with pytest.raises(ValueError, match="must have stopping policies"):
+        fit_policy(model, np.zeros((2, 4, 10)), np.zeros(4, int))
     model = with_stopping(model, StoppingPolicy(4))
     with pytest.raises(TypeError, match="`stopping_loss` must be a StoppingLoss"):
         model.compile(stopping_loss=0.1)
     with pytest.raises(ValueError, match="`costs` of the stopping loss must be 2 numbers"):
         model.compile(stopping_loss=StoppingLoss(costs=[1, 2, 3]))
-    with pytest.raises(ValueError, match=r"`logits` must be of shape \(2, samples, classes\)"):
-        fit_policy(model, np.zeros((3, 4, 10)), np.zeros(4, int))
+    for shape in ((3, 4, 10), (2, 4)):
+        with pytest.raises(ValueError, match=r"`logits` must be of shape \(2, samples, classes\)"):
+            fit_policy(model, np.zeros(shape), np.zeros(4, int))
 
 
 PROGRAM = """
@@ -273,7 +319,7 @@ x, y = rng.normal(size=(32, 6)).astype("float32"), rng.integers(0, 3, 32)
 image = keras.Input((6,))
 exits = [keras.layers.Dense(3, name=f"exit_{k}")(image) for k in range(3)]
 policies = ka.layers.StoppingPolicy(4)
-model = ka.AdaptiveModel(image, exits, stopping=policies)
+model = ka.training.StoppingModel(image, exits, stopping=policies)
 for variable in model.trainable_variables:
     variable.assign(0.5 * rng.normal(size=variable.shape))
 start, losses = model.get_weights(), {}
@@ -305,3 +351,36 @@ def test_the_same_training_on_jax():
     assert there["expected"][3] < there["expected"][0]
     assert np.isfinite(there["sampled"]).all()
     assert len(set(there["sampled"])) == 4
+
+
+def test_what_fit_shows_is_what_the_greedy_policy_does(cascade):
+    model, x, y = cascade
+    shown = model.evaluate(x, y, verbose=0, return_dict=True)
+    logits, costs = np.stack([np.array(z) for z in model(x)]), model.stopping_costs()
+    report = ka.evaluate(model.learned_policy(), logits, y, costs)
+    assert shown["policy_accuracy"] == pytest.approx(report.accuracy)
+    assert shown["policy_cost"] == pytest.approx(report.mean_cost / costs[-1])
+    shares = [float(share.result()) for share in model.stopping_shares]
+    assert shares == pytest.approx(report.exit_fractions.tolist())
+
+
+def test_labels_may_be_one_hot_or_a_column():
+    from keras_adaptive.training.stopping import _labels
+
+    labels = np.array([2, 0, 1])
+    for given in (labels, labels[:, None], np.eye(3)[labels]):
+        assert np.array(_labels(given, 3)).tolist() == [2, 0, 1]
+
+
+def test_the_loss_is_the_weighted_mean_of_what_samples_lose(cascade):
+    model, x, y = cascade
+    weights = np.linspace(0, 2, len(y))
+    found = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)["loss"]
+    logits = [np.array(z) for z in model(x)]
+    decisions = [
+        np.array(policy.log_probabilities(ka.policy.softmax(z)))
+        for policy, z in zip(model.stopping, logits, strict=False)
+    ]
+    spent = model.stopping_costs() / model.stopping_costs()[0]
+    losses = StoppingLoss(0.01).losses(logits, y, decisions, [0, *spent[:-1]])
+    assert found == pytest.approx((weights * np.array(losses)).mean(), rel=1e-4)

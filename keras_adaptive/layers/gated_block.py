@@ -80,7 +80,6 @@ class GatedBlock(keras.layers.Layer):
         self.branch = branch
         self.merge = merge
         self.channel_gate = channel_gate
-        self.gate_loss = None  # set by `GateLoss`
 
     def build(self, x_shape, instead_shape, gate_shape=None):
         shape = tuple(x_shape)
@@ -102,8 +101,6 @@ class GatedBlock(keras.layers.Layer):
             kept = gate[:, 0] > 0.5
             kept = keras.ops.logical_or(kept, keras.ops.logical_not(keras.ops.any(kept)))
         output, shares = self._computed(x, instead, kept, training)
-        if training and self.gate_loss is not None:
-            self.add_loss(self.gate_loss(1.0 if gate is None else gate, shares))
         if gate is not None:
             gate = keras.ops.cast(gate, output.dtype)
             by_image = keras.ops.reshape(gate, (-1,) + (1,) * (len(output.shape) - 1))

@@ -13,6 +13,7 @@ from keras_adaptive.training.recipes import RECIPES as RECIPES
 from keras_adaptive.training.recipes import Recipe as Recipe
 from keras_adaptive.training.regimes import fit as fit
 from keras_adaptive.training.reinforce import Reinforce as Reinforce
+from keras_adaptive.training.stopping import StoppingModel as StoppingModel
 from keras_adaptive.training.stopping import fit_policy as fit_policy
 from keras_adaptive.training.stopping import stopping_optimizer as stopping_optimizer
 from keras_adaptive.training.stopping import with_stopping as with_stopping
@@ -27,6 +28,7 @@ __all__ = [
     "Recipe",
     "Reinforce",
     "StoppingLoss",
+    "StoppingModel",
     "default_optimizer",
     "exit_weights",
     "fit",

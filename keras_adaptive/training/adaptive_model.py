@@ -6,9 +6,6 @@ import numpy as np
 from keras_adaptive import costs, graph
 from keras_adaptive.calibration import calibrate
 from keras_adaptive.gated_costs import gated_costs
-from keras_adaptive.layers import GatedBlock
-from keras_adaptive.stopping import LearnedPolicy
-from keras_adaptive.training import stopping
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 
@@ -42,10 +39,6 @@ class AdaptiveModel(graph.ListModel):
         outputs: List of symbolic logits `(batch, classes)`, one an exit, in the
             order in which they become known.
         name: String.
-        stopping: A `StoppingPolicy`, of which every exit but the last gets its own copy with
-            its own weights; or a list of them, to be used as they are; or `None`. They are
-            part of the model, saved and trained with it (see `training.StoppingLoss`), but
-            not of its outputs; `learned_policy` makes a policy of them.
 
     Example:
 
@@ -64,7 +57,7 @@ class AdaptiveModel(graph.ListModel):
         [BranchyNet (Teerapittayanon et al., 2016)](https://arxiv.org/abs/1709.01686).
     """
 
-    def __init__(self, inputs, outputs, name=None, *, stopping=None, **kwargs):
+    def __init__(self, inputs, outputs, name=None, **kwargs):
         if not isinstance(outputs, (list, tuple)) or not outputs:
             raise ValueError(
                 "`outputs` must be a list of the exits' logits, one tensor an exit. "
@@ -74,32 +67,15 @@ class AdaptiveModel(graph.ListModel):
         self.exit_weights = None
         self.distillation = None
         self.gate_loss = None
-        self.stopping_loss = None
-        self.stopping = None
-        if stopping is not None:
-            self._attach(stopping)
-
-    def _attach(self, policies):
-        self.stopping = stopping.policies(policies, self.outputs)
-        self.stopping_draws = keras.random.SeedGenerator()
-        self.stopping_shares = [keras.metrics.Mean(f"share_{k}") for k in range(self.exits)]
-        self.stopping_accuracy = keras.metrics.Mean("policy_accuracy")
-
-    def get_config(self):
-        config = super().get_config()
-        if self.stopping is not None:
-            layers = [keras.saving.serialize_keras_object(layer) for layer in self.stopping]
-            config["stopping"] = layers
-        return config
+        self._watched = self._seen = self._loss_of_gates = None
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        layers = config.pop("stopping", None)
-        model = super().from_config(config, custom_objects)
-        if layers is not None:
-            model._attach([keras.saving.deserialize_keras_object(layer) for layer in layers])
-        return model
+        if cls is AdaptiveModel and "stopping" in config:  # files of before StoppingModel
+            from keras_adaptive.training.stopping import StoppingModel
+
+            return StoppingModel.from_config(config, custom_objects)
+        return super().from_config(dict(config), custom_objects)
 
     @property
     def exits(self):
@@ -114,7 +90,6 @@ class AdaptiveModel(graph.ListModel):
         exit_weights=None,
         distillation=None,
         gate_loss=None,
-        stopping_loss=None,
         **kwargs,
     ):
         """Configures training. One loss and one list of metrics serve every exit.
@@ -123,17 +98,14 @@ class AdaptiveModel(graph.ListModel):
         last exit's value: `first_accuracy`, `mean_accuracy`, `last_accuracy`.
 
         Args:
-            optimizer: As in Keras. `None`: the MSDNet paper's (see
-                `default_optimizer`), and with a stopping loss `stopping_optimizer` of it.
+            optimizer: As in Keras. `None`: the MSDNet paper's (see `default_optimizer`).
             loss: A loss on logits. The names of Keras's cross-entropies are taken
                 with `from_logits=True`, since exits give logits.
             metrics: List of metrics.
             exit_weights: Sequence of one number an exit, the weights of the sum.
-                `None`: 1 each; with a stopping loss, which takes its place, 0 each.
+                `None`: 1 each.
             distillation: A `training.Distillation`, or `None`.
             gate_loss: A `training.GateLoss` for a network with gates, or `None`.
-            stopping_loss: A `training.StoppingLoss` for a network with stopping policies, or
-                `None`: then these do not learn.
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
@@ -160,16 +132,13 @@ class AdaptiveModel(graph.ListModel):
             )
         if gate_loss is not None and not isinstance(gate_loss, GateLoss):
             raise TypeError(f"`gate_loss` must be a GateLoss. Received: gate_loss={gate_loss!r}")
-        stopping.check(self, stopping_loss)
-        for layer in self.layers:
-            if isinstance(layer, GatedBlock):
-                layer.gate_loss = None
+        watched, self._loss_of_gates = [], None
         if gate_loss is not None:
-            gate_loss.attach(graph.nodes_between(self.inputs, self.outputs))
+            watched, self._loss_of_gates = gate_loss.of_network(self.inputs, self.outputs)
+        self._watch(watched)
         self.gate_loss = gate_loss
         self.distillation = distillation
         self.exit_weights = exit_weights
-        self.stopping_loss = stopping_loss
         weights = self._exit_weights()
         if distillation is not None:
             kept = 1 - distillation.weight
@@ -183,14 +152,23 @@ class AdaptiveModel(graph.ListModel):
         )
 
     def _exit_weights(self):
-        if self.exit_weights is not None:
-            return list(self.exit_weights)
-        return [1.0 if self.stopping_loss is None else 0.0] * self.exits
+        return [1.0] * self.exits if self.exit_weights is None else list(self.exit_weights)
 
     def _default_optimizer(self):
-        if self.stopping_loss is None:
-            return default_optimizer()
-        return stopping.stopping_optimizer(self, default_optimizer())
+        return default_optimizer()
+
+    def _watch(self, tensors):
+        """Lets `call` keep, while training, what these inner tensors are, for the loss."""
+        watched = graph.ListModel(self.inputs, [*self.outputs, *tensors]) if tensors else None
+        self._watched = watched and watched.call  # a method: its layers are this model's already
+        self._seen = None
+
+    def call(self, inputs, training=None, mask=None):
+        if not training or self._watched is None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs = self._watched(inputs, training=training, mask=mask)
+        self._seen = tuple(outputs[self.exits :])
+        return outputs[: self.exits]
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -207,11 +185,13 @@ class AdaptiveModel(graph.ListModel):
             "exit_weights": self.exit_weights and list(self.exit_weights),
             "distillation": keras.saving.serialize_keras_object(kept),
             "gate_loss": keras.saving.serialize_keras_object(self.gate_loss),
-            "stopping_loss": keras.saving.serialize_keras_object(self.stopping_loss),
         }
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        if config.get("stopping_loss", self) is None:  # files of before StoppingModel hold it
+            del config["stopping_loss"]
+        self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -221,8 +201,14 @@ class AdaptiveModel(graph.ListModel):
         if self.distillation is not None:
             teacher = self.distillation.teacher_logits(x, y_pred)
             loss = loss + self.distillation.loss(teacher, y_pred, self._exit_weights())
-        if self.stopping_loss is not None:
-            loss = loss + stopping.loss(self, y, y_pred, sample_weight, training)
+        seen, self._seen = self._seen, None
+        if training and self._watched is not None and seen is None:
+            raise ValueError(
+                "`compute_loss` of a network whose gates learn must follow a call with "
+                "`training=True`. Received: none since the last loss"
+            )
+        if training and self._loss_of_gates is not None:
+            loss = loss + self._loss_of_gates(seen)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -251,16 +237,7 @@ class AdaptiveModel(graph.ListModel):
             summary[f"first_{metric}"] = values[0]
             summary[f"mean_{metric}"] = sum(values) / len(values)
             summary[f"last_{metric}"] = values[-1]
-        if self.stopping_loss is not None:
-            summary.update(stopping.summary(self))
         return summary
-
-    def fit(self, *args, **kwargs):
-        """As in Keras. A stopping policy that has collapsed is warned about."""
-        history = super().fit(*args, **kwargs)
-        if self.stopping_loss is not None:
-            stopping.warn_of_collapse([float(share.result()) for share in self.stopping_shares])
-        return history
 
     def predict(self, x, **kwargs):
         """Returns the logits of every exit: a list of arrays `(samples, classes)`."""
@@ -281,21 +258,6 @@ class AdaptiveModel(graph.ListModel):
             one can cost.
         """
         return costs.exit_costs(self.inputs, self._used(exits), unit, lazy)
-
-    def stopping_costs(self, unit="macs"):
-        """Returns `exit_costs` with the stopping policies of all exits visited included."""
-        return self.exit_costs(unit) + stopping.policy_costs(self.stopping, unit)
-
-    def learned_policy(self, thresholds=None, **how):
-        """Returns what the stopping policies have learnt, as a policy.
-
-        Args:
-            thresholds: Sequence of one number an exit: the probabilities from which to stop.
-                `None`: 0.5 each.
-            **how: Passed to `LearnedPolicy`.
-        """
-        stopping.check_attached(self)
-        return LearnedPolicy(stopping.networks(self.stopping), thresholds, **how)
 
     def stages(self, exits=None):
         """Returns the network as a list of models to be called one after the other.

@@ -1,11 +1,11 @@
-"""Makes gates thrifty: what they let through costs something."""
-
-import functools
+"""The cost term of the loss of networks with gates: what they let through costs something."""
 
 import keras
 
+from keras_adaptive import graph
 from keras_adaptive.gated_costs import block_costs
 from keras_adaptive.layers import GatedBlock
+from keras_adaptive.training._mean import mean
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -49,14 +49,36 @@ class GateLoss:
         self.unit = unit
         self.target = target
 
-    def attach(self, nodes):
-        """Lets the gated blocks among these nodes of a network add their part."""
-        gated = [node for node in nodes if isinstance(node.operation, GatedBlock)]
-        if not gated:
+    def of_network(self, inputs, outputs):
+        """Returns what the loss of a network is computed from, and how.
+
+        Args:
+            inputs, outputs: Lists of the network's symbolic tensors.
+
+        Returns:
+            Tuple: a list of symbolic tensors, and the function from their values to the loss.
+
+        Raises:
+            ValueError: If the network has no gates.
+        """
+        blocks, tensors = [], {}
+        for node in graph.nodes_between(inputs, outputs):
+            if isinstance(node.operation, GatedBlock):
+                gate, shares = [*node.input_tensors[2:], None][0], [*node.outputs, None][1]
+                blocks.append((block_costs(node, self.unit), id(gate), id(shares)))
+                tensors |= {id(t): t for t in (gate, shares) if t is not None}
+        if not blocks:
             raise ValueError("`gate_loss` must be None for a network without gates.")
-        for node in gated:
-            costs = block_costs(node, self.unit)
-            node.operation.gate_loss = functools.partial(self.of_block, costs)
+
+        def loss(values):
+            known = dict(zip(tensors, values, strict=True))
+            parts = [
+                self.of_block(costs, known.get(gate, 1.0), known.get(shares))
+                for costs, gate, shares in blocks
+            ]
+            return mean(keras.ops.reshape(sum(parts), (1,)))
+
+        return list(tensors.values()), loss
 
     def of_block(self, costs, gate, shares):
         """Returns one block's part of the loss.

@@ -4,6 +4,7 @@ import keras
 
 from keras_adaptive import graph
 from keras_adaptive.layers import GatedBlock, SkipGate
+from keras_adaptive.training._mean import mean
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 LEAST = 1e-6  # of a probability, for its logarithm
@@ -23,7 +24,7 @@ class Reinforce:
     both as means over the batch; the return is a constant, and the last exit's cross entropy
     counts. Gates learn by the second term alone, the network by the first.
 
-    Normalisations keep their weights and statistics: what is drawn at random shows a block
+    Normalizations keep their weights and statistics: what is drawn at random shows a block
     images that it will not see, and statistics that followed them would fit no longer.
 
     Args:
@@ -83,7 +84,7 @@ class Reinforce:
         taken = actions * probabilities + (1 - actions) * (1 - probabilities)
         logs = keras.ops.log(keras.ops.maximum(taken, LEAST))
         per_image = keras.ops.sum(keras.ops.stop_gradient(found) * logs, axis=1)
-        return -self.weight * keras.ops.mean(per_image)
+        return -self.weight * mean(per_image)
 
     def get_config(self):
         return {
@@ -154,25 +155,20 @@ class _DrawingModel(AdaptiveModel):
     def __init__(self, inputs, outputs, exits, reinforce, name):
         super().__init__(inputs, outputs[:exits], name=name)
         self.reinforce = reinforce
-        watched = graph.ListModel(inputs, outputs)
-        self._watched = watched.call  # a method: its layers are this model's already
-        self._drawn = None
+        self._drawn = tuple(outputs[exits:])
 
-    def call(self, inputs, training=None, mask=None):
-        if not training:
-            return super().call(inputs, training=training, mask=mask)
-        outputs = self._watched(inputs, training=training)
-        logits, drawn = outputs[: self.exits], outputs[self.exits :]
-        joined = [
-            keras.ops.cast(keras.ops.concatenate(part, axis=1), "float32")
-            for part in (drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :])
-        ]
-        self._drawn = tuple(joined)
-        return logits
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        self._watch(self._drawn)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        drawn = self._seen
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return loss
+        actions, probabilities = (
+            keras.ops.cast(keras.ops.concatenate(part, axis=1), "float32")
+            for part in (drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :])
+        )
         losses = keras.losses.sparse_categorical_crossentropy(y, y_pred[-1], from_logits=True)
-        return loss + self.reinforce.loss(*self._drawn, losses)
+        return loss + self.reinforce.loss(actions, probabilities, losses)

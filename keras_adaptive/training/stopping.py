@@ -1,4 +1,4 @@
-"""Puts stopping policies on the exits of a network, and teaches them."""
+"""Learned stopping: networks whose exits have policies that learn when to stop."""
 
 import re
 import warnings
@@ -9,12 +9,207 @@ from keras import ops
 
 from keras_adaptive import costs
 from keras_adaptive.layers import StoppingPolicy
-from keras_adaptive.stopping import collapse
+from keras_adaptive.stopping import LearnedPolicy, collapse
 from keras_adaptive.training import stopping_loss as estimators
+from keras_adaptive.training._mean import mean
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 LEARNING_RATE = 0.05  # of a policy, as published: a tenth less every two epochs
 DECAY, DECAY_EPOCHS = 0.9, 2
 MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class StoppingModel(AdaptiveModel):
+    """An `AdaptiveModel` whose exits have policies that learn when to stop. Experimental.
+
+    Small networks read the probabilities of every exit but the last. They are part of the
+    model, saved and trained with it (see `StoppingLoss`), but not of its outputs;
+    `learned_policy` makes a policy of them. They learn where there is a stopping loss, and
+    rest otherwise.
+
+    Of 36 learned policies that were measured none was better than calibrated thresholds
+    (benchmarks/results/stopping.md), so try `calibrate` first. This class may change.
+
+    Args:
+        inputs, outputs, name: As in `AdaptiveModel`.
+        stopping: A `StoppingPolicy`, of which every exit but the last gets its own copy with
+            its own weights; or a list of them, to be used as they are.
+
+    Raises:
+        TypeError, ValueError: If the policies do not fit the exits.
+
+    Example:
+
+    >>> from keras_adaptive.layers import StoppingPolicy
+    >>> image = keras.Input((6,))
+    >>> exits = [keras.layers.Dense(3, name=f"exit_{k}")(image) for k in range(2)]
+    >>> model = StoppingModel(image, exits, stopping=StoppingPolicy(4))
+    >>> model.compile(stopping_loss=estimators.StoppingLoss(cost_weight=0.01))
+    >>> model.learned_policy().thresholds.tolist()
+    [0.5, -inf]
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368).
+    """
+
+    stopping_loss = None
+
+    def __init__(self, inputs, outputs, name=None, *, stopping, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self.stopping = policies(stopping, self.outputs)
+        self.stopping_draws = keras.random.SeedGenerator()
+        self.stopping_shares = [keras.metrics.Mean(f"share_{k}") for k in range(self.exits)]
+        self.stopping_accuracy = keras.metrics.Mean("policy_accuracy")
+
+    def get_config(self):
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.stopping]
+        return {**super().get_config(), "stopping": layers}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        layers = [keras.saving.deserialize_keras_object(each) for each in config["stopping"]]
+        return super().from_config({**config, "stopping": layers}, custom_objects)
+
+    # compiled without a loss of their own the policies get no gradient, and must not decay
+    # either; whether they are `trainable` is the user's to say
+
+    def _resting(self):
+        if self.stopping_loss is not None or not getattr(self, "compiled", False):
+            return set()
+        return {id(v) for layer in self.stopping for v in layer.variables}
+
+    @property
+    def trainable_variables(self):
+        resting = self._resting()
+        return [v for v in super().trainable_variables if id(v) not in resting]
+
+    @property
+    def trainable_weights(self):
+        resting = self._resting()
+        return [v for v in super().trainable_weights if id(v) not in resting]
+
+    @property
+    def non_trainable_variables(self):
+        learning = {id(v) for v in self.trainable_variables}
+        return [v for v in self.variables if id(v) not in learning]
+
+    @property
+    def non_trainable_weights(self):
+        learning = {id(v) for v in self.trainable_weights}
+        return [v for v in self.weights if id(v) not in learning]
+
+    def compile(self, *args, stopping_loss=None, **kwargs):
+        """As `AdaptiveModel.compile`.
+
+        Args:
+            *args, **kwargs: As there, but `optimizer=None` is `stopping_optimizer` with that
+                one for the network, and `exit_weights=None` 0 each, if there is a stopping
+                loss.
+            stopping_loss: A `StoppingLoss`, or `None`: the policies rest.
+        """
+        if stopping_loss is not None:
+            if not isinstance(stopping_loss, estimators.StoppingLoss):
+                raise TypeError(
+                    "`stopping_loss` must be a StoppingLoss. "
+                    f"Received: stopping_loss={stopping_loss!r}"
+                )
+            given = stopping_loss.costs
+            if given is not None and len(given) != self.exits:
+                raise ValueError(
+                    f"`costs` of the stopping loss must be {self.exits} numbers, one an exit. "
+                    f"Received: costs={given}"
+                )
+            found = self.stopping_costs() if given is None else given
+            self._charges = stopping_loss.charges(found)
+            self._relative_costs = np.asarray(found, "float64") / found[-1]
+        self.stopping_loss = stopping_loss
+        super().compile(*args, **kwargs)
+
+    def _exit_weights(self):
+        if self.exit_weights is None and self.stopping_loss is not None:
+            return [0.0] * self.exits
+        return super()._exit_weights()
+
+    def _default_optimizer(self):
+        optimizer = super()._default_optimizer()
+        return optimizer if self.stopping_loss is None else stopping_optimizer(self, optimizer)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["stopping_loss"] = keras.saving.serialize_keras_object(self.stopping_loss)
+        return config
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self.stopping_loss is None:
+            return loss
+        labels = _labels(y, y_pred[0].shape[-1])
+        decisions = [
+            layer.log_probabilities(ops.softmax(ops.cast(z, "float32"), axis=-1))
+            for layer, z in zip(self.stopping, y_pred, strict=False)
+        ]
+        sampled = training and self.stopping_loss.estimator == "sampled"
+        seed = self.stopping_draws if sampled else None
+        losses = self.stopping_loss.losses(y_pred, labels, decisions, self._charges, seed)
+        self._notice(y_pred, labels, decisions)
+        return loss + mean(losses, sample_weight)
+
+    def _notice(self, logits, labels, decisions):
+        """Updates where the greedy policy leaves, and how often it is right there."""
+        stops = ops.stack([d[:, 0] >= d[:, 1] for d in decisions], axis=1)
+        stops = ops.concatenate([stops, ops.ones_like(stops[:, :1])], axis=1)
+        exits = ops.one_hot(ops.argmax(ops.cast(stops, "int32"), axis=1), len(logits))
+        answers = ops.stack([ops.argmax(z, axis=-1) for z in logits], axis=1)
+        right = ops.cast(ops.equal(answers, ops.cast(labels, answers.dtype)[:, None]), exits.dtype)
+        for k, share in enumerate(self.stopping_shares):
+            share.update_state(exits[:, k])
+        self.stopping_accuracy.update_state(ops.sum(right * exits, axis=1))
+
+    def get_metrics_result(self):
+        """As in `AdaptiveModel`; the cost of the greedy policy is a share of the whole."""
+        summary = super().get_metrics_result()
+        if self.stopping_loss is not None:
+            shares = [share.result() for share in self.stopping_shares]
+            summary["policy_accuracy"] = self.stopping_accuracy.result()
+            summary["policy_cost"] = sum(
+                s * float(c) for s, c in zip(shares, self._relative_costs, strict=True)
+            )
+        return summary
+
+    def fit(self, *args, **kwargs):
+        """As in Keras. A stopping policy that has collapsed is warned about."""
+        history = super().fit(*args, **kwargs)
+        if self.stopping_loss is not None:
+            found = collapse([float(share.result()) for share in self.stopping_shares])
+            if found is not None:
+                warnings.warn(found, stacklevel=2)
+        return history
+
+    def stopping_costs(self, unit="macs"):
+        """Returns `exit_costs` with the stopping policies of all exits visited included."""
+        return self.exit_costs(unit) + policy_costs(self.stopping, unit)
+
+    def learned_policy(self, thresholds=None, **how):
+        """Returns what the stopping policies have learned, as a policy.
+
+        Args:
+            thresholds: Sequence of one number an exit: the probabilities from which to stop.
+                `None`: 0.5 each.
+            **how: Passed to `LearnedPolicy`.
+        """
+        return LearnedPolicy(networks(self.stopping), thresholds, **how)
+
+
+def check_attached(model):
+    """Raises a ValueError if a network has no stopping policies."""
+    if not isinstance(model, StoppingModel):
+        raise ValueError(
+            "`model` must have stopping policies; see `training.with_stopping`. Received: "
+            f"{model.name!r}, which has none"
+        )
 
 
 def policies(given, outputs):
@@ -52,43 +247,14 @@ def policies(given, outputs):
     return given
 
 
-def check_attached(model):
-    """Raises a ValueError if a network has no stopping policies."""
-    if model.stopping is None:
-        raise ValueError(
-            "`model` must have stopping policies; see `training.with_stopping`. Received: "
-            f"{model.name!r}, which has none"
-        )
-
-
-def check(model, loss):
-    """Checks a stopping loss for a network, and lets the policies learn if there is one."""
-    if loss is not None:
-        if not isinstance(loss, estimators.StoppingLoss):
-            raise TypeError(
-                f"`stopping_loss` must be a StoppingLoss. Received: stopping_loss={loss!r}"
-            )
-        check_attached(model)
-        if loss.costs is not None and len(loss.costs) != model.exits:
-            raise ValueError(
-                f"`costs` of the stopping loss must be {model.exits} numbers, one an exit. "
-                f"Received: costs={loss.costs}"
-            )
-        found = model.stopping_costs() if loss.costs is None else loss.costs
-        model._charges = loss.charges(found)
-        model._relative_costs = np.asarray(found, "float64") / found[-1]
-    for layer in model.stopping or ():
-        layer.trainable = loss is not None
-
-
 def policy_costs(layers, unit):
     """Returns the cost of the policies met on the way to each exit, `(exits,)`."""
     each = []
-    for layer in layers or ():
+    for layer in layers:
         probabilities = keras.Input((layer.hidden[0].kernel.shape[0],))
         each.append(costs.exit_costs([probabilities], [layer(probabilities)], unit)[0])
     # the last exit has none
-    return np.cumsum([*each, 0.0]) if each else 0.0
+    return np.cumsum([*each, 0.0])
 
 
 def networks(layers):
@@ -102,6 +268,13 @@ def networks(layers):
     ]
 
 
+def _labels(y, classes):
+    y = ops.convert_to_tensor(y)
+    if len(y.shape) == 2 and y.shape[-1] == classes and classes > 1:
+        return ops.argmax(y, axis=-1)
+    return ops.cast(ops.reshape(y, (-1,)), "int32")
+
+
 def with_stopping(model, stopping, cost_weight=0.0, **how):
     """Puts stopping policies on the exits of any network.
 
@@ -111,11 +284,11 @@ def with_stopping(model, stopping, cost_weight=0.0, **how):
     Args:
         model: An `AdaptiveModel` of at least two exits: an MSDNet, a ResNet with gates, a
             cascade.
-        stopping: As in `AdaptiveModel`.
+        stopping: As in `StoppingModel`.
         cost_weight, how: Passed to `StoppingLoss`.
 
     Returns:
-        An `AdaptiveModel`.
+        A `StoppingModel`.
 
     Example:
 
@@ -126,7 +299,7 @@ def with_stopping(model, stopping, cost_weight=0.0, **how):
     >>> (model.stopping_costs() - model.exit_costs()).tolist()
     [160.0, 160.0]
     """
-    new = type(model)(model.inputs, model.outputs, name=model.name, stopping=stopping)
+    new = StoppingModel(model.inputs, model.outputs, name=model.name, stopping=stopping)
     new.compile(stopping_loss=estimators.StoppingLoss(cost_weight, **how))
     return new
 
@@ -140,7 +313,7 @@ def stopping_optimizer(
     exit for all samples, `policy=keras.optimizers.Adam(0.003)` often does not.
 
     Args:
-        model: An `AdaptiveModel` with stopping policies.
+        model: A `StoppingModel`.
         members: Optimizer of everything else. `None`: SGD that nothing uses, for frozen
             members.
         steps_per_epoch: Integer: the rate falls by a tenth every two epochs. `None`: it
@@ -165,54 +338,6 @@ def stopping_optimizer(
     )
 
 
-def loss(model, y, logits, sample_weight, training):
-    """Returns the stopping loss of a batch, and takes notice of what the policies do."""
-    labels = _labels(y, logits[0].shape[-1])
-    decisions = [
-        layer.log_probabilities(ops.softmax(ops.cast(z, "float32"), axis=-1))
-        for layer, z in zip(model.stopping, logits, strict=False)
-    ]
-    how = model.stopping_loss
-    sampled = training and how.estimator == "sampled"
-    seed = model.stopping_draws if sampled else None
-    losses = how.losses(logits, labels, decisions, model._charges, seed)
-    _notice(model, logits, labels, decisions)
-    return estimators.Mean()(losses, losses, sample_weight)
-
-
-def _labels(y, classes):
-    y = ops.convert_to_tensor(y)
-    if len(y.shape) == 2 and y.shape[-1] == classes and classes > 1:
-        return ops.argmax(y, axis=-1)
-    return ops.cast(ops.reshape(y, (-1,)), "int32")
-
-
-def _notice(model, logits, labels, decisions):
-    """Updates where the greedy policy leaves, and how often it is right there."""
-    stops = ops.stack([d[:, 0] >= d[:, 1] for d in decisions], axis=1)
-    stops = ops.concatenate([stops, ops.ones_like(stops[:, :1])], axis=1)
-    exits = ops.one_hot(ops.argmax(ops.cast(stops, "int32"), axis=1), len(logits))
-    answers = ops.stack([ops.argmax(z, axis=-1) for z in logits], axis=1)
-    right = ops.cast(ops.equal(answers, ops.cast(labels, answers.dtype)[:, None]), exits.dtype)
-    for k, share in enumerate(model.stopping_shares):
-        share.update_state(exits[:, k])
-    model.stopping_accuracy.update_state(ops.sum(right * exits, axis=1))
-
-
-def summary(model):
-    """Returns what `fit` shows of the greedy policy; its cost is a share of the whole."""
-    shares = [share.result() for share in model.stopping_shares]
-    cost = sum(s * float(c) for s, c in zip(shares, model._relative_costs, strict=True))
-    return {"policy_accuracy": model.stopping_accuracy.result(), "policy_cost": cost}
-
-
-def warn_of_collapse(shares):
-    """Warns if one exit takes (nearly) every sample; says what to change."""
-    found = collapse(shares)
-    if found is not None:
-        warnings.warn(found, stacklevel=3)
-
-
 def fit_policy(
     model,
     logits,
@@ -232,7 +357,7 @@ def fit_policy(
     answer only once, and training takes seconds. The policies of `model` learn in place.
 
     Args:
-        model: An `AdaptiveModel` with stopping policies.
+        model: A `StoppingModel`.
         logits: Array `(exits, samples, classes)`, from `predict`.
         labels: Integer array `(samples,)`.
         cost_weight, how: As in `StoppingLoss`. If neither is given, the loss is that the
@@ -258,7 +383,7 @@ def fit_policy(
     config |= {"costs": config.get("costs") or model.stopping_costs().tolist(), **how}
     read = keras.Input((model.exits, logits.shape[-1]))
     exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.exits)]
-    reader = type(model)(read, exits, stopping=list(model.stopping))
+    reader = StoppingModel(read, exits, stopping=list(model.stopping))
     steps = -(-logits.shape[1] // batch_size)
     if optimizer is not None:  # one that is given again, row by row, must not remember
         optimizer = type(optimizer).from_config(optimizer.get_config())

@@ -223,10 +223,3 @@ def _check_choice(choices, **argument):
     ((name, value),) = argument.items()
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")
-
-
-class Mean(keras.losses.Loss):
-    """The mean of values that are losses already, divided among replicas as Keras does."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
