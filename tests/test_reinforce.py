@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import half_open
+from eager import eagerly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ import keras_adaptive as ka
 from keras_adaptive.layers import SkipGate
 from keras_adaptive.training import Recipe, Reinforce
 from keras_adaptive.training.reinforce import _DrawnGate, with_drawn_gates
+
+eagerly = pytest.fixture(autouse=True)(eagerly)
 
 RECIPE = Recipe(learning_rate=0.1, batch_size=9, schedule="cosine")
 
@@ -109,6 +112,38 @@ def test_the_last_phase_teaches_gates_and_leaves_normalisations_alone(images, tm
     np.testing.assert_array_equal(again.predict(images, verbose=0), logits)
 
 
+def test_the_loss_is_the_networks_and_the_gates_for_what_was_drawn(images):
+    seen = []
+
+    class Watched(Reinforce):
+        def loss(self, *arguments):
+            seen.append(arguments)
+            return super().loss(*arguments)
+
+    model, labels = half_open("resnet", "layer"), np.arange(9)
+    drawing = with_drawn_gates(model, Watched(reward=2.0, weight=3.0))
+    drawing.compile(exit_weights=[0.5, 1])
+    decision = next(x for x in model._flatten_layers() if x.name == "decision")
+    with tf.GradientTape() as tape:
+        logits = drawing(images, training=True)
+        found = drawing.compute_loss(images, labels, logits, training=True)
+    assert np.abs(tape.gradient(found, decision.bias.value)).max() > 1e-4
+    ((actions, probabilities, losses),) = seen
+    assert set(np.unique(actions)) == {0, 1}
+    assert actions.shape == probabilities.shape
+    assert np.ptp(probabilities) > 0.1
+    cross = [
+        keras.losses.sparse_categorical_crossentropy(labels, z, from_logits=True) for z in logits
+    ]
+    np.testing.assert_allclose(losses, cross[1], rtol=1e-6)
+    expected = np.mean(0.5 * np.array(cross[0]) + np.array(cross[1]))
+    gates = float(Reinforce(reward=2.0, weight=3.0).loss(*seen[0]))
+    assert float(found) == pytest.approx(expected + gates, rel=1e-5)
+    found = drawing.compute_loss(images, labels, logits, training=False)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
 def test_what_is_rewarded_is_done_more_often(images):
     shares = []
     for reward in (0.0, 100.0):
@@ -128,6 +163,14 @@ def test_what_is_rewarded_is_done_more_often(images):
         (lambda: Reinforce(weight=float("nan")), "`weight`"),
         (lambda: Reinforce(baseline=2), "`baseline`"),
         (lambda: Reinforce(rate=0), "`rate`"),
+        (lambda: Reinforce(reward=float("nan")), "`reward`"),
+        (lambda: Reinforce(weight=-1), "`weight`"),
+        (
+            lambda: ka.training.fit(
+                ka.build_resnet(depth=8), (None, None), regime="gated", epochs=9, reinforce=1.0
+            ),
+            "`reinforce`",
+        ),
         (lambda: with_drawn_gates(ka.build_resnet(depth=8), Reinforce()), "`reinforce`"),
         (
             lambda: ka.training.fit(
