@@ -3,8 +3,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
+from tiny import three_exits
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
@@ -154,6 +156,7 @@ def test_patience_stops_when_answers_agree(device, logits, test_images):
         assert answer.stopped_by == ("patience" if exit < 2 else "end")
 
 
+@pytest.mark.slow
 def test_a_patience_policy_is_followed(trained, logits, test_images, tmp_path):
     policy = ka.PatiencePolicy(2)
     ka.export_tflite(trained, tmp_path / "model.tflite", policy)
@@ -227,20 +230,30 @@ def test_pixels_are_standardised_as_the_file_says(device, digits, test_images):
         )
 
 
-def test_temperatures_are_followed(trained, logits, test_images, tmp_path):
-    policy = ka.ExitPolicy([0.6, 0.6, 0], temperatures=[3.0, 2.0, 1.0])
-    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
-    device = AnytimeModel(tmp_path / "model.tflite")
-    exits = [device.classify(image).exit for image in test_images[0][:100]]
-    assert exits == policy.decide(logits[:, :100]).tolist()
+@pytest.fixture(scope="module")
+def plain(once, test_images):
+    """A file without preprocessing, one of whose exits is closed, its policy and its logits."""
+    keras.utils.set_random_seed(0)
+    network, temperatures = three_exits(), [1.0, 2.0, 3.0]
+    logits = np.stack(network.predict(test_images[0], verbose=0))
+    middle = np.median(ka.policy.confidence(logits, "max_prob", temperatures)[1])
+    policy = ka.ExitPolicy([np.inf, middle, 0], temperatures=temperatures)
+    path = once("plain.tflite", lambda path: ka.export_tflite(network, path, policy))
+    return AnytimeModel(path), policy, logits
 
 
-def test_exits_keep_their_numbers_when_some_are_closed(trained, logits, test_images, tmp_path):
-    policy = ka.ExitPolicy([np.inf, 0.9, 0])
-    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
-    device = AnytimeModel(tmp_path / "model.tflite")
-    exits = [device.classify(image).exit for image in test_images[0][:100]]
-    assert exits == policy.decide(logits[:, :100]).tolist()
+def test_exits_keep_their_numbers_and_temperatures_when_some_are_closed(
+    plain, test_images, far_from_thresholds
+):
+    device, policy, logits = plain
+    answers = [device.classify(image) for image in test_images[0][:100]]
+    exits = np.array([answer.exit for answer in answers])
+    far = far_from_thresholds(policy, logits)[:100]
+    np.testing.assert_array_equal(exits[far], policy.decide(logits)[:100][far])
+    assert set(exits) == {1, 2}
+    scaled = logits[exits, np.arange(100)] / policy.temperatures[exits][:, None]
+    found = [answer.probabilities for answer in answers]
+    np.testing.assert_allclose(found, ka.policy.softmax(scaled), atol=1e-5)
     with pytest.raises(ValueError, match=r"must be \+inf for exits \[0\]"):
         device.classify(test_images[0][0], thresholds=[0.5, 0.5, 0])
 
@@ -275,10 +288,10 @@ def test_rejects_impossible_arguments(device, arguments, message):
         device.classify(np.zeros((8, 8, 1), "float32"), **arguments)
 
 
-def test_rejects_pixels_where_the_file_does_not_standardise(trained, policy, tmp_path):
-    ka.export_tflite(trained, tmp_path / "model.tflite", policy)
+def test_rejects_pixels_where_the_file_does_not_standardise(plain):
     with pytest.raises(ValueError, match="`image` must be of floats"):
-        AnytimeModel(tmp_path / "model.tflite").classify(np.zeros((8, 8, 1), "uint8"))
+        plain[0].classify(np.zeros((8, 8, 1), "uint8"))
+    plain[0].classify(np.full((8, 8, 1), 255.0))  # nothing is known of their range
 
 
 def test_rejects_what_is_no_exported_file(tmp_path, exported):
@@ -306,6 +319,7 @@ def test_rejects_a_tflite_file_of_another_kind(tmp_path):
         AnytimeModel(tmp_path / "model.tflite")
 
 
+@pytest.mark.subprocess
 def test_runs_without_tensorflow_and_keras(exported):
     program = f"""
 import sys

@@ -56,6 +56,9 @@ def run(backend):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
+@pytest.mark.jax
+@pytest.mark.subprocess
 def test_three_steps_on_jax_equal_three_on_tensorflow():
     pytest.importorskip("jax", reason="the test extra is not installed")
     found = {backend: run(backend) for backend in ("tensorflow", "jax")}

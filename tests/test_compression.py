@@ -50,10 +50,18 @@ def learnt(data):
 
 
 @pytest.fixture
-def model(learnt):
+def copied(learnt):
     copy = small()
     copy.set_weights(learnt.get_weights())
     return copy
+
+
+@pytest.fixture
+def model():
+    """A network that has learned nothing, and learns eagerly."""
+    model = small()
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
+    return model
 
 
 def accuracies(logits, y):
@@ -70,7 +78,7 @@ def constant(sparsity, begin=1):
 
 def prune_once(model, **how):
     """Prunes without learning; returns each kernel before and after, as matrices."""
-    model.compile(keras.optimizers.SGD(0.0))
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     pruning = compression.MagnitudePruning(constant(how.pop("sparsity")), **how)
     pairs = [
         (x, np.array(x.kernel).reshape(-1, x.kernel.shape[-1])) for x in weighted_layers(model)
@@ -104,7 +112,41 @@ def test_pruning_in_blocks_keeps_the_largest_blocks(model, pooling, pool):
         np.testing.assert_array_equal(after, before * np.kron(kept, np.ones((2, 4))))
 
 
-def test_a_number_rises_to_itself_and_the_network_recovers(model, data, learnt):
+@pytest.mark.parametrize(
+    ("steps", "epochs", "end", "every"),
+    [(10, 4, 20, 1), (1000, 2, 991, 10), (2, 1, 1, 1), (1, 1, 1, 1)],
+)
+def test_a_number_rises_in_the_first_half_of_the_training(steps, epochs, end, every):
+    pruning = compression.MagnitudePruning(0.5)
+    pruning.set_params({"steps": steps, "epochs": epochs})
+    schedule = pruning._schedule()
+    assert schedule.begin_step == 1
+    due, shares = np.array([[float(z) for z in schedule(k)] for k in range(1, end + 1)]).T
+    np.testing.assert_array_equal(due, np.arange(end) % every == 0)
+    assert shares[-1] == pytest.approx(0.5)
+    if end > 1:
+        assert shares[0] == 0
+        assert shares[end // 2] > 0.25  # fast at first
+        assert (np.diff(shares) >= 0).all()
+
+
+def test_every_layer_with_a_kernel_is_found_once():
+    arguments = {"depth": 8, "width": 0.25, "exits": 2, "head_channels": 4}
+    gated = ka.build_resnet((8, 8, 1), 10, gates="channel", **arguments)
+    found = weighted_layers(gated)
+    assert len(found) == len({id(layer) for layer in found})
+    kernels = {id(v) for v in gated.weights if v.name == "kernel"}
+    assert {id(layer.kernel) for layer in found} == kernels
+
+
+def test_a_network_without_kernels_has_no_zeros():
+    image = keras.Input((2,))
+    assert compression.sparsity(keras.Model(image, keras.layers.ReLU()(image))) == 0
+
+
+@pytest.mark.slow
+def test_a_number_rises_to_itself_and_the_network_recovers(copied, data, learnt):
+    model = copied
     pruning = compression.MagnitudePruning(0.5)
     shares = []
 
@@ -126,20 +168,22 @@ def test_a_number_rises_to_itself_and_the_network_recovers(model, data, learnt):
 
 def test_zeros_stay_where_a_training_goes_on_behind_the_schedule(model, data):
     schedule = tfmot().sparsity.keras.PolynomialDecay(0.0, 0.6, 1, 5, frequency=1)
-    for _ in range(2):  # the second `fit` begins at step 17
+    data = [part[:96] for part in data]
+    for _ in range(2):  # the second `fit` begins at step 7
         pruning = compression.MagnitudePruning(schedule)
-        model.fit(*data, batch_size=32, callbacks=[pruning], verbose=0)
+        model.fit(*data, batch_size=16, callbacks=[pruning], verbose=0)
         assert compression.sparsity(model) == pytest.approx(0.6, abs=0.01)
 
 
 def test_prunes_the_layers_it_is_given(model, data):
     chosen = model.get_layer("unit_1_conv")
     pruning = compression.MagnitudePruning(0.5, layers=[chosen])
-    model.fit(*data, callbacks=[pruning], verbose=0)
+    model.fit(*(part[:64] for part in data), callbacks=[pruning], verbose=0)
     for layer in weighted_layers(model):
         assert np.mean(np.array(layer.kernel) == 0) == (0.5 if layer is chosen else 0)
 
 
+@pytest.mark.slow
 def test_prunes_what_is_inside_gated_blocks():
     arguments = {"depth": 14, "width": 0.25, "exits": 2, "head_channels": 4}
     gated = ka.build_resnet((8, 8, 1), 10, gates="both", **arguments)
@@ -149,6 +193,7 @@ def test_prunes_what_is_inside_gated_blocks():
         assert np.mean(after == 0) == pytest.approx(0.5, abs=0.5 / before.size + 1e-9)
 
 
+@pytest.mark.slow
 def test_prunes_through_a_regime(data):
     pruning = compression.MagnitudePruning(0.5)
     recipe = ka.training.Recipe(learning_rate=0.02, batch_size=64, schedule="cosine")
@@ -201,17 +246,44 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_twin_is_the_same_network(name, rng):
-    model = NETWORKS[name]()
+def every_kind():
+    """Every layer that has a twin, with arguments other than the defaults."""
+    layers = keras.layers
+    image = keras.Input((12, 12, 2))
+    x = layers.ZeroPadding2D(((1, 0), (2, 1)))(image)
+    x = layers.Conv2D(8, (3, 2), strides=(2, 1), padding="same", activation="tanh")(x)
+    x = layers.BatchNormalization(epsilon=0.1, scale=False)(x)
+    y = layers.Conv2D(8, 3, dilation_rate=2, groups=2, padding="same", use_bias=False)(x)
+    y = layers.ReLU(max_value=2.0, negative_slope=0.1, threshold=0.2)(y)
+    x = layers.Concatenate(axis=2)([layers.Add()([x, y]), y])
+    x = layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, activation="relu")(x)
+    first = ka.layers.EarlyExit(5, (4,), name="exit_0")(ka.layers.GradientScale(0.5)(x))
+    x = layers.AveragePooling2D((2, 1), strides=1, padding="same")(x)
+    x = layers.MaxPooling2D(2, strides=1)(layers.Dropout(0.5)(x))
+    x = layers.Activation("sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Dense(6, activation="relu", use_bias=False)(layers.Flatten()(x))
+    return ka.AdaptiveModel(image, [first, ka.layers.EarlyExit(5, name="exit_1")(x)])
+
+
+def test_every_kind_of_layer_has_its_twin():
+    kinds = {type(layer).__name__ for layer in every_kind()._flatten_layers()}
+    assert set(twins.LAYERS) <= kinds
+
+
+@pytest.mark.parametrize(
+    "make",
+    [every_kind, *(pytest.param(n, id=k, marks=pytest.mark.slow) for k, n in NETWORKS.items())],
+)
+def test_the_twin_is_the_same_network(make, rng):
+    model = make()
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):  # nothing at its default
             layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
     twin = compression.to_tf_keras(model)
     x = rng.normal(size=(5, *model.inputs[0].shape[1:])).astype("float32")
     assert type(twin.model).__module__.startswith(LEGACY)
-    expected = model.predict(x, verbose=0)
-    found = keras.tree.flatten(twin.model.predict(x, verbose=0))
+    expected = [np.asarray(z) for z in model(x, training=False)]
+    found = [np.asarray(z) for z in keras.tree.flatten(twin.model(x, training=False))]
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(b, a, atol=1e-5 * max(1, np.abs(a).max()))
 
@@ -279,7 +351,13 @@ def unsupported(kind):
         (lambda: ka.build_resnet((8, 8, 1), depth=8, gates="layer"), "type (GatedBlock|SkipGate)"),
     ],
 )
-@pytest.mark.parametrize("how", [compression.cluster, compression.quantization_aware])
+@pytest.mark.parametrize(
+    "how",
+    [
+        compression.cluster,
+        pytest.param(compression.quantization_aware, marks=pytest.mark.slow),
+    ],
+)
 def test_a_layer_that_keras_2_lacks_is_named(make, name, how, data):
     with pytest.raises(ValueError, match=f"Received: layer .*{name}"):
         how(make(), train=data)
@@ -312,18 +390,54 @@ def aware(learnt, data):
     return model
 
 
+@pytest.mark.slow
 def test_every_kernel_has_so_many_values(clustered, learnt):
     for layer, before in zip(weighted_layers(clustered), weighted_layers(learnt), strict=True):
         assert len(np.unique(layer.kernel)) <= 16 < len(np.unique(before.kernel))
 
 
-def test_clustering_alone_keeps_each_entry_near(model, learnt):
-    compression.cluster(model, 32)
-    for layer, before in zip(weighted_layers(model), weighted_layers(learnt), strict=True):
+def test_clustering_alone_keeps_each_entry_near(model):
+    same = small()
+    same.set_weights(model.get_weights())
+    assert compression.cluster(model, 32) is model
+    for layer, before in zip(weighted_layers(model), weighted_layers(same), strict=True):
+        assert len(np.unique(layer.kernel)) <= 32 < len(np.unique(before.kernel))
         spread = np.std(before.kernel)
         assert np.abs(np.array(layer.kernel) - np.array(before.kernel)).mean() < 0.1 * spread
 
 
+def test_fine_tuning_teaches_every_exit_by_its_weight(model, monkeypatch):
+    """Training for int8, with what Keras 2 does looked at and nothing learned."""
+    import tf_keras
+
+    seen = {}
+
+    def fit(self, batches, epochs, verbose):
+        seen.update(weights=self.loss, batches=list(batches.as_numpy_iterator()), epochs=epochs)
+        seen["rate"] = self.optimizer.get_config()["learning_rate"]
+
+    def compiled(self, optimizer, loss, loss_weights):
+        self.optimizer, seen["weighted"] = optimizer, loss_weights
+        self.loss = loss
+
+    monkeypatch.setattr(tf_keras.Model, "fit", fit)
+    monkeypatch.setattr(tf_keras.Model, "compile", compiled)
+    model.compile(exit_weights=[0.5, 2.0])
+    before = model.get_weights()
+    x, y = np.ones((20, 8, 8, 1), "float32"), np.arange(20) % 10
+    how = {"epochs": 2, "batch_size": 8, "learning_rate": 0.4, "verbose": 0}
+    assert compression.quantization_aware(model, (x, y), **how) is model
+    assert seen["weighted"] == [0.5, 2.0]
+    assert [len(batch) for _, (batch, _) in seen["batches"]] == [8, 8, 4]
+    assert all(np.array_equal(a, b) for _, (a, b) in seen["batches"])  # a label an exit
+    assert seen["epochs"] == 2
+    assert seen["rate"]["class_name"] == "CosineDecay"
+    assert seen["rate"]["config"]["initial_learning_rate"] == 0.4
+    assert seen["rate"]["config"]["decay_steps"] == 6  # three batches, two epochs
+    assert weights_are(model, before)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["clustered", "aware"])
 def test_is_as_accurate_as_before(way, request, learnt, test_images):
     x, y = test_images
@@ -378,6 +492,7 @@ def file_logits(path, images):
     return np.swapaxes(rows, 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["pruned", "clustered", "aware"])
 def test_calibrates_and_exports_like_any_other(way, request, learnt, digits, tmp_path):
     x, y = digits.arrays("calibrate")
@@ -431,6 +546,23 @@ print(tf.keras.Model.__module__.split(".")[0], os.environ.get({SWITCH!r}))
 """
 
 
+def test_importing_leaves_the_process_as_it_was(monkeypatch):
+    import tensorflow as tf
+
+    for before in (None, "0"):
+        monkeypatch.delenv(SWITCH, raising=False)
+        if before is not None:
+            monkeypatch.setenv(SWITCH, before)
+        assert tfmot().__name__ == "tensorflow_model_optimization"
+        assert os.environ.get(SWITCH) == before
+        assert tf.keras.Model.__module__.startswith("keras.")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="backend must be tensorflow.*Received: backend jax"):
+        tfmot()
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_process_stays_with_keras_3_and_loads_only_what_is_used():
     program = f"""
 import sys, tensorflow
@@ -443,11 +575,15 @@ print(len(optional & {{name.split(".")[0] for name in sys.modules}}))
     assert run(program) == ["0", "2", "keras", "None"]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_that_the_process_would_change_otherwise():
     program = f"import tensorflow_model_optimization\n{TELL}"
     assert run(program) == ["tf_keras", "1"]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_other_backends_are_told():
     program = (
         "from keras_adaptive import compression\n"

@@ -26,6 +26,7 @@ def test_is_the_network_of_keras_applications(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_published_cost_of_a_network_rounded_by_hand():
     model = keras.applications.EfficientNetB1(weights=None)
     macs = ka.costs.exit_costs(model.inputs, model.outputs)[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import three_exits
 
 import keras_adaptive as ka
 from keras_adaptive import graph
@@ -20,15 +21,7 @@ from keras_adaptive.inference.timings import FULL, Timings, medians_in_turn
 def trained():
     """A network of few operations: its stages are compiled many times. Learned or not is equal."""
     keras.utils.set_random_seed(0)
-    layers, outputs = keras.layers, []
-    x = image = keras.Input((8, 8, 1))
-    early = None
-    for k in range(3):
-        x = layers.Conv2D(4 + k, 3, 2 if k == 0 else 1, "same", activation="relu")(x)
-        early = x if early is None else early
-        x = layers.Concatenate()([x, early]) if k == 2 else x  # read two stages later
-        outputs.append(ka.layers.EarlyExit(10, name=f"exit_{k}")(x))
-    model = ka.AdaptiveModel(image, outputs)
+    model = three_exits()
     for head in ("exit_0", "exit_1", "exit_2"):  # as sure as a network that has learned
         kernel, bias = model.get_layer(head).get_weights()
         model.get_layer(head).set_weights([8 * kernel, bias])

@@ -49,6 +49,9 @@ def old_python():
     return python
 
 
+@pytest.mark.slow
+@pytest.mark.old_runtime
+@pytest.mark.subprocess
 def test_the_last_tflite_runtime_gives_the_same_answers(
     old_python, trained, policy, digits, test_images, tmp_path
 ):

@@ -47,7 +47,7 @@ def test_a_name_fills_what_is_left_out(network, rng):
     x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
     for given in ({}, {"blocks": 2}, {"input_shape": (8, 8, 1), "preset": None, "stem": None}):
         model = ka.build_msdnet(**given, weights="small")
-        for a, b in zip(model.predict(x, verbose=0), network.predict(x, verbose=0), strict=True):
+        for a, b in zip(model(x), network(x), strict=True):
             np.testing.assert_array_equal(a, b)
 
 

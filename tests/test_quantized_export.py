@@ -1,7 +1,9 @@
 """Files of half and a quarter of the size, and files with the exits inside."""
 
 import json
+from types import SimpleNamespace
 
+import digits_network
 import keras
 import mutants
 import numpy as np
@@ -9,14 +11,40 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from tiny import three_exits, two_exits
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel, read_info
 from anytime_tflite import flatbuffer as checks
-from keras_adaptive.export import conversion, flatbuffer, tflite
-from keras_adaptive.export.recalibration import compare, recalibrate, relative_error
+from keras_adaptive.export import conversion, features, flatbuffer, single_call, tflite
+from keras_adaptive.export.recalibration import (
+    _threshold,
+    compare,
+    recalibrate,
+    relative_error,
+)
 
 KINDS = ("float16", "dynamic", "int8")
+KINDS_OF_CONFIDENCE = ("max_prob", "prob_margin", "logit_margin", "entropy")
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("msdnet", marks=pytest.mark.slow)])
+def trained(request, digits):
+    """A network that has learned the digits. Not to be changed."""
+    if request.param == "msdnet":
+        return digits_network.load()
+    keras.utils.set_random_seed(0)
+    model = three_exits()
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    model.fit(*digits.arrays("train"), epochs=4, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def policy(trained, digits):
+    x, y = digits.arrays("calibrate")
+    logits, costs = np.stack(trained.predict(x, verbose=0)), trained.exit_costs()
+    return ka.calibrate(logits, y, costs, budget=0.6 * costs[-1], method="geometric")
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +54,21 @@ def calibration_data(digits):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def quantized(request, trained, policy, calibration_data, tmp_path_factory):
-    """Returns the kind, the path and the info of a quantised file."""
-    path = tmp_path_factory.mktemp("quantized") / "digits.tflite"
-    info = ka.export_tflite(
-        trained,
-        path,
-        policy,
-        quantize=request.param,
-        calibration_data=calibration_data,
-        single_call=True,
-        runtime="tflite-2.14",
+def quantized(request, trained, policy, calibration_data, once):
+    """Returns the kind, the path and the info of a quantized file. Not to be changed."""
+    path = once(
+        f"{trained.name}_{request.param}.tflite",
+        lambda path: ka.export_tflite(
+            trained,
+            path,
+            policy,
+            quantize=request.param,
+            calibration_data=calibration_data,
+            single_call=True,
+            runtime="tflite-2.14",
+        ),
     )
-    return request.param, path, info
+    return request.param, path, read_info(path)
 
 
 def stage_logits(device, images):
@@ -57,9 +87,9 @@ def weight_bytes(path):
     return sum(len(model.buffers[k].data) for k in kernels if model.buffers[k].data is not None)
 
 
-def test_is_smaller_and_as_accurate(quantized, trained, exported, test_images):
+def test_is_smaller_and_as_accurate(quantized, trained, single, test_images):
     kind, path, _ = quantized
-    share = weight_bytes(path) / weight_bytes(exported)
+    share = weight_bytes(path) / weight_bytes(single[0])
     # dynamic: the converter leaves kernels of less than 1024 numbers as they are
     assert share < {"float16": 0.51, "dynamic": 0.8, "int8": 0.26}[kind]
     x, y = test_images
@@ -92,6 +122,7 @@ def test_as_many_leave_at_each_exit_as_before(quantized, trained, policy, calibr
     assert info["policy"]["before"] == policy.details
 
 
+@pytest.mark.slow
 def test_features_of_an_int8_file_pass_as_integers(
     trained, policy, calibration_data, test_images, tmp_path, monkeypatch
 ):
@@ -172,7 +203,20 @@ def test_the_single_call_has_thresholds_as_an_input(quantized, test_images):
         assert answer["logits"].shape == (1, 10)
 
 
-@pytest.mark.parametrize("confidence", ["max_prob", "prob_margin", "logit_margin", "entropy"])
+def slow(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize("confidence", KINDS_OF_CONFIDENCE)
+def test_the_rule_in_the_file_is_that_of_the_policy(rng, confidence):
+    logits = 3 * rng.normal(size=(20, 7)).astype("float32")
+    expected = ka.policy.confidence(logits[None], confidence)[0]
+    found = single_call.CONFIDENCES[confidence](tf.constant(logits))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("confidence", KINDS_OF_CONFIDENCE)
 def test_the_single_call_has_every_confidence(trained, logits, test_images, tmp_path, confidence):
     sure = ka.policy.confidence(logits, confidence, [2.0, 1.5, 1.0])
     thresholds = np.median(sure, axis=1)
@@ -193,12 +237,37 @@ def logits(trained, test_images):
     return np.stack(trained.predict(test_images[0], verbose=0))
 
 
-def test_the_single_call_shares_the_weights_and_may_be_broken_alone(
-    trained, policy, exported, tmp_path
-):
-    path = tmp_path / "model.tflite"
-    info = ka.export_tflite(trained, path, policy, single_call=True)
-    assert path.stat().st_size < exported.stat().st_size + 60_000  # no second copy, 0.1 MB
+def test_the_single_call_leaves_by_the_file_and_its_temperatures(logits, test_images, single):
+    path, policy = single
+    device = AnytimeModel(path)
+    sure = policy.confidences(logits[:, :50])[:2]
+    far = (np.abs(sure - policy.thresholds[:2, None]) > 1e-4).all(axis=0)
+    found = np.array([device.predict(image).exit for image in test_images[0][:50]])
+    assert set(found) == {0, 1, 2}
+    np.testing.assert_array_equal(found[far], policy.decide(logits[:, :50])[far])
+
+
+@pytest.fixture(scope="module")
+def single(trained, logits, once):
+    """Returns a float32 file with a single call, and its policy. Not to be changed."""
+    temperatures = [2.0, 1.5, 1.0]
+    sure = ka.policy.confidence(logits, "entropy", temperatures)
+    policy = ka.ExitPolicy(np.quantile(sure, 0.6, axis=1), "entropy", temperatures)
+    path = once(
+        f"{trained.name}_single.tflite",
+        lambda path: ka.export_tflite(trained, path, policy, single_call=True),
+    )
+    return path, policy
+
+
+def test_the_single_call_shares_the_weights_and_may_be_broken_alone(trained, single, tmp_path):
+    path, _ = single
+    info = read_info(path)
+    kernels = sum(4 * int(np.prod(v.shape)) for v in trained.variables if len(v.shape) == 4)
+    assert weight_bytes(path) == kernels
+    content = path.read_bytes()
+    kernel = np.asarray(trained.get_layer("exit_1").logits.kernel).T.tobytes()
+    assert content.count(kernel) == 1  # no second copy
     assert info["minimum_runtime"] == "2.14.0"
 
     # a forged file, of which the stages run and the single call does not
@@ -209,6 +278,7 @@ def test_the_single_call_shares_the_weights_and_may_be_broken_alone(
     )
     weights = graph.tensors[next(convolutions).inputs[1]]
     weights.shape = [int(np.prod(weights.shape))]
+    path = tmp_path / "forged.tflite"
     path.write_bytes(mutants.reseal(flatbuffer.write(model)))
     device, image = AnytimeModel(path), np.zeros((8, 8, 1), "float32")
     assert device.classify(image).exit in info["exits"]
@@ -219,35 +289,37 @@ def test_the_single_call_shares_the_weights_and_may_be_broken_alone(
 # ---- traps: each is set, and must be caught
 
 
-def test_a_signature_without_calibration_data_is_refused(
-    trained, policy, calibration_data, tmp_path, monkeypatch
-):
+POLICY = ka.ExitPolicy([0.5, 0.0])
+
+
+def test_a_signature_without_calibration_data_is_refused(calibration_data, tmp_path, monkeypatch):
     """The converter leaves it in float32 without a word."""
     every = conversion._representative
     monkeypatch.setattr(
         conversion,
         "_representative",
-        lambda *args: (pair for pair in every(*args) if pair[0] != "stage_2"),
+        lambda *args: (pair for pair in every(*args) if pair[0] != "stage_1"),
     )
     with pytest.raises(RuntimeError, match="must be stored as int8. The converter left"):
         ka.export_tflite(
-            trained,
+            two_exits(),
             tmp_path / "m.tflite",
-            policy,
+            POLICY,
             quantize="int8",
             calibration_data=calibration_data,
         )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["float16", "dynamic"])
-def test_a_file_that_was_not_quantised_is_refused(trained, policy, tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ["float16", *slow("dynamic")])
+def test_a_file_that_was_not_quantized_is_refused(tmp_path, monkeypatch, kind):
     plain = conversion.convert
     monkeypatch.setattr(tflite, "convert", lambda stages, *_: plain(stages))
     with pytest.raises(RuntimeError, match=f"must be stored as {kind}"):
-        ka.export_tflite(trained, tmp_path / "m.tflite", policy, quantize=kind)
+        ka.export_tflite(two_exits(), tmp_path / "m.tflite", POLICY, quantize=kind)
 
 
+@pytest.mark.slow
 def test_a_quantised_file_that_answers_otherwise_is_refused(
     trained, policy, quantized, tmp_path, monkeypatch
 ):
@@ -274,7 +346,81 @@ def test_dynamic_range_for_the_old_runtime_needs_no_new_operation(
     assert max(versions) <= 11
 
 
+def test_the_stages_of_an_int8_file_take_integers(quantized):
+    kind, path, _ = quantized
+    runner = Interpreter(str(path)).get_signature_runner("stage_1")
+    kinds = {details["dtype"] for details in runner.get_input_details().values()}
+    assert kinds == ({np.int8} if kind == "int8" else {np.float32})
+
+
 # ---- recalibration on arrays
+
+
+def test_a_threshold_is_midway_between_those_who_leave_and_the_next():
+    sure = np.array([0.5, 0.9, 0.7, 0.7, 0.1])
+    found = [_threshold(sure, wanted) for wanted in (1, 3, 4, 5, 9)]
+    np.testing.assert_allclose(found, [0.8, 0.6, 0.3, 0.1, 0.1])
+    assert _threshold(sure, 2) in (pytest.approx(0.8), pytest.approx(0.6))  # two are equal
+    assert _threshold(sure[:0], 2) == np.inf
+
+
+def test_thresholds_nobody_reached_stay(rng):
+    logits = rng.normal(size=(2, 50, 4))
+    policy = ka.ExitPolicy([0.9999, 0.0])
+    assert recalibrate(policy, [0, 1], logits, 2 * logits).thresholds[0] == 0.9999
+
+
+def test_an_error_is_measured_in_spreads_of_the_logits(rng):
+    logits = 5 + rng.normal(size=(2, 300, 4)) * np.array([1.0, 10.0])[:, None, None]
+    found = relative_error(logits, logits + np.array([0.5, -0.5])[:, None, None])
+    np.testing.assert_allclose(found, [0.5, 0.05], rtol=0.1)
+    assert relative_error(logits, logits).tolist() == [0, 0]
+
+
+def test_scales_are_the_same_but_for_rounding():
+    def scale(value, zero):
+        return SimpleNamespace(scale=np.float32([value]), zeroPoint=np.array([zero]))
+
+    assert features._same(scale(0.1, 3), scale(0.1 * (1 + 3e-6), 3))
+    assert not features._same(scale(0.1, 3), scale(0.1 * (1 + 3e-5), 3))
+    assert not features._same(scale(0.1, 3), scale(0.1, 4))
+
+
+def test_images_that_ranges_are_measured_on_are_spread_and_few():
+    class Stage:
+        def predict_on_batch(self, inputs):
+            return [np.zeros((len(inputs[0]), 2)), 10 * inputs[0]]
+
+    class Last:
+        def predict_on_batch(self, inputs):
+            return [np.zeros((len(inputs[0]), 2))]
+
+    stages = [(Stage(), ["input_0"], ["features_0"]), (Last(), ["features_0"], [])]
+    images = np.arange(399, dtype="float32")[:, None]
+    found = list(conversion._representative(stages, [0, 0], images))
+    first = [tensors["input_0"] for name, tensors in found if name == "stage_0"]
+    second = [tensors["features_0"] for name, tensors in found if name == "stage_1"]
+    assert [x.shape for x in first] == [(1, 1)] * 200
+    np.testing.assert_array_equal(np.ravel(first), np.arange(0, 399, 2))
+    np.testing.assert_array_equal(np.ravel(second), 10 * np.ravel(first))
+    few = list(conversion._representative(stages, [0, 0], images[:3]))
+    assert [name for name, _ in few] == ["stage_0"] * 3 + ["stage_1"] * 3
+
+
+def test_the_oldest_runtime_only_rises():
+    model = schema.ModelT()
+    model.buffers, model.metadata = [], []
+    assert flatbuffer.minimum_runtime(model) == "1.5.0"
+    entry = schema.MetadataT()
+    entry.name = "min_runtime_version"
+    entry.buffer = flatbuffer.add_buffer(model, b"1.11.0".ljust(16, b"\0"))
+    model.metadata.append(entry)
+    for version, expected in (("1.9.0", "1.11.0"), ("2.2.0", "2.2.0"), ("2.14.0", "2.14.0")):
+        flatbuffer.raise_minimum_runtime(model, version)
+        assert flatbuffer.minimum_runtime(model) == expected
+    model.operatorCodes = []
+    asked = (("IF", 1), ("QUANTIZE", 2), ("IF", 1), ("QUANTIZE", 1), ("QUANTIZE", 2))
+    assert [flatbuffer.operation(model, *code) for code in asked] == [0, 1, 0, 2, 1]
 
 
 def test_thresholds_follow_logits_that_moved(rng):
@@ -318,13 +464,13 @@ def test_compare_counts_labels_and_accuracy():
     assert json.loads(json.dumps(report)) == report
 
 
-def test_without_data_thresholds_stay(trained, policy, tmp_path):
+def test_without_data_thresholds_stay(tmp_path):
     path = tmp_path / "m.tflite"
-    info = ka.export_tflite(trained, path, policy, quantize="float16", stage_ms=[1.0, 2.0, 3.0])
-    assert [float(t) for t in info["thresholds"]] == policy.thresholds.tolist()
+    info = ka.export_tflite(two_exits(), path, POLICY, quantize="float16", stage_ms=[1.0, 2.0])
+    assert [float(t) for t in info["thresholds"]] == POLICY.thresholds.tolist()
     assert info["quantisation"] is None
     assert read_info(path) == info
-    assert info["stage_ms"] == [1.0, 2.0, 3.0]
+    assert info["stage_ms"] == [1.0, 2.0]
 
 
 # ---- networks of other kinds
@@ -340,7 +486,7 @@ class Repeated(keras.layers.Layer):
         return repeated
 
 
-@pytest.mark.parametrize("single_call", [False, True])
+@pytest.mark.parametrize("single_call", [*slow(False), True])
 def test_shapes_that_depend_on_the_image_have_no_single_call(rng, tmp_path, single_call):
     x = feature = keras.Input((8, 8, 1))
     logits = []
@@ -368,11 +514,11 @@ def test_shapes_that_depend_on_the_image_have_no_single_call(rng, tmp_path, sing
 @pytest.fixture(scope="module")
 def gated():
     keras.utils.set_random_seed(0)
-    small = {"depth": 14, "width": 0.25, "exits": 2, "head_channels": 4}
+    small = {"depth": 8, "width": 0.25, "exits": 2, "head_channels": 4}
     return ka.build_resnet((8, 8, 1), 10, gates="layer", **small)
 
 
-@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize("quantize", [*slow(None), "int8"])
 def test_gated_networks_skip_inside_the_file(gated, tmp_path, rng, quantize):
     images = rng.normal(size=(40, 8, 8, 1)).astype("float32")
     path = tmp_path / "m.tflite"
@@ -413,7 +559,7 @@ def odd_images_take_other_branches():
     return ka.AdaptiveModel(image, logits)
 
 
-@pytest.mark.parametrize("single_call", [False, True])
+@pytest.mark.parametrize("single_call", [*slow(False), True])
 def test_branches_that_no_calibration_image_takes_are_quantised_too(rng, tmp_path, single_call):
     model = odd_images_take_other_branches()
     images = rng.normal(size=(60, 8, 8, 3)).astype("float32")

@@ -35,9 +35,10 @@ def data(samples=96):
     return rng.normal(size=(samples, 4)).astype("float32") + labels[:, None], labels
 
 
-def tuner(folder, kind=keras_tuner.RandomSearch, **how):
+def tuner(folder, kind=keras_tuner.RandomSearch, trainer=ka.training.fit, **how):
+    space = {"width": (4, 64), "exits": [2, 3]}
     hypermodel = ka.tuning.AdaptiveHyperModel(
-        build, {"width": (4, 64), "exits": [2, 3]}, budget=100.0, recipe=RECIPE
+        build, space, budget=100.0, recipe=RECIPE, trainer=trainer
     )
     how = how or {"max_trials": TRIALS}
     return kind(
