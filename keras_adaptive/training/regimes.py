@@ -379,9 +379,7 @@ def _load(model, path):
 def _set_for(phase, recipe):
     """Freezes what does not learn, sets gates and precision; undoes it, also if interrupted."""
     model, learning = phase.model, {id(x) for layer in phase.layers for x in _leaves(layer)}
-    # `compile` sets the stopping policies; layers inside come after them
-    changes = [(policy, "trainable", policy.trainable) for policy in model.stopping or ()]
-    changes += [(x, "trainable", False) for x in _leaves(model) if id(x) not in learning]
+    changes = [(x, "trainable", False) for x in _leaves(model) if id(x) not in learning]
     if phase.open_gates:
         gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
         changes += [(gate, "forced", True) for gate in gates]
