@@ -16,6 +16,7 @@ def test_every_member_is_scaled_by_the_same():
     assert c1.exit_costs().tolist() == expected.exit_costs().tolist()
 
 
+@pytest.mark.slow
 def test_the_published_c0_can_cost_0_41_billion():
     c0 = ka.scale_cascade((-2, 0, 0.75), 0)
     costs = c0.exit_costs() / 1e9
