@@ -1,13 +1,35 @@
 import json
 import shutil
+import subprocess
+import sys
+import warnings
 
 import pytest
+import tensorflow as tf
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
 from keras_adaptive.__main__ import main
 from keras_adaptive.cli import train as program
-from keras_adaptive.cli.arguments import COMMANDS, parse
+from keras_adaptive.cli.arguments import COMMANDS, DEMO, parse
+from keras_adaptive.training import fit
+
+FILES = {
+    "model.keras",
+    "history.csv",
+    "policy.json",
+    "curve.png",
+    "history.png",
+    "images.png",
+    "latency.png",
+    "reliability.png",
+    "shares.png",
+    "model.tflite",
+    "report.json",
+    "report.md",
+    "report.html",
+    "card.md",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,32 +39,58 @@ def _small_network():
         yield
 
 
+def eagerly(*args, **kwargs):
+    """Trains as `training.fit` does; a few small steps take less time than a graph of them."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not apply to tf.data functions", UserWarning)
+            return fit(*args, **kwargs)
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder of a short run of everything."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    main(["demo", "--out", str(folder), "--epochs", "4", "--train-limit", "600"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program.training, "fit", eagerly)
+        main(["demo", "--out", str(folder), "--epochs", "2", "--train-limit", "192"])
     return folder
 
 
 def test_demo_writes_everything_in_one_folder(run):
-    names = {path.name for path in run.rglob("*") if path.is_file()}
-    assert names == {
-        "model.keras",
-        "history.csv",
-        "policy.json",
-        "curve.png",
-        "history.png",
-        "images.png",
-        "latency.png",
-        "reliability.png",
-        "shares.png",
-        "model.tflite",
-        "report.json",
-        "report.md",
-        "report.html",
-        "card.md",
-    }
+    assert {path.name for path in run.rglob("*") if path.is_file()} == FILES
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_the_demo_shows_what_the_library_is_for(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_adaptive", "demo", "--out", str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {path.name for path in (tmp_path / "demo").rglob("*") if path.is_file()} == FILES
+    assert done.stdout.startswith(DEMO)
+    stations = ["train:", "calibrate:", "evaluate:", "export:", "run:", "report"]
+    lines = done.stdout.splitlines()
+    first = [next(i for i, line in enumerate(lines) if line.startswith(s)) for s in stations]
+    assert first == sorted(first)
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    exits = [row["accuracy_alone"] for row in report["exits"]]
+    assert exits[0] + 0.02 < exits[-1]
+    *budgets, full = report["budgets"]
+    shares = [row["share_of_full"] for row in budgets]
+    assert len(shares) == 3
+    assert shares[0] + 0.03 < shares[1] < shares[2] - 0.03
+    assert budgets[0]["accuracy"] < budgets[-1]["accuracy"]
+    assert full["accuracy"] > 0.92
+    device = report["device"]
+    assert device["images"] == device["same_exit"] + device["different_exit"] == 360
+    assert device["different_exit"] == device["near_threshold"]
 
 
 def test_report_holds_exits_budgets_and_device(run):
@@ -81,7 +129,8 @@ def test_evaluate_changes_the_policy_and_drops_the_file_that_holds_another(run, 
     assert "(float16)" in (copy / "report.md").read_text()
 
 
-def test_calibrate_keeps_a_promise_or_an_accuracy_in_the_policy(run, tmp_path, capsys):
+def test_calibrate_keeps_a_promise_or_an_accuracy_in_the_policy(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keras_adaptive.cli.evaluate._draw", lambda *arguments: None)
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     # the network has hardly learned anything: how much depends on the processor
@@ -125,9 +174,12 @@ def test_run_names_what_it_sees(run, tmp_path, capsys, digits):
     assert "stopped by" in line
 
 
-def test_training_goes_on_after_a_kill(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", [eagerly, pytest.param(fit, marks=pytest.mark.slow)])
+def test_training_goes_on_after_a_kill(how, tmp_path, monkeypatch):
     import keras
 
+    monkeypatch.setattr(program.training, "fit", how)
+    monkeypatch.setitem(program.DIGITS_NETWORK, "blocks", 1)
     folder = tmp_path / "killed"
     arguments = ["train", "--out", str(folder), "--epochs", "3", "--train-limit", "64"]
 
@@ -209,7 +261,9 @@ def test_exit_codes_tell_what_went_wrong(monkeypatch, capsys):
     assert "error: broken" in capsys.readouterr().err
 
 
-def test_a_training_that_diverges_is_an_error(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("how", [eagerly, pytest.param(fit, marks=pytest.mark.slow)])
+def test_a_training_that_diverges_is_an_error(how, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(program.training, "fit", how)
     monkeypatch.setitem(program.DIGITS_NETWORK, "blocks", 1)
     arguments = ["train", "--out", str(tmp_path), "--epochs", "1", "--train-limit", "128"]
     with pytest.raises(SystemExit) as stop:

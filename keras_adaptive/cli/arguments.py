@@ -66,6 +66,7 @@ examples:
   python -m keras_adaptive card run > MODEL_CARD.md
 """,
 }
+DEMO = "demo: trains, calibrates, evaluates, exports and runs a small network in about a minute"
 # command: module of the function, what it does
 COMMANDS = {
     "demo": ("demo", "train, evaluate, export and run on the device, in one go"),
@@ -132,6 +133,8 @@ def _late(module, name):
     """Returns the function of a command, imported when it is called: --help is quick."""
 
     def run(options):
+        if name == "demo":  # importing TensorFlow takes seconds
+            print(DEMO, flush=True)
         getattr(importlib.import_module(f"keras_adaptive.cli.{module}"), name)(options)
 
     return run
@@ -158,7 +161,7 @@ def _add_training(sub, out):
     training.add_argument(
         "--recipe",
         choices=("cifar", "imagenet"),
-        help="a published one; without: 40 epochs, batches of 64, rate 0.1 along a cosine",
+        help="a published one; without: 30 epochs, batches of 64, rate 0.1 along a cosine",
     )
     training.add_argument("--epochs", type=int, help="instead of the recipe's")
     training.add_argument("--batch-size", type=int, help="instead of the recipe's")

@@ -4,6 +4,7 @@ import json
 
 from keras_adaptive.cli.evaluate import evaluate
 from keras_adaptive.cli.export import export
+from keras_adaptive.cli.folder import say
 from keras_adaptive.cli.train import train
 
 
@@ -12,6 +13,7 @@ def demo(options):
     options.run = options.out
     evaluate(options)
     export(options)
+    say("report")
     report = json.loads((options.out / "report.json").read_text())
     print("\n" + (options.out / "report.md").read_text())
     print("files:")

@@ -15,6 +15,7 @@ IMAGES = 2000  # of the test split, to pick some from for the picture
 def calibrate(options):
     _check(options)
     report, model, splits = runs.open_run(options.run)
+    runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
     _choose(options, report, model.exit_costs(), _predict(model, splits, "calibrate"))
     runs.write_report(options.run, report, options.command)
     thresholds = ", ".join(f"{t:.4g}" for t in runs.open_policy(options.run).thresholds)
@@ -25,11 +26,13 @@ def evaluate(options):
     _check(options)
     report, model, splits = runs.open_run(options.run)
     costs = model.exit_costs()
+    runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
     calibration = _predict(model, splits, "calibrate")
     if _target(options) is None and (options.run / "policy.json").exists():
         policy = runs.open_policy(options.run)
     else:
         policy = _choose(options, report, costs, calibration)
+    runs.say(f"evaluate: results on {splits.size('test'):,} other images")
     test = _predict(model, splits, "test")
     how = {"method": options.method}
     curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs), **how)
@@ -38,6 +41,7 @@ def evaluate(options):
         result=reports.result_row("policy.json", policy, test, costs),
         budgets=reports.budget_table(calibration, test, costs, **how),
     )
+    runs.say("evaluate: pictures")
     _draw(options.run, report, splits, policy, test, curve)
     runs.write_report(options.run, report, options.command)
     result = report["result"]

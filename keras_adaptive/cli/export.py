@@ -14,6 +14,7 @@ def export(options):
     report, model, splits = runs.open_run(options.run)
     policy = runs.open_policy(options.run)
     file = options.run / "model.tflite"
+    runs.say(f"export: converting {model.exits} stages, and checking them against the network")
     export_tflite(
         model,
         file,
@@ -27,6 +28,7 @@ def export(options):
     )
     device = AnytimeModel(file, num_threads=options.threads)
     images, labels = splits.arrays("test")
+    runs.say(f"run: {len(images):,} images on this machine, by Keras and then as a device does")
     host = AdaptivePredictor(model, policy).predict(images)
     answers = [device.classify(image) for image in runs.progress(images, "device")]
     exits = np.array([answer.exit for answer in answers])
@@ -43,6 +45,7 @@ def export(options):
     }
     if options.quantize is None:
         report["device"].update(_near(model, policy, images[different]))
+    runs.say("run: the same images under three deadlines")
     times = np.array([[a.elapsed_ms for a in device.stream(image)] for image in images[:100]])
     report["device"]["deadlines"] = _deadlines(device, images, labels, np.median(times, axis=0))
     runs.draw(

@@ -29,7 +29,7 @@ def open_run(folder):
             "The folder must hold a run: model.keras and report.json, written by `train`. "
             f"Received: {folder}"
         )
-    model = keras.models.load_model(folder / "model.keras")
+    model = keras.models.load_model(folder / "model.keras", compile=False)  # it learns no more
     assert isinstance(model, AdaptiveModel)
     return report, model, load_data(report["run"]["source"])
 
@@ -102,6 +102,11 @@ def draw(folder, report, name, title, picture):
     figure.savefig(folder / "pictures" / f"{name}.png", dpi=120, bbox_inches="tight")
     plt.close(figure)
     report.setdefault("pictures", {})[name] = {"title": title, "file": f"pictures/{name}.png"}
+
+
+def say(text):
+    """Prints what is done next, at once also where the output is a file."""
+    print(text, flush=True)
 
 
 def on_terminal():
