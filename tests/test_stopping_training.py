@@ -333,6 +333,8 @@ result = {"backend": keras.backend.backend(), **losses}
 """
 
 
+@pytest.mark.jax
+@pytest.mark.subprocess
 def test_the_same_training_on_jax():
     pytest.importorskip("jax", reason="the test extra is not installed")
     here = {}

@@ -1,11 +1,13 @@
 import keras
 import numpy as np
 import pytest
+from eager import eagerly
 from tiny import classifier
 
 import keras_adaptive as ka
 from keras_adaptive.layers import StoppingPolicy
 
+eagerly = pytest.fixture(autouse=True)(eagerly)
 pytestmark = pytest.mark.filterwarnings("ignore:The stopping policy sends")
 
 
