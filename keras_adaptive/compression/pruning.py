@@ -1,5 +1,7 @@
 """Sets the smallest weights to zero while a network learns."""
 
+import functools
+
 import keras
 
 from keras_adaptive.compression.libraries import tfmot
@@ -14,9 +16,9 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     After every step the entries that the mask leaves out are set to zero. A kernel's mask
     keeps its entries of largest magnitude, or its blocks of largest mean magnitude; it is
-    renewed when the schedule says so. The masks are those of
-    tensorflow_model_optimization, which itself takes no Keras 3 model. When training ends
-    nothing has to be removed: the model is an ordinary one with zeros in it.
+    renewed when the schedule says so. Masks are chosen as by tensorflow_model_optimization,
+    which itself takes no Keras 3 model. When training ends nothing has to be removed: the
+    model is an ordinary one with zeros in it.
 
     The schedule counts the optimizer's steps, so a training that was resumed from a backup
     goes on where it was, and each phase of a regime goes through it anew.
@@ -118,41 +120,37 @@ class MagnitudePruning(keras.callbacks.Callback):
 
 def _pruning_step(kernels, schedule, block_size, block_pooling):
     """Returns a function of the step's number that prunes TensorFlow variables."""
-    tfmot()
+    tfmot()  # says so where the backend is another
     import tensorflow as tf
-    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl
 
-    number = tf.Variable(0, dtype=tf.int64, trainable=False)
     # masks are not saved: a training that goes on needs new ones before the next update
     first = tf.Variable(True, trainable=False)
-    matrices = [tf.Variable(tf.reshape(k, (-1, k.shape[-1])), trainable=False) for k in kernels]
-    masks = [tf.Variable(tf.ones_like(m), trainable=False) for m in matrices]
-    thresholds = [tf.Variable(tf.zeros((), m.dtype), trainable=False) for m in matrices]
-
-    def scheduled(step):
-        due, sparsity = schedule(step)
-        return tf.logical_or(due, tf.logical_and(first, step >= schedule.begin_step)), sparsity
-
-    pruning = pruning_impl.Pruning(
-        training_step_fn=lambda: number,
-        pruning_vars=list(zip(matrices, masks, thresholds, strict=True)),
-        pruning_schedule=scheduled,
-        block_size=block_size,
-        block_pooling_type=block_pooling,
-    )
+    masks = [tf.Variable(tf.ones_like(kernel), trainable=False) for kernel in kernels]
 
     @tf.function(autograph=False)
-    def prune():
-        for kernel, matrix in zip(kernels, matrices, strict=True):
-            matrix.assign(tf.reshape(kernel, matrix.shape))
-        pruning.conditional_mask_update()
-        pruning.weight_mask_op()
-        for kernel, matrix in zip(kernels, matrices, strict=True):
-            kernel.assign(tf.reshape(matrix, kernel.shape))
+    def prune(step):
+        due, sparsity = schedule(step)
+        due = tf.logical_or(due, tf.logical_and(first, step >= schedule.begin_step))
+        for kernel, mask in zip(kernels, masks, strict=True):
+            new = functools.partial(_mask, kernel, sparsity, block_size, block_pooling)
+            mask.assign(tf.cond(due, new, mask.read_value))
+            kernel.assign(kernel * mask)
         first.assign(False)
 
-    def step(iterations):
-        number.assign(iterations)
-        prune()
+    return lambda iterations: prune(tf.constant(iterations, tf.int64))
 
-    return step
+
+def _mask(kernel, sparsity, block_size, block_pooling):
+    """Returns 1 for the blocks of largest magnitude, 0 for a share of `sparsity`."""
+    import tensorflow as tf
+
+    matrix = tf.reshape(tf.abs(kernel), (-1, kernel.shape[-1]))
+    blocks = tf.nn.pool(
+        matrix[None, :, :, None], block_size, block_pooling, strides=block_size, padding="SAME"
+    )[0, :, :, 0]
+    largest = tf.sort(tf.reshape(blocks, (-1,)), direction="DESCENDING")
+    kept = tf.round(tf.cast(tf.size(blocks), "float32") * (1 - sparsity))
+    mask = tf.cast(blocks >= largest[tf.cast(tf.maximum(kept, 1), "int32") - 1], kernel.dtype)
+    for axis, size in enumerate(block_size):
+        mask = tf.repeat(mask, size, axis=axis)
+    return tf.reshape(mask[: matrix.shape[0], : matrix.shape[1]], kernel.shape)
