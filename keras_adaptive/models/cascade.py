@@ -46,7 +46,8 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
             with which the cascade is then compiled. Other arguments of it: `compile` again.
 
     Returns:
-        A compiled `AdaptiveModel` with one exit a member.
+        A compiled `AdaptiveModel` with one exit per member; with `stopping` a
+        `training.StoppingModel`, which is experimental.
 
     Raises:
         ValueError: If the members do not fit together.
@@ -65,7 +66,7 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
         [Wisdom of Committees (Wang et al., 2022)](https://arxiv.org/abs/2012.01988);
         `"last"` with agreement: [Agreement-Based Cascading (Kolawole et al., 2024)](
         https://arxiv.org/abs/2407.02348);
-        learnt stopping: [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        learned stopping: [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), whose classifiers answer
         alone: `"last"`.
     """
