@@ -71,6 +71,17 @@ def test_a_gate_loss_wants_the_forward_pass_it_is_of(images):
     assert float(model.compute_loss(images, np.zeros(9, int), logits, training=False)) > 0
 
 
+def test_a_file_keeps_the_gate_loss(tmp_path):
+    model = ka.build_resnet(**{**GATED, "exits": None}, depth=8, width=0.25, gates="layer")
+    model.compile(gate_loss=ka.training.GateLoss(0.5, unit="reference_flops", target=0.25))
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "gated.keras")
+    again = keras.models.load_model(tmp_path / "gated.keras")
+    expected = {"weight": 0.5, "unit": "reference_flops", "target": 0.25}
+    assert again.gate_loss.get_config() == expected
+
+
+@pytest.mark.slow
 def test_a_dear_gate_loss_closes_gates_and_a_file_keeps_it(images, tmp_path):
     keras.utils.set_random_seed(0)
     model = ka.build_resnet(**{**GATED, "exits": None}, depth=14, width=0.25, gates="layer")

@@ -188,6 +188,7 @@ def ordered(data):
     return tf.data.Dataset.from_tensor_slices(data).batch(16)
 
 
+@pytest.mark.slow
 def test_new_heads_have_the_reference_number_of_parameters(goldens):
     golden = goldens["imta_phase2"]["cifar10_b6"]
     model = ka.build_msdnet(preset="cifar_budgeted_6")
