@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_adaptive import report
-from keras_adaptive.files import write_whole
+from keras_adaptive._files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 _threads = {}

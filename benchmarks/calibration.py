@@ -12,9 +12,9 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive.calibration import METHODS, calibrate_budgets
-from keras_adaptive.risk import fixed_sequence_test
-from keras_adaptive.thresholds import always_last
+from keras_adaptive.calibration.calibrate import METHODS, calibrate_budgets
+from keras_adaptive.calibration.risk_control import fixed_sequence_test
+from keras_adaptive.policy.exit_policy import always_last
 
 REPEATS = 10
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import common
-from keras_adaptive.layers.conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply, conv_unit
 from keras_adaptive.models.deeplabv3 import build_deeplabv3
 from keras_adaptive.training.recipes import Recipe
 

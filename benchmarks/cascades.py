@@ -16,9 +16,9 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, camvid, common, pool
+from keras_adaptive.calibration.select_cascade import cascade_front, select_cascade
+from keras_adaptive.models.segmentation_cascade import SegmentationCascade, cut, mean_iou
 from keras_adaptive.report import exit_ratio_lines
-from keras_adaptive.segmentation import SegmentationCascade, cut, mean_iou
-from keras_adaptive.selection import cascade_front, select_cascade
 
 BATCH = 250
 REPEATS = 5

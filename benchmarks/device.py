@@ -16,8 +16,9 @@ from anytime_tflite import AnytimeModel
 from anytime_tflite.backends import interpreter_class
 from anytime_tflite.bench import memory_mb
 from benchmarks import _rows, common
-from keras_adaptive.inference.compiled import Stages
-from keras_adaptive.inference.conditional import nested
+from keras_adaptive import _graph
+from keras_adaptive.inference._compiled import Stages
+from keras_adaptive.inference._conditional import nested
 
 FOLDER = common.RUNS / "device"
 KINDS = (None, "dynamic", "int8")
@@ -73,7 +74,7 @@ def _write_static(model, outputs, file, kind, images):
     """Converts a part of the network as anybody would, without us."""
     import tensorflow as tf
 
-    part = ka.graph.ListModel(model.inputs, outputs)
+    part = _graph.ListModel(model.inputs, outputs)
     spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x")
     function = tf.function(
         lambda x: {f"logits_{i}": z for i, z in enumerate(part(x, training=False))}
@@ -86,7 +87,7 @@ def _write_conditional(model, file, kind, images):
     import tensorflow as tf
 
     exits = model.exits
-    stages = Stages(ka.graph.lean_models(model.inputs, model.outputs))
+    stages = Stages(_graph.lean_models(model.inputs, model.outputs))
     function = tf.function(
         nested(
             lambda k, tensors: stages.models[k](tensors, training=False),

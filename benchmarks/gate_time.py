@@ -18,9 +18,9 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive import graph
-from keras_adaptive.gated_costs import gated_costs
-from keras_adaptive.inference.compiled import chain, compiled
+from keras_adaptive import _graph as graph
+from keras_adaptive.costs.gated_costs import gated_costs
+from keras_adaptive.inference._compiled import chain, compiled
 from keras_adaptive.layers import GatedBlock, skip_gate
 
 THREADS, ROUNDS = 2, 30

@@ -19,9 +19,9 @@ import tensorflow as tf
 
 import keras_adaptive as ka
 from benchmarks import _rows, common, networks
-from keras_adaptive import graph
-from keras_adaptive.inference.compiled import chain, compiled
-from keras_adaptive.inference.timings import median_seconds
+from keras_adaptive import _graph as graph
+from keras_adaptive.inference._compiled import chain, compiled
+from keras_adaptive.inference._timings import median_seconds
 
 FIVE = "cifar10_budgeted_5"
 SEVEN = "cifar10_budgeted_7"  # measured where it has been trained: `benchmarks.networks`

@@ -13,7 +13,7 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import _rows
 from keras_adaptive.models import build_clip_cascade, build_x3d
-from keras_adaptive.video import cut_clips
+from keras_adaptive.models.clip_cascade import cut_clips
 
 FRAMES, HEIGHT, WIDTH = 24, 16, 28
 CLIP, SIZE = 4, 16

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from benchmarks import common
-from keras_adaptive.layers.conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply, conv_unit
 from keras_adaptive.training.recipes import Recipe
 
 # name: (channels of the first convolution, residual blocks at each of two resolutions)

@@ -12,7 +12,7 @@ import textwrap
 
 from benchmarks import common
 from benchmarks._rows import read
-from keras_adaptive.stopping import COLLAPSED
+from keras_adaptive.training.collapse import COLLAPSED
 
 README = common.ROOT.parent / "README.md"
 TRAINED = common.ROOT.parent / "keras_adaptive" / "models" / "weights" / "cifar10"

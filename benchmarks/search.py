@@ -23,7 +23,7 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive.files import write_whole
+from keras_adaptive._files import write_whole
 from keras_adaptive.plotting import pareto_front as draw
 
 matplotlib.use("Agg")

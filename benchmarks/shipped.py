@@ -17,9 +17,9 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import common
 from keras_adaptive import report as reports
+from keras_adaptive._files import write_whole
 from keras_adaptive.cli import main as command_line
 from keras_adaptive.cli.train import network_facts
-from keras_adaptive.files import write_whole
 from keras_adaptive.models.pretrained import ANSWERED
 
 NAME, BUILDER = "cifar10", "build_msdnet"

@@ -17,8 +17,8 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import _rows, common, networks
 from keras_adaptive import plotting
-from keras_adaptive.stopping import COLLAPSED
 from keras_adaptive.training import StoppingLoss, fit_policy, stopping_optimizer
+from keras_adaptive.training.collapse import COLLAPSED
 
 COST_WEIGHTS = (1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
 # way: split whose answers the policies learn from, whether Adam teaches them, loss

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive.calibration import calibrate_budgets
-from keras_adaptive.policy import Policy, check_costs, check_labels, check_logits
+from keras_adaptive._checks import check_costs, check_labels, check_logits
+from keras_adaptive.calibration.calibrate import calibrate_budgets
+from keras_adaptive.policy.policy import Policy
 
 
 class EvaluationResult(NamedTuple):

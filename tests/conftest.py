@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_adaptive as ka
-from keras_adaptive.inference import timings
+from keras_adaptive.inference import _timings as timings
 
 # the same examples in every run: a change that breaks a property is found by whoever made it
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)

@@ -11,7 +11,7 @@ from conftest import TINY
 from tiny import backbone, classifier, flat
 
 import keras_adaptive as ka
-from keras_adaptive import graph
+from keras_adaptive import _graph as graph
 
 IMAGE = {"input_shape": TINY["input_shape"], "classes": TINY["classes"]}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_adaptive.files import write_whole
+from keras_adaptive._files import write_whole
 
 
 def test_writes_text_and_bytes(tmp_path):

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_adaptive import graph
+from keras_adaptive import _graph as graph
 
 
 def chain():

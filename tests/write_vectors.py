@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import keras_adaptive as ka
-from keras_adaptive.policy import to_json
-from keras_adaptive.stopping import pack
+from keras_adaptive._files import to_json
+from keras_adaptive.policy.learned_policy import pack
 
 FOLDER = Path(__file__).parent.parent / "tflite" / "testdata"
 CLASSES = 5

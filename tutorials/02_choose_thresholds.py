@@ -104,7 +104,7 @@ every exit. Below, the promise is tried again and again on other images.
 # %%
 print("temperatures:", policy.temperatures.round(2))
 print("exit 0, share of answers right by confidence:")
-table = ka.temperature.reliability(logits, labels, policy.temperatures, 5)
+table = ka.calibration.reliability(logits, labels, policy.temperatures, 5)
 for sure, right in zip(table.confidences[0], table.accuracies[0], strict=True):
     if np.isfinite(sure):
         print(f"  says {sure:4.0%}, right {right:4.0%}")

@@ -82,7 +82,7 @@ accelerator. Replace them by those of your device.
 """
 
 # %%
-eyeriss, mine = ka.energy.EnergyModel(), ka.energy.EnergyModel(main=50)
+eyeriss, mine = ka.costs.EnergyModel(), ka.costs.EnergyModel(main=50)
 for name, unit in (("Eyeriss", eyeriss), ("four times cheaper memory", mine)):
     print(f"{name}: at most {model.exit_costs(unit)[-1]:,.0f} MAC equivalents an image")
 

@@ -4,7 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from keras_adaptive.version import __version__
+from keras_adaptive import __version__
 
 EPILOG = """\
 examples:

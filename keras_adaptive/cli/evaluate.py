@@ -3,10 +3,10 @@
 import numpy as np
 
 from keras_adaptive import report as reports
-from keras_adaptive.calibration import calibrate as choose
+from keras_adaptive.calibration.calibrate import calibrate as choose
+from keras_adaptive.calibration.risk_control import RiskControl
 from keras_adaptive.cli import folder as runs
 from keras_adaptive.evaluation import accuracy_cost_curve
-from keras_adaptive.risk import RiskControl
 
 BUDGET = 0.5
 IMAGES = 2000  # of the test split, to pick some from for the picture

@@ -4,8 +4,8 @@ import numpy as np
 
 from anytime_tflite import AnytimeModel
 from keras_adaptive.cli import folder as runs
-from keras_adaptive.export import export_tflite
-from keras_adaptive.inference import AdaptivePredictor
+from keras_adaptive.export.tflite import export_tflite
+from keras_adaptive.inference.predictor import AdaptivePredictor
 
 NEAR = 1e-5  # of a threshold: rounding may move such an image to another exit
 

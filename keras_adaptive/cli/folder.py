@@ -21,7 +21,7 @@ def open_run(folder):
     """Returns the report, the model and the data of a run."""
     import keras
 
-    from keras_adaptive.training import AdaptiveModel
+    from keras_adaptive.training.adaptive_model import AdaptiveModel
 
     report = read_report(folder)
     if not (folder / "model.keras").exists():
@@ -45,7 +45,7 @@ def read_report(folder):
 
 def open_policy(folder):
     """Returns the policy of a run."""
-    from keras_adaptive.policy import ExitPolicy
+    from keras_adaptive.policy.exit_policy import ExitPolicy
 
     if not (folder / "policy.json").exists():
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_adaptive import training
 from keras_adaptive.cli.folder import forget, load_data, say, write_report
-from keras_adaptive.models import build_msdnet
+from keras_adaptive.models.msdnet import build_msdnet
 
 # narrow at the first exit and wide behind it: every exit is better than the one before
 DIGITS_NETWORK = {

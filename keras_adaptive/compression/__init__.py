@@ -1,11 +1,11 @@
 """Makes trained networks smaller: pruning, clustering, quantisation-aware training."""
 
+from keras_adaptive.compression._keras2_copy import to_tf_keras as to_tf_keras
 from keras_adaptive.compression.clustering import cluster as cluster
 from keras_adaptive.compression.pruning import MagnitudePruning as MagnitudePruning
 from keras_adaptive.compression.quantization import quantization_aware as quantization_aware
 from keras_adaptive.compression.sizes import gzipped_size as gzipped_size
 from keras_adaptive.compression.sizes import sparsity as sparsity
-from keras_adaptive.compression.twin import to_tf_keras as to_tf_keras
 
 __all__ = [
     "MagnitudePruning",

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from keras_adaptive.compression.fine_tuning import check_model, fine_tune
-from keras_adaptive.compression.libraries import tfmot
+from keras_adaptive.compression._fine_tuning import check_model, fine_tune
+from keras_adaptive.compression._keras2_copy import to_tf_keras
+from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.compression.sizes import weighted_layers
-from keras_adaptive.compression.twin import to_tf_keras
 
 
 def cluster(

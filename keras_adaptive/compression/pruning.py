@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from keras_adaptive.compression.libraries import tfmot
+from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.compression.sizes import weighted_layers
 
 UPDATES = 100  # of the masks, for a sparsity given as a number

@@ -1,8 +1,8 @@
 """Training that knows the network will be rounded to int8."""
 
-from keras_adaptive.compression.fine_tuning import check_model, fine_tune
-from keras_adaptive.compression.libraries import tfmot
-from keras_adaptive.compression.twin import to_tf_keras
+from keras_adaptive.compression._fine_tuning import check_model, fine_tune
+from keras_adaptive.compression._keras2_copy import to_tf_keras
+from keras_adaptive.compression._libraries import tfmot
 
 
 def quantization_aware(

@@ -3,16 +3,17 @@
 import keras
 import numpy as np
 
-from keras_adaptive import graph
-from keras_adaptive.export import flatbuffer, verification
-from keras_adaptive.export.conversion import QUANTIZE, convert
-from keras_adaptive.export.features import pass_int8
-from keras_adaptive.export.recalibration import compare, recalibrate
-from keras_adaptive.export.single_call import add_single_call
-from keras_adaptive.files import write_whole
-from keras_adaptive.policy import ExitPolicy, PatiencePolicy, to_json
-from keras_adaptive.stopping import LearnedPolicy, pack
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive import _graph
+from keras_adaptive._files import to_json, write_whole
+from keras_adaptive.export import _verification, _writer
+from keras_adaptive.export._conversion import QUANTIZE, convert
+from keras_adaptive.export._features import pass_int8
+from keras_adaptive.export._recalibration import compare, recalibrate
+from keras_adaptive.export._single_call import add_single_call
+from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.policy.learned_policy import LearnedPolicy, pack
+from keras_adaptive.policy.patience_policy import PatiencePolicy
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 FORMAT = "keras_adaptive.tflite"
 VERSION = 2
@@ -98,7 +99,7 @@ def export_tflite(
     """
     preprocessing = _check(model, policy, class_names, preprocessing)
     images, labels = _check_data(model, quantize, calibration_data)
-    _check_choice(verification.RUNTIMES, runtime=runtime)
+    _check_choice(_verification.RUNTIMES, runtime=runtime)
     patience = None
     if isinstance(policy, PatiencePolicy):
         patience = policy.patience
@@ -107,20 +108,20 @@ def export_tflite(
     else:
         exits = policy.used_exits
     outputs = [model.outputs[k] for k in exits]
-    stages = graph.lean_models(model.inputs, outputs)
+    stages = _graph.lean_models(model.inputs, outputs)
     # what a gate closes is not computed on the device; a batch of one can branch
-    branching = graph.lean_models(model.inputs, outputs, skipping="if")
+    branching = _graph.lean_models(model.inputs, outputs, skipping="if")
     _check_stage_ms(stage_ms, len(stages))
 
     content = convert(branching, quantize, runtime == "tflite-2.14", images, stages)
-    file = flatbuffer.read(content)
+    file = _writer.read(content)
     if quantize == "int8":
         pass_int8(file, stages)
     details, report = policy.details, None
     if quantize is not None and images is not None:
         before = policy
-        logits = verification.keras_logits(stages, images)
-        quantised = verification.FileStages(flatbuffer.write(file), stages).logits(images)
+        logits = _verification.keras_logits(stages, images)
+        quantised = _verification.FileStages(_writer.write(file), stages).logits(images)
         policy = recalibrate(before, exits, logits, quantised)
         report = compare(logits, quantised, labels)
         details = {
@@ -136,7 +137,7 @@ def export_tflite(
         "model": model.name,
         "quantize": quantize,
         "runtime": runtime,
-        "minimum_runtime": flatbuffer.minimum_runtime(file),
+        "minimum_runtime": _writer.minimum_runtime(file),
         "exits": exits,
         "confidence": policy.confidence,
         "thresholds": [to_json(t) for t in policy.thresholds],
@@ -150,10 +151,10 @@ def export_tflite(
         "quantisation": report,
         "policy": details,
     }
-    flatbuffer.add_info(file, info)
-    content, info["sha256"] = flatbuffer.seal(flatbuffer.write(file))
-    verification.check_model(file, len(content), stages, quantize, runtime)
-    verification.check_answers(content, stages, info, images)
+    _writer.add_info(file, info)
+    content, info["sha256"] = _writer.seal(_writer.write(file))
+    _verification.check_model(file, len(content), stages, quantize, runtime)
+    _verification.check_answers(content, stages, info, images)
     write_whole(path, content)
     return info
 
@@ -245,7 +246,7 @@ def _check_data(model, quantize, data):
                 f"The labels of `calibration_data` must be {len(images)} integers. "
                 f"Received: dtype {labels.dtype}, shape {labels.shape}"
             )
-    return verification.standardise(images, model.inputs[0].dtype), labels
+    return _verification.standardise(images, model.inputs[0].dtype), labels
 
 
 def _check_stage_ms(stage_ms, stages):

@@ -10,11 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_adaptive import graph
-from keras_adaptive.inference.compiled import compiled
-from keras_adaptive.inference.timings import FULL, Timings
-from keras_adaptive.policy import ExitPolicy
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive import _graph
+from keras_adaptive.inference._compiled import compiled
+from keras_adaptive.inference._timings import FULL, Timings
+from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 PROGRAM = """
 import json, os, sys
@@ -81,7 +81,7 @@ def measure_latency(model, batch_size=1, threads=None):
             )
         if threads != _threads():
             return _measured_elsewhere(model, batch_size, threads)
-    stages = compiled(graph.lean_models(model.inputs, model.outputs))
+    stages = compiled(_graph.lean_models(model.inputs, model.outputs))
     timings = Timings(stages)
     if batch_size == 1 and stages.conditional is not None and len(model.outputs[0].shape) == 2:
         last = ExitPolicy([*[np.inf] * (len(stages) - 1), -np.inf])

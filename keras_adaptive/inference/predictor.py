@@ -8,14 +8,15 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_adaptive import graph
-from keras_adaptive.inference.compiled import compiled
-from keras_adaptive.inference.flow import AT_ONCE, Flow
-from keras_adaptive.inference.plan import Plan
-from keras_adaptive.inference.spending import spending
-from keras_adaptive.inference.timings import Timings
-from keras_adaptive.policy import ExitPolicy, softmax
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive import _graph
+from keras_adaptive.inference._compiled import compiled
+from keras_adaptive.inference._flow import AT_ONCE, Flow
+from keras_adaptive.inference._plan import Plan
+from keras_adaptive.inference._spending import spending
+from keras_adaptive.inference._timings import Timings
+from keras_adaptive.policy.confidence import softmax
+from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 WAITING = 64  # input batches that may wait for an answer before everybody is answered
 ONE_BY_ONE = 8  # up to this batch size, samples may run one by one
@@ -230,8 +231,8 @@ class _Network:
         if self.gated and keras.backend.backend() == "tensorflow":
             # blocks run on the samples that need them, where shapes may depend on values
             skipping = "gather"
-            single = graph.lean_models(model.inputs, answers, "cond")
-        lean = graph.lean_models(model.inputs, answers, skipping)
+            single = _graph.lean_models(model.inputs, answers, "cond")
+        lean = _graph.lean_models(model.inputs, answers, skipping)
         self.stages = compiled(lean, classes, single)
         self.timings = Timings(self.stages)
         self.dense = len(model.outputs[0].shape) > 2

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_adaptive.layers.conv_unit import apply, conv, norm_relu
-from keras_adaptive.layers.hard import hard
+from keras_adaptive.layers._conv_unit import apply, conv, norm_relu
+from keras_adaptive.layers._straight_through import hard
 from keras_adaptive.layers.skip_gate import OPEN_AT_FIRST
 
 

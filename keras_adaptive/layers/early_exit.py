@@ -2,8 +2,8 @@
 
 import keras
 
+from keras_adaptive.layers._conv_unit import HE_FAN_OUT, apply, conv_unit
 from keras_adaptive.layers.batch_normalization import BatchNormalization
-from keras_adaptive.layers.conv_unit import HE_FAN_OUT, apply, conv_unit
 
 # torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
 DENSE_INITIALIZER = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_adaptive.layers._conv_unit import apply
 from keras_adaptive.layers.channel_gate import ChannelGate
-from keras_adaptive.layers.conv_unit import apply
 
 MERGES = ("add_relu", "add", "replace")
 WAYS = ("gather", "cond", "if")

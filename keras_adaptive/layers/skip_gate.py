@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_adaptive.layers.conv_unit import apply, conv_unit
-from keras_adaptive.layers.hard import hard
+from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers._straight_through import hard
 
 KINDS = ("recurrent", "feedforward", "feedforward_deep")
 OPEN_AT_FIRST = 2.0  # logit: an untrained gate lets nine of ten through

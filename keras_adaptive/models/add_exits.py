@@ -5,12 +5,12 @@ import difflib
 import keras
 import numpy as np
 
-from keras_adaptive import graph
-from keras_adaptive.costs import node_cost
-from keras_adaptive.layers import EarlyExit
+from keras_adaptive import _graph
+from keras_adaptive._checks import integer
+from keras_adaptive.costs.exit_costs import node_cost
+from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models.cascade import check_model, is_softmax
-from keras_adaptive.models.presets import check_integers
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 # an exit stands before these rather than after them
 PASSING = (
@@ -86,11 +86,11 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
     """
     check_model(model, "model")
     if head_channels is not None:
-        check_integers(1, head_channels=head_channels)
+        head_channels = integer("head_channels", head_channels, 1)
     if not isinstance(trainable, bool):
         raise ValueError(f"`trainable` must be True or False. Received: trainable={trainable}")
     inputs, answer = _opened(model)
-    nodes = graph.nodes_between(inputs, [answer])
+    nodes = _graph.nodes_between(inputs, [answer])
     classes = _number_of_classes(answer, classes)
     places = _places(at, nodes)
     features = len(answer.shape) > 2
@@ -99,7 +99,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
     if not features:
         answer = _logits(answer)
     if not trainable:
-        for node in graph.nodes_between(inputs, [answer]):
+        for node in _graph.nodes_between(inputs, [answer]):
             if isinstance(node.operation, keras.layers.Layer):
                 node.operation.trainable = False
     outputs = [
@@ -126,12 +126,12 @@ def _head(features, classes, head_channels, name):
 
 def _opened(model):
     """Returns inputs and output of the same layers, those of models inside included."""
-    nodes = graph.nodes_between(model.inputs, model.outputs[-1:])
-    if not any(graph.is_model(node.operation) for node in nodes):
+    nodes = _graph.nodes_between(model.inputs, model.outputs[-1:])
+    if not any(_graph.is_model(node.operation) for node in nodes):
         return model.inputs, model.outputs[-1]
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
     tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
-    (answer,) = graph.call_again(nodes, tensors, model.outputs[-1:], opened=True)
+    (answer,) = _graph.call_again(nodes, tensors, model.outputs[-1:], opened=True)
     return inputs, answer
 
 
@@ -154,7 +154,7 @@ def _check_names(nodes, new):
 def _number_of_classes(answer, classes):
     if classes is None and len(answer.shape) == 2:
         classes = answer.shape[-1]
-    check_integers(2, classes=classes)
+    classes = integer("classes", classes, 2)
     if len(answer.shape) < 2:
         raise ValueError(
             "`model` must give logits (batch, classes), or features of rank 3 or more. "
@@ -171,7 +171,7 @@ def _number_of_classes(answer, classes):
 
 def _logits(answer):
     """Returns the logits behind a softmax, or what gives logits already."""
-    node = graph.node_of(answer)
+    node = _graph.node_of(answer)
     layer = node.operation
     activation = getattr(layer, "activation", None)
     if not is_softmax(layer):
@@ -196,7 +196,7 @@ def _logits(answer):
 def _places(at, nodes):
     """Returns the tensors that early exits read, in the order of the network."""
     if isinstance(at, int) and not isinstance(at, bool):
-        check_integers(1, at=at)
+        at = integer("at", at, 1)
         return _at_shares([(k + 1) / at for k in range(at - 1)], nodes, at)
     listed = list(at) if isinstance(at, (list, tuple)) else []
     if listed and all(isinstance(place, float) for place in listed):
@@ -242,14 +242,14 @@ def _at_layers(names, nodes):
         if len(place.shape) < 2:
             raise ValueError(
                 "`at` must name layers with features (batch, ..., channels). "
-                f"Received: {graph.node_of(place).operation.name!r} of shape {tuple(place.shape)}"
+                f"Received: {_graph.node_of(place).operation.name!r} of shape {tuple(place.shape)}"
             )
     return places
 
 
 def _near(name, nodes):
     """Returns names of layers like the one given, those where a network can be cut first."""
-    places = [graph.node_of(tensor).operation.name for tensor in _cuts(nodes)[0]]
+    places = [_graph.node_of(tensor).operation.name for tensor in _cuts(nodes)[0]]
     inside = [place for place in places if name in place]
     near = difflib.get_close_matches(name, places, n=4, cutoff=0.4)
     return (inside or near or places)[:4]

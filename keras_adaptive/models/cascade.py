@@ -2,10 +2,11 @@
 
 import keras
 
-from keras_adaptive import graph
-from keras_adaptive.layers import RunningMean
-from keras_adaptive.models.presets import check_choice
-from keras_adaptive.training import AdaptiveModel, with_stopping
+from keras_adaptive import _graph
+from keras_adaptive._checks import check_choice
+from keras_adaptive.layers.running_mean import RunningMean
+from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.add_stopping import with_stopping
 
 SMALLEST = 1e-37  # a probability whose logarithm is still finite in float32
 COMBINATIONS = {"mean_logits": "logits", "mean_probs": "probs", "last": None}
@@ -186,7 +187,7 @@ def logits_of(model, name):
 
 def _ends_in_softmax(tensor):
     operation = tensor._keras_history.operation
-    if graph.is_model(operation):
+    if _graph.is_model(operation):
         return _ends_in_softmax(operation.outputs[-1])
     return is_softmax(operation)
 

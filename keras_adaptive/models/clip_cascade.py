@@ -1,16 +1,17 @@
 """A cascade for videos: clip after clip, until the answer is sure."""
 
 import keras
+import numpy as np
 
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.models.cascade import chain, check_model, logits_of
-from keras_adaptive.models.presets import check_choice, check_integers
 
 
 def build_clip_cascade(members, clips, *, exits="clip"):
     """Chains the clips of a video as stages of evidence, for one network or several.
 
     The input is a video's clips, `(clips, frames, height, width, channels)`, as
-    `keras_adaptive.video.cut_clips` makes them. Each member looks at all clips, one after
+    `cut_clips` makes them. Each member looks at all clips, one after
     the other, and the answer is the mean of all logits so far. With `exits="clip"` a video
     may leave after any clip; with `"member"` only after all clips of a member (what the
     paper's table 5 compares, where cost is given for one clip).
@@ -44,7 +45,7 @@ def build_clip_cascade(members, clips, *, exits="clip"):
     members = list(members) if isinstance(members, (list, tuple)) else [members]
     if not members:
         raise ValueError(f"`members` must be at least one model. Received: members={members}")
-    check_integers(1, clips=clips)
+    clips = integer("clips", clips, 1)
     check_choice(("clip", "member"), exits=exits)
     for member in members:
         check_model(member, "members")
@@ -61,3 +62,66 @@ def build_clip_cascade(members, clips, *, exits="clip"):
         logits += [network(video[:, clip]) for clip in range(clips)]
     every = clips if exits == "member" else 1
     return chain(video, logits, "mean_logits", "clip_cascade", every)
+
+
+def cut_clips(video, frames, size, *, temporal=10, spatial=3):
+    """Cuts a video into clips at even distances in time and along its longer side.
+
+    Args:
+        video: Array `(frames, height, width, channels)`.
+        frames: Integer, of a clip.
+        size: Integer, height and width of a clip: at most the video's shorter side. Along
+            that side a clip is in the middle.
+        temporal: Integer, places in time, from the first frames to the last.
+        spatial: Integer, places along the longer side, from end to end; one is in the
+            middle.
+
+    Returns:
+        Array `(temporal * spatial, frames, size, size, channels)`. The order is the one in
+        which evidence is gathered: all times at the middle place, then all times at the
+        next.
+
+    Raises:
+        ValueError: If the video is too short or too small.
+
+    Example:
+
+    >>> cut_clips(np.zeros((60, 90, 120, 3)), 16, 80).shape
+    (30, 16, 80, 80, 3)
+
+    Reference:
+        [X3D (Feichtenhofer, 2020)](https://arxiv.org/abs/2004.04730): 10 x 3 views.
+    """
+    video = np.asarray(video)
+    numbers = (frames, size, temporal, spatial)
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers):
+        raise ValueError(
+            "`frames`, `size`, `temporal` and `spatial` must be positive integers. "
+            f"Received: frames={frames}, size={size}, temporal={temporal}, spatial={spatial}"
+        )
+    if video.ndim != 4 or video.shape[0] < frames or min(video.shape[1:3]) < size:
+        raise ValueError(
+            f"`video` must be of shape (frames, height, width, channels), with at least "
+            f"{frames} frames of {size} x {size}. Received: shape {video.shape}"
+        )
+    length, height, width, _ = video.shape
+    middle = [(n - size) // 2 for n in (height, width)]
+    long = int(width >= height)
+    clips = []
+    for place in _middle_first(_places(video.shape[1 + long] - size, spatial)):
+        top, left = (middle[0], place) if long else (place, middle[1])
+        for start in _places(length - frames, temporal):
+            clips.append(video[start : start + frames, top : top + size, left : left + size])
+    return np.stack(clips)
+
+
+def _places(room, count):
+    """Places at even distances from 0 to `room`; one alone is in the middle."""
+    if count == 1:
+        return [room // 2]
+    return np.rint(np.linspace(0, room, count)).astype(int).tolist()
+
+
+def _middle_first(places):
+    middle = (len(places) - 1) / 2
+    return [places[i] for i in sorted(range(len(places)), key=lambda i: (abs(i - middle), i))]

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_adaptive.layers import BatchNormalization
-from keras_adaptive.models.presets import check_integers
+from keras_adaptive._checks import integer, integers
+from keras_adaptive.layers.batch_normalization import BatchNormalization
 
 LARGE = 2**12  # pixels, to see by how much a backbone makes an image smaller
 
@@ -89,8 +89,10 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
     Reference:
         [DeepLabv3 (Chen et al., 2017)](https://arxiv.org/abs/1706.05587).
     """
-    check_integers(2, classes=classes)
-    check_integers(1, channels=channels, **{f"rates[{i}]": r for i, r in enumerate(rates)})
+    classes = integer("classes", classes, 2)
+    channels, *rates = integers(
+        1, channels=channels, **{f"rates[{i}]": r for i, r in enumerate(rates)}
+    )
     if not getattr(backbone, "inputs", None) or len(backbone.inputs[0].shape) != 4:
         raise ValueError(
             "`backbone` must be a functional keras.Model that takes images. "

@@ -4,18 +4,13 @@ import math
 
 import keras
 
-from keras_adaptive.layers import EarlyExit
-from keras_adaptive.layers.conv_unit import apply, conv, conv_unit, norm_relu
-from keras_adaptive.models.exit_positions import exit_positions
-from keras_adaptive.models.gating import Gating
-from keras_adaptive.models.presets import (
-    IMAGENET_FROM,
-    check_choice,
-    check_image,
-    check_integers,
-    with_presets,
-)
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive._checks import check_choice, check_image, integer, integers
+from keras_adaptive.layers._conv_unit import apply, conv, conv_unit, norm_relu
+from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.models._exit_positions import exit_positions
+from keras_adaptive.models._gating import Gating
+from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 IMAGENET_DEPTHS = {
     121: (6, 12, 24, 16),
@@ -110,8 +105,8 @@ def build_densenet(
         [Multi-Scale Dense Networks (Huang et al., 2018)](https://arxiv.org/abs/1703.09844),
         section 5: DenseNet with several classifiers.
     """
-    check_image(input_shape, classes)
-    check_integers(1, growth_rate=growth_rate, depth=depth)
+    input_shape, classes = check_image(input_shape, classes)
+    growth_rate, depth = integers(1, growth_rate=growth_rate, depth=depth)
     check_choice((True, False), bottleneck=bottleneck)
     check_choice((None, "cifar", "imagenet"), stem=stem)
     if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
@@ -122,7 +117,7 @@ def build_densenet(
         stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
     if head_channels is None:
         head_channels = 256 if stem == "imagenet" else 64
-    check_integers(1, head_channels=head_channels)
+    head_channels = integer("head_channels", head_channels, 1)
     blocks = _blocks(depth, bottleneck, stem)
     early = exit_positions(exits, blocks)
 

@@ -4,9 +4,9 @@ import math
 
 import keras
 
-from keras_adaptive.layers import BatchNormalization
-from keras_adaptive.models.presets import check_image, check_integers
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive._checks import check_image, integers
+from keras_adaptive.layers.batch_normalization import BatchNormalization
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 DEPTH, WIDTH, RESOLUTION = 1.2, 1.1, 1.15  # to the power phi
 SIZE, STEM, TOP = 224, 32, 1280
@@ -76,8 +76,8 @@ def build_efficientnet(phi=0.0, classes=1000, *, input_shape=None, dropout=0.2):
     depth, width, resolution = compound_scaling(phi)
     if input_shape is None:
         input_shape = (round(SIZE * resolution), round(SIZE * resolution), 3)
-    check_image(input_shape, classes)
-    check_integers(8, height=input_shape[0], width=input_shape[1])
+    input_shape, classes = check_image(input_shape, classes)
+    integers(8, height=input_shape[0], width=input_shape[1])
 
     image = keras.Input(tuple(input_shape), name="image")
     x = keras.layers.Rescaling(1 / 255, name="pixels")(image)

@@ -4,16 +4,12 @@ import math
 
 import keras
 
-from keras_adaptive.layers import EarlyExit, GradientScale
-from keras_adaptive.layers.conv_unit import apply, conv_unit
-from keras_adaptive.models.presets import (
-    IMAGENET_FROM,
-    check_choice,
-    check_image,
-    check_integers,
-    with_presets,
-)
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive._checks import check_choice, check_image, integer, integers
+from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.layers.gradient_scale import GradientScale
+from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 CIFAR = {"input_shape": (32, 32, 3), "classes": 10, "stem": "cifar"}
 IMAGENET = {
@@ -125,9 +121,10 @@ def build_msdnet(
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294).
     """
-    check_image(input_shape, classes)
-    check_integers(1, blocks=blocks, base=base, step=step, channels=channels)
-    check_integers(1, growth_rate=growth_rate)
+    input_shape, classes = check_image(input_shape, classes)
+    blocks, base, step, channels, growth_rate = integers(
+        1, blocks=blocks, base=base, step=step, channels=channels, growth_rate=growth_rate
+    )
     check_choice(("lin_grow", "even"), step_mode=step_mode)
     check_choice(("max", "min"), prune=prune)
     check_choice((None, "cifar", "imagenet"), stem=stem)
@@ -137,7 +134,7 @@ def build_msdnet(
     if not isinstance(reduction, (int, float)) or not 0 <= reduction <= 1:
         raise ValueError(f"`reduction` must be from 0 to 1. Received: reduction={reduction}")
     if head_channels is not None:
-        check_integers(1, head_channels=head_channels)
+        head_channels = integer("head_channels", head_channels, 1)
     if stem is None:
         stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
     if head_channels is None and stem == "cifar":

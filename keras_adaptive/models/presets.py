@@ -66,33 +66,3 @@ def _trained(weights, builder):
 
 def _plain(value):
     return list(value) if isinstance(value, (tuple, list)) else value
-
-
-def check_integers(least, **arguments):
-    """Raises a ValueError for the first argument that is no integer of at least `least`."""
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
-            )
-
-
-def check_choice(choices, **arguments):
-    """Raises a ValueError for the first argument that is none of the choices."""
-    for name, value in arguments.items():
-        if value not in choices:
-            raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value}")
-
-
-def check_image(input_shape, classes):
-    """Raises a ValueError if these are no image shape and number of classes."""
-    check_integers(2, classes=classes)
-    shape = input_shape
-    whole = isinstance(shape, (tuple, list)) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape
-    )
-    if not whole or len(shape) != 3:
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), positive integers. "
-            f"Received: input_shape={input_shape}"
-        )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive.policy import ExitPolicy
+from keras_adaptive.policy.exit_policy import ExitPolicy
 
 FOLDER = Path(__file__).parent / "weights"  # a folder each
 ANSWERED = ("calibrate", "test")

@@ -2,18 +2,13 @@
 
 import keras
 
-from keras_adaptive.layers import EarlyExit
-from keras_adaptive.layers.conv_unit import apply, conv, conv_unit, norm_relu
-from keras_adaptive.models.exit_positions import exit_positions
-from keras_adaptive.models.gating import Gating
-from keras_adaptive.models.presets import (
-    IMAGENET_FROM,
-    check_choice,
-    check_image,
-    check_integers,
-    with_presets,
-)
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive._checks import check_choice, check_image, integer
+from keras_adaptive.layers._conv_unit import apply, conv, conv_unit, norm_relu
+from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.models._exit_positions import exit_positions
+from keras_adaptive.models._gating import Gating
+from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 STYLES = ("post", "pre")
 # depth: blocks of the four stages, whether a block is a bottleneck
@@ -115,14 +110,14 @@ def build_resnet(
         [Multi-Scale Dense Networks (Huang et al., 2018)](https://arxiv.org/abs/1703.09844),
         section 5: ResNet with several classifiers.
     """
-    check_image(input_shape, classes)
-    check_integers(8, depth=depth)
+    input_shape, classes = check_image(input_shape, classes)
+    depth = integer("depth", depth, 8)
     check_choice(STYLES, style=style)
     check_choice((None, "cifar", "imagenet"), stem=stem)
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not width > 0:
         raise ValueError(f"`width` must be a positive number. Received: width={width}")
     if head_channels is not None:
-        check_integers(1, head_channels=head_channels)
+        head_channels = integer("head_channels", head_channels, 1)
     if stem is None:
         stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
     stages, bottleneck = _stages(depth, style, stem)

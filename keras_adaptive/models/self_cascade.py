@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive import graph
+from keras_adaptive import _graph
 from keras_adaptive.models.cascade import chain, check_model, logits_of, resized
 
 
@@ -83,10 +83,10 @@ def _sizes(resolutions):
 def _at_any_size(model, channels):
     """Returns the same layers behind an input of any height and width."""
     model = logits_of(model, "network")
-    nodes = graph.nodes_between(model.inputs, model.outputs)
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
     image = keras.Input((None, None, channels), dtype=model.inputs[0].dtype, name="look")
     try:
-        (logits,) = graph.call_again(nodes, {id(model.inputs[0]): image}, model.outputs)
+        (logits,) = _graph.call_again(nodes, {id(model.inputs[0]): image}, model.outputs)
     except Exception as error:  # whatever a layer raises for a shape it cannot take
         raise ValueError(
             f"`model` must take images of any size. Received: {model.name!r}, which does "
@@ -96,10 +96,10 @@ def _at_any_size(model, channels):
 
 
 def _check_size(model, size):
-    nodes = graph.nodes_between(model.inputs, model.outputs)
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
     image = keras.Input(size)
     try:
-        graph.call_again(nodes, {id(model.inputs[0]): image}, model.outputs)
+        _graph.call_again(nodes, {id(model.inputs[0]): image}, model.outputs)
     except Exception as error:  # as above
         raise ValueError(
             "`resolutions` must be sizes that the model can take. "

@@ -2,8 +2,9 @@
 
 import keras
 
-from keras_adaptive.models.presets import check_integers, with_presets
-from keras_adaptive.training import AdaptiveModel
+from keras_adaptive._checks import integer, integers
+from keras_adaptive.models.presets import with_presets
+from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 EXPANSION, SQUEEZE = 2.25, 1 / 16
 TOP = 2048
@@ -61,9 +62,11 @@ def build_x3d(
             f"Received: input_shape={input_shape}"
         )
     names = ("frames", "height", "width of the image", "channels")
-    check_integers(1, **dict(zip(names, input_shape, strict=True)), width=width, top=top)
-    check_integers(2, classes=classes)
-    check_integers(1, **{f"blocks[{i}]": n for i, n in enumerate(blocks)})
+    *input_shape, width, top = integers(
+        1, **dict(zip(names, input_shape, strict=True)), width=width, top=top
+    )
+    classes = integer("classes", classes, 2)
+    blocks = integers(1, **{f"blocks[{i}]": n for i, n in enumerate(blocks)})
 
     clip = keras.Input(tuple(input_shape), name="clip")
     x = _convolution(clip, width, (1, 3, 3), 2, "stem_space")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.plotting.style import exit_colours, new_axes, tidy
+from keras_adaptive.plotting._style import exit_colours, new_axes, tidy
 
 
 def exit_history(history, metric="accuracy", *, ax=None):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_adaptive.plotting.style import BLUE, GRAY, new_axes, tidy
+from keras_adaptive.plotting._style import BLUE, GRAY, new_axes, tidy
 
 
 def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):

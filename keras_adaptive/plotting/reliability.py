@@ -2,8 +2,8 @@
 
 import matplotlib.pyplot as plt
 
-from keras_adaptive.plotting.style import BLUE, GRAY, ORANGE, tidy
-from keras_adaptive.temperature import reliability as _reliability
+from keras_adaptive.calibration.temperature import reliability as _reliability
+from keras_adaptive.plotting._style import BLUE, GRAY, ORANGE, tidy
 
 
 def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):

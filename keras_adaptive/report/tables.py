@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.calibration import calibrate_budgets
+from keras_adaptive.calibration.calibrate import calibrate_budgets
 from keras_adaptive.evaluation import evaluate
-from keras_adaptive.policy import ExitPolicy
+from keras_adaptive.policy.exit_policy import ExitPolicy
 
 SHARES = (0.1, 0.2, 0.5)  # budgets to report on, of the full network's cost
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from keras_adaptive.files import write_whole
+from keras_adaptive._files import write_whole
 from keras_adaptive.report import document
 from keras_adaptive.report.tables import exit_ratio_table
 

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from keras_adaptive import costs, graph
-from keras_adaptive.calibration import calibrate
-from keras_adaptive.gated_costs import gated_costs
+from keras_adaptive import _graph, costs
+from keras_adaptive.calibration.calibrate import calibrate
+from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 
@@ -23,7 +23,7 @@ def default_optimizer():
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
-class AdaptiveModel(graph.ListModel):
+class AdaptiveModel(_graph.ListModel):
     """A network with several exits, each of which gives an answer at a price.
 
     A functional `keras.Model` whose outputs are the list of the exits' logits, from
@@ -72,7 +72,7 @@ class AdaptiveModel(graph.ListModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         if cls is AdaptiveModel and "stopping" in config:  # files of before StoppingModel
-            from keras_adaptive.training.stopping import StoppingModel
+            from keras_adaptive.training.stopping_model import StoppingModel
 
             return StoppingModel.from_config(config, custom_objects)
         return super().from_config(dict(config), custom_objects)
@@ -159,7 +159,7 @@ class AdaptiveModel(graph.ListModel):
 
     def _watch(self, tensors):
         """Lets `call` keep, while training, what these inner tensors are, for the loss."""
-        watched = graph.ListModel(self.inputs, [*self.outputs, *tensors]) if tensors else None
+        watched = _graph.ListModel(self.inputs, [*self.outputs, *tensors]) if tensors else None
         self._watched = watched and watched.call  # a method: its layers are this model's already
         self._seen = None
 
@@ -270,7 +270,7 @@ class AdaptiveModel(graph.ListModel):
             exits: Indices of the exits wanted, ascending. `None`: all. Stages whose
                 exit is left out are merged into the next, without their head.
         """
-        return graph.stage_models(self.inputs, self._used(exits))
+        return _graph.stage_models(self.inputs, self._used(exits))
 
     def _used(self, exits):
         if exits is None:
@@ -304,7 +304,7 @@ class AdaptiveModel(graph.ListModel):
             logits = np.stack(self.predict(x, **kwargs))
             same = self.exit_costs(unit)
             return logits, np.repeat(same[:, None], logits.shape[1], axis=1)
-        watched = graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
+        watched = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
         values = watched.predict(x, **kwargs)
         logits = np.stack(values[: self.exits])
         return logits, gated.per_sample(values[self.exits :], expected)
@@ -326,7 +326,7 @@ class AdaptiveModel(graph.ListModel):
         gated = gated_costs(self.inputs, self.outputs)
         if gated is None:
             raise ValueError("The network must have gates. Received: one without")
-        return gated.open_shares(graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
+        return gated.open_shares(_graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
 
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **how):
         """Chooses when to stop. Use data that trained nothing.

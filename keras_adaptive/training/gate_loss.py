@@ -2,9 +2,9 @@
 
 import keras
 
-from keras_adaptive import graph
-from keras_adaptive.gated_costs import block_costs
-from keras_adaptive.layers import GatedBlock
+from keras_adaptive import _graph
+from keras_adaptive.costs.gated_costs import block_costs
+from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.training._mean import mean
 
 
@@ -62,7 +62,7 @@ class GateLoss:
             ValueError: If the network has no gates.
         """
         blocks, tensors = [], {}
-        for node in graph.nodes_between(inputs, outputs):
+        for node in _graph.nodes_between(inputs, outputs):
             if isinstance(node.operation, GatedBlock):
                 gate, shares = [*node.input_tensors[2:], None][0], [*node.outputs, None][1]
                 blocks.append((block_costs(node, self.unit), id(gate), id(shares)))

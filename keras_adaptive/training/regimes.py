@@ -8,17 +8,21 @@ from typing import NamedTuple
 
 import keras
 
-from keras_adaptive import graph
-from keras_adaptive.files import write_whole
-from keras_adaptive.layers import ChannelGate, EarlyExit, GatedBlock, GradientScale, SkipGate
+from keras_adaptive import _graph
+from keras_adaptive._files import write_whole
+from keras_adaptive.layers.channel_gate import ChannelGate
+from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.layers.gated_block import GatedBlock
+from keras_adaptive.layers.gradient_scale import GradientScale
+from keras_adaptive.layers.skip_gate import SkipGate
 from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.add_gradient_equilibrium import gradient_equilibrium
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
-from keras_adaptive.training.gradient_equilibrium import gradient_equilibrium
 from keras_adaptive.training.recipes import RECIPES
 from keras_adaptive.training.reinforce import Reinforce, with_drawn_gates
-from keras_adaptive.training.stopping import check_attached, stopping_optimizer
 from keras_adaptive.training.stopping_loss import StoppingLoss
+from keras_adaptive.training.stopping_model import check_attached, stopping_optimizer
 
 REGIMES = ("joint", "disjoint", "mixed", "imta", "gated", "stopping")
 PHASES = {"joint": 1, "stopping": 3}  # others have two, "gated" one more for early exits
@@ -269,13 +273,13 @@ def _phases(model, regime, together, own, seed):
 
 def gate_layers(model):
     """Returns the layers that only gates need, and the channel gates inside the blocks."""
-    nodes = graph.nodes_between(model.inputs, model.outputs)
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
     gated = [node for node in nodes if isinstance(node.operation, GatedBlock)]
     if not gated:
         raise ValueError('`model` must have gates for the regime "gated". Received: no gates')
     without, todo = set(), list(model.outputs)
     while todo:  # back from the exits, but not through the gates
-        node = graph.node_of(todo.pop())
+        node = _graph.node_of(todo.pop())
         if id(node) not in without:
             without.add(id(node))
             is_gated = isinstance(node.operation, GatedBlock)
@@ -287,7 +291,7 @@ def gate_layers(model):
 
 def _early_heads(model):
     """Returns the layers that only earlier exits need."""
-    last = graph.nodes_between(model.inputs, model.outputs[-1:])
+    last = _graph.nodes_between(model.inputs, model.outputs[-1:])
     needed = {id(node.operation) for node in last}
     inputs = keras.layers.InputLayer
     return [x for x in model.layers if id(x) not in needed and not isinstance(x, inputs)]

@@ -2,8 +2,9 @@
 
 import keras
 
-from keras_adaptive import graph
-from keras_adaptive.layers import GatedBlock, SkipGate
+from keras_adaptive import _graph
+from keras_adaptive.layers.gated_block import GatedBlock
+from keras_adaptive.layers.skip_gate import SkipGate
 from keras_adaptive.training._mean import mean
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
@@ -101,13 +102,13 @@ class Reinforce:
 
 def with_drawn_gates(model, reinforce):
     """Returns an `AdaptiveModel` with the same layers whose gates are drawn while it learns."""
-    nodes = graph.nodes_between(model.inputs, model.outputs)
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
     gates = [
         node.input_tensors[2]
         for node in nodes
         if isinstance(node.operation, GatedBlock) and len(node.input_tensors) > 2
     ]
-    sources = [graph.node_of(gate) for gate in gates]
+    sources = [_graph.node_of(gate) for gate in gates]
     if not gates or not all(_says_its_probability(node.operation) for node in sources):
         raise ValueError(
             "`reinforce` must be None for a network without gates of layers that return their "
@@ -117,7 +118,7 @@ def with_drawn_gates(model, reinforce):
     tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
     drawn = {id(node.operation): _DrawnGate(node.operation) for node in sources}
     gives = [*model.outputs, *gates, *(node.outputs[1] for node in sources)]
-    outputs = graph.call_again(nodes, tensors, gives, instead=drawn)
+    outputs = _graph.call_again(nodes, tensors, gives, instead=drawn)
     return _DrawingModel(inputs, outputs, model.exits, reinforce, name=model.name)
 
 

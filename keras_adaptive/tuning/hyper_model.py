@@ -6,17 +6,15 @@ import inspect
 import keras_tuner
 import numpy as np
 
-from keras_adaptive.calibration import calibrate, calibrate_budgets
+from keras_adaptive.calibration.calibrate import calibrate, calibrate_budgets
 from keras_adaptive.evaluation import evaluate
-from keras_adaptive.training import (
-    RECIPES,
-    AdaptiveModel,
-    Distillation,
-    GateLoss,
-    fit,
-)
+from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.distillation import Distillation
+from keras_adaptive.training.gate_loss import GateLoss
+from keras_adaptive.training.recipes import RECIPES
+from keras_adaptive.training.regimes import fit
+from keras_adaptive.tuning._target import target_of
 from keras_adaptive.tuning.front import SHARES
-from keras_adaptive.tuning.target import target_of
 
 # knobs of training; all others are arguments of the builder, or of the trainer
 TRAINING = ("learning_rate", "weight_decay", "distillation", "exit_power", "gate_weight")

@@ -1,0 +1,115 @@
+"""Keras stages to the bytes of a .tflite file, with one signature a stage."""
+
+import tempfile
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from keras_adaptive.export import _forcing
+
+QUANTIZE = (None, "float16", "dynamic", "int8")
+REPRESENTATIVE = 200  # images that int8 ranges are measured on
+BATCH = 100
+
+
+def convert(stages, quantize=None, old_runtime=False, images=None, batched=None):
+    """Returns the bytes of a file with signatures `stage_0`, `stage_1`, ...
+
+    Args:
+        stages: As `graph.lean_models` gives them.
+        quantize: One of `QUANTIZE`.
+        old_runtime: Whether tflite-runtime 2.14 must run it.
+        images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.
+        batched: Stages of the same names that take batches, if `stages` do not.
+
+    Raises:
+        RuntimeError: If TensorFlow cannot convert the stages.
+    """
+    switches = [0] * len(stages)
+    if quantize == "int8" and batched is not None:
+        stages, switches = _forcing.with_switches(stages)
+        batched, _ = _forcing.with_switches(batched)
+    module = tf.Module()
+    # Keras's own variable objects would be converted to a file without their values
+    module.values = list(
+        {id(v): v.value for stage, _, _ in stages for v in stage.variables}.values()
+    )
+    signatures = {f"stage_{i}": _function(*stage) for i, stage in enumerate(stages)}
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # the converter measures ranges with an interpreter it calls deprecated
+            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
+            tf.saved_model.save(module, folder, signatures=signatures)
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                folder, signature_keys=list(signatures)
+            )
+            data = _representative(batched or stages, switches, images)
+            _configure(converter, quantize, old_runtime, data)
+            content = converter.convert()
+    except Exception as error:  # the converter's errors have no common class
+        raise RuntimeError(f"Converting the {len(stages)} stages failed: {error}") from error
+    return _forcing.without_switches(content) if any(switches) else content
+
+
+def _function(stage, takes, gives):
+    specs = {
+        name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
+        for name, tensor in zip(takes, stage.inputs, strict=True)
+    }
+
+    def run(**tensors):
+        logits, *features = stage([tensors[name] for name in takes], training=False)
+        return {"logits": logits, **dict(zip(gives, features, strict=True))}
+
+    return tf.function(run, autograph=False).get_concrete_function(**specs)
+
+
+def _configure(converter, quantize, old_runtime, representative):
+    builtins, integer = tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    converter.target_spec.supported_ops = [builtins]
+    if quantize is None:
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        converter.target_spec.supported_ops = [integer, builtins]
+        converter.representative_dataset = lambda: representative
+    if old_runtime:
+        # one scale a channel would make version 12 of the dense layer, which it does not know
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
+def _representative(stages, switches, images):
+    """Yields the inputs of every signature; one left out would silently stay float32.
+
+    So would a gated block that no image opens: those are forced open, in a second pass.
+
+    Args:
+        stages: Stages that take batches, with switches, see `forcing`.
+        switches: How many of them each has.
+        images: Array `(samples, ...)`.
+    """
+    chosen = images[np.linspace(0, len(images) - 1, min(len(images), REPRESENTATIVE)).astype(int)]
+    gates = [
+        _forcing.gates_of(stage) if n else None
+        for (stage, *_), n in zip(stages, switches, strict=True)
+    ]
+    shut = [np.ones((1, n), bool) for n in switches]
+    for forced in ([np.zeros_like(closed) for closed in shut], shut):
+        if forced is shut and not any(closed.any() for closed in shut):
+            return
+        for start in range(0, len(chosen), BATCH):
+            tensors = {"input_0": chosen[start : start + BATCH]}
+            for i, (stage, takes, gives) in enumerate(stages):
+                tensors[_forcing.SWITCHES] = np.repeat(forced[i], len(tensors["input_0"]), axis=0)
+                inputs = [np.asarray(tensors[name]) for name in takes]
+                for row in range(len(inputs[0])):
+                    each = {n: x[row : row + 1] for n, x in zip(takes, inputs, strict=True)}
+                    yield f"stage_{i}", each
+                if switches[i] and forced is not shut:
+                    is_open = np.concatenate(gates[i].predict_on_batch(inputs), axis=1) > 0.5
+                    shut[i] &= ~is_open.any(axis=0)
+                _, *features = stage.predict_on_batch(inputs)
+                tensors.update(zip(gives, features, strict=True))

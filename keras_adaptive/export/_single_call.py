@@ -1,0 +1,251 @@
+"""Adds a signature that runs the whole chain in one call, with its exits inside.
+
+The subgraphs of the stages are copied, not converted again, so that they give the same
+answers to the last bit and share the stages' weights; between them stand the rule, as
+float operations, also in an int8 file, and an `IF`.
+"""
+
+import copy
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_adaptive._graph import carried
+from keras_adaptive.export import _writer
+
+SIGNATURE = "predict"
+RUNTIME = "2.14.0"  # the oldest that was tried; the first with `IF` would copy what nobody wrote
+_ANSWER = ("logits", "exit_index", "leaves")
+
+
+def add_single_call(model, stages, exits, policy):
+    """Adds `predict(x, thresholds)`, which gives `logits` and `exit_index`.
+
+    `thresholds` is float32, one a stage of the file; the last is not looked at. `exit_index`
+    is int32 `[1]`, the number of the exit in the network.
+
+    Each stage after the first is a branch of an `IF`, whose other branch passes the answer on.
+    They stand one after another, not one in the other: at each run of an `IF` the runtime
+    prepares the branch anew, and with it all branches inside of it, so that who goes on after
+    the first exit would wait until the whole rest of the network is prepared.
+
+    Args:
+        model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
+        stages: As `graph.lean_models` gives them.
+        exits: Indices of the exits in the file.
+        policy: An `ExitPolicy`: its confidence and temperatures are written into the file.
+    """
+    body = _Body(model, SIGNATURE)
+    _, takes, gives = zip(*stages, strict=True)
+    for name in carried(takes, gives):  # the network's inputs
+        body.inputs[name] = body.place(name, _stage_tensor(model, stages, name))
+    thresholds = _writer.tensor("thresholds", [len(stages)], "float32")
+    body.inputs["thresholds"] = body.add(thresholds)
+    known = {**body.inputs, **_stage(body, 0, stages, exits, policy)}
+    for i in range(1, len(stages)):
+        names = [*takes[i], "thresholds", *_ANSWER]
+        branch = _Body(model, f"{SIGNATURE}_{i}")
+        for name in names:
+            taken = name in takes[i]
+            like = _stage_tensor(model, stages, name) if taken else body.tensors[known[name]]
+            branch.inputs[name] = branch.place(name, like)
+        branch.outputs = _stage(branch, i, stages, exits, policy)
+        inputs = [known[name] for name in names]
+        known |= body.choose(known["leaves"], _past(branch), branch, inputs)
+    body.outputs = {name: known[name] for name in _ANSWER[:2]}
+    _writer.raise_minimum_runtime(model, RUNTIME)
+    inputs = {"x": body.inputs["input_0"], "thresholds": body.inputs["thresholds"]}
+    _writer.add_signature(model, SIGNATURE, body.subgraph(), inputs, body.outputs)
+
+
+def _stage(body, i, stages, exits, policy):
+    """Adds a stage and, but for the last, its rule; returns what it gives, name to number."""
+    given = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
+    number = _writer.add_buffer(body.model, np.array([exits[i]], "int32").tobytes())
+    given["exit_index"] = body.add(_writer.tensor("this_exit", [1], "int32", number))
+    if i < len(stages) - 1:
+        classes = stages[i][0].outputs[0].shape[-1]
+        rule = _rule(policy, exits[i], i, len(stages), classes)
+        known = {"logits": given["logits"], "thresholds": body.inputs["thresholds"]}
+        given["leaves"] = body.inline_rule(rule, known)
+    return given
+
+
+def _past(branch):
+    """Returns the other branch: it passes on the answer of who has left.
+
+    What the stage would have given has a place in memory, but nothing writes or reads it: all
+    later stages are passed by, too.
+    """
+    past = _Body(branch.model, f"past_{branch.name}")
+    for name, number in branch.inputs.items():
+        past.inputs[name] = past.place(name, branch.tensors[number])
+    for name, number in branch.outputs.items():
+        known = name in _ANSWER
+        past.outputs[name] = (
+            past.inputs[name] if known else past.place(name, branch.tensors[number])
+        )
+    return past
+
+
+def _numbers(entries):
+    return {_writer.text(entry.name): entry.tensorIndex for entry in entries}
+
+
+def _stage_tensor(model, stages, name):
+    """Returns a tensor that passes between stages, as the first that takes it has it."""
+    i = next(i for i, (_, takes, _) in enumerate(stages) if name in takes)
+    found = _writer.signature(model, f"stage_{i}")
+    return model.subgraphs[found.subgraphIndex].tensors[_numbers(found.inputs)[name]]
+
+
+class _Body:
+    """A subgraph in the making."""
+
+    def __init__(self, model, name):
+        self.model, self.name = model, name
+        self.tensors, self.operators = [], []
+        self.inputs, self.outputs = {}, {}
+
+    def append(self):
+        """Adds the subgraph to the model; returns its number."""
+        self.model.subgraphs.append(self.subgraph())
+        return len(self.model.subgraphs) - 1
+
+    def subgraph(self):
+        return _writer.subgraph(
+            self.name, self.tensors, self.inputs.values(), self.outputs.values(), self.operators
+        )
+
+    def add(self, tensor):
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def place(self, name, like):
+        """Adds a tensor like another, whose values come at run time."""
+        made = copy.copy(like)
+        made.name, made.buffer = name, 0
+        return self.add(made)
+
+    def inline_stage(self, i, inputs):
+        """Copies a stage's operations; returns its outputs, name to number."""
+        found = _writer.signature(self.model, f"stage_{i}")
+        return self._inline(
+            self.model.subgraphs[found.subgraphIndex],
+            {_numbers(found.inputs)[name]: number for name, number in inputs.items()},
+            _numbers(found.outputs),
+            lambda opcode: opcode,
+        )
+
+    def inline_rule(self, rule, inputs):
+        """Copies the operations of another file; returns the number of `leaves`."""
+        found = _writer.signature(rule, "rule")
+        graph = copy.copy(rule.subgraphs[found.subgraphIndex])
+        graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+        for tensor in graph.tensors:
+            data = rule.buffers[tensor.buffer].data
+            values = data is not None and len(data)
+            tensor.buffer = _writer.add_buffer(self.model, bytes(data)) if values else 0
+        return self._inline(
+            graph,
+            {_numbers(found.inputs)[name]: number for name, number in inputs.items()},
+            _numbers(found.outputs),
+            lambda opcode: _writer.operation_number(self.model, rule.operatorCodes[opcode]),
+        )["leaves"]
+
+    def choose(self, condition, then, otherwise, inputs):
+        """Adds an `IF` between two bodies; returns its outputs, name to number."""
+        outputs = {
+            name: self.place(name, otherwise.tensors[number])
+            for name, number in otherwise.outputs.items()
+        }
+        made = schema.OperatorT()
+        made.opcodeIndex = _writer.operation(self.model, "IF")
+        made.inputs, made.outputs = [condition, *inputs], list(outputs.values())
+        made.builtinOptionsType = schema.BuiltinOptions.IfOptions
+        made.builtinOptions = options = schema.IfOptionsT()
+        options.thenSubgraphIndex, options.elseSubgraphIndex = then.append(), otherwise.append()
+        self.operators.append(made)
+        return outputs
+
+    def _inline(self, graph, placed, outputs, opcode_of):
+        place = dict(placed)
+        for number, tensor in enumerate(graph.tensors):
+            if number not in place:
+                place[number] = self.add(copy.copy(tensor))
+        place[-1] = -1  # an optional tensor that is not there
+        for operator in graph.operators:
+            made = copy.copy(operator)
+            made.opcodeIndex = opcode_of(operator.opcodeIndex)
+            made.inputs = [place[int(n)] for n in operator.inputs]
+            made.outputs = [place[int(n)] for n in operator.outputs]
+            if operator.intermediates is not None:
+                made.intermediates = [place[int(n)] for n in operator.intermediates]
+            self.operators.append(made)
+        return {name: place[number] for name, number in outputs.items()}
+
+
+def _rule(policy, exit, stage, stages, classes):
+    """Returns, as a file of its own, whether a sample leaves at a stage."""
+    temperature = float(policy.temperatures[exit])
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((1, classes), tf.float32, name="logits"),
+            tf.TensorSpec((stages,), tf.float32, name="thresholds"),
+        ]
+    )
+    def rule(logits, thresholds):
+        if policy.confidence == "learned":
+            sure = _stopping_probability(policy.networks[exit], logits)
+        else:
+            scaled = logits if temperature == 1 else logits / temperature
+            sure = CONFIDENCES[policy.confidence](scaled)
+        return {"leaves": sure >= thresholds[stage : stage + 1]}
+
+    module = tf.Module()
+    module.rule = rule
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [rule.get_concrete_function()], module
+    )
+    model = _writer.read(converter.convert())
+    graph = model.subgraphs[0]
+    if not model.signatureDefs:
+        raise RuntimeError("The rule must have a signature; nothing was written.")
+    model.signatureDefs[0].signatureKey = "rule"
+    assert model.signatureDefs[0].subgraphIndex == 0
+    assert len(graph.outputs) == 1
+    return model
+
+
+# ---- confidence, as in `keras_adaptive.policy`, in TensorFlow: (1, classes) -> (1,)
+
+
+def _margin(values):
+    top = tf.math.top_k(values, k=2).values
+    return top[:, 0] - top[:, 1]
+
+
+def _entropy(logits):
+    shifted = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
+    exponentials = tf.exp(shifted)
+    total = tf.reduce_sum(exponentials, axis=-1)
+    return tf.reduce_sum(exponentials * shifted, axis=-1) / total - tf.math.log(total)
+
+
+CONFIDENCES = {
+    "max_prob": lambda logits: tf.reduce_max(tf.nn.softmax(logits), axis=-1),
+    "prob_margin": lambda logits: _margin(tf.nn.softmax(logits)),
+    "logit_margin": _margin,
+    "entropy": _entropy,
+}
+
+
+def _stopping_probability(network, logits):
+    features = tf.nn.softmax(logits)
+    for i, (kernel, bias) in enumerate(network):
+        if i > 0:
+            features = tf.nn.relu(features)
+        features = tf.matmul(features, kernel) + bias
+    return tf.nn.softmax(features)[:, 0]

@@ -1,0 +1,154 @@
+"""Carries samples from stage to stage and keeps every batch full."""
+
+import functools
+
+import keras
+import numpy as np
+
+from keras_adaptive.inference._memory import aligned, copy_rows
+
+AT_ONCE = 64  # samples that run one by one before their answers are sorted
+
+
+class Pool:
+    """Samples that wait for a stage, in memory that is used again and again."""
+
+    def __init__(self, names, specs, size):
+        self.tensors = {name: aligned((size, *specs[name][0]), specs[name][1]) for name in names}
+        self.owners = np.empty((size, 2), int)
+        self.count = 0
+
+    @property
+    def room(self):
+        return len(self.owners) - self.count
+
+    def add(self, tensors, rows, owners):
+        place = slice(self.count, self.count + len(rows))
+        for name, kept in self.tensors.items():
+            copy_rows(tensors[name], rows, kept[place])
+        self.owners[place] = owners
+        self.count += len(rows)
+
+    def empty(self, size):
+        """Returns a batch of this size, filled up with copies, and whose samples are real."""
+        count, self.count = self.count, 0
+        for kept in self.tensors.values():
+            kept[count:size] = kept[:1]
+        tensors = {name: kept[:size] for name, kept in self.tensors.items()}
+        return tensors, np.arange(count), self.owners[:count].copy()
+
+
+class Flow:
+    """One pass over some samples.
+
+    A sample is known by its owner: the number of its input batch and its row there.
+
+    Args:
+        stages: `Stages`.
+        exits: List of the exit's index of each stage.
+        policy: An `ExitPolicy`.
+        plan: `Plan`.
+        answer: Function `(owners, answers, stage)`, called when samples leave.
+    """
+
+    def __init__(self, stages, exits, policy, plan, answer):
+        self.stages, self.exits, self.policy = stages, exits, policy
+        self.plan, self.answer = plan, answer
+        self.batch_size = plan.batch_size
+        self._pools = [None] * len(stages)
+        self._first = 1
+        self._ending = False
+
+    @functools.cached_property
+    def _thresholds(self):
+        return keras.ops.convert_to_tensor(np.float32(self.policy.thresholds[self.exits]))
+
+    def feed(self, images, number):
+        """Takes an input batch; answers may come now or later."""
+        owners = np.empty((len(images), 2), int)
+        owners[:, 0], owners[:, 1] = number, range(len(images))
+        rows, start = np.arange(len(images)), 0
+        while start < len(images):
+            first = self.plan.choose()
+            part = slice(start, start + (self.batch_size if first else AT_ONCE))
+            if first:
+                self._first = first
+                # who must be answered at once need not wait for others to come
+                self._ending = not self.plan.waiting and part.stop >= len(images)
+                self._arrive(0, {self.stages.takes[0][0]: images}, rows[part], owners[part])
+            else:
+                self._one_by_one(images[part], owners[part])
+            start = part.stop
+
+    def finish(self):
+        """Answers whoever still waits."""
+        self._ending = True
+        for k, pool in enumerate(self._pools):
+            if pool is not None and pool.count:
+                self._run(k, *pool.empty(self.plan.bucket(k, pool.count)))
+        self._ending = False
+
+    def _one_by_one(self, images, owners):
+        function = functools.partial(self.plan.conditional, thresholds=self._thresholds)
+        found = [function(images[i : i + 1]) for i in range(len(images))]
+        answers, stages = (np.array(part) for part in zip(*found, strict=True))
+        for k in np.unique(stages):
+            mine = stages == k
+            self._leave(k, answers[mine, 0], owners[mine])
+
+    def _leaves(self, k, answers):
+        """Returns which samples leave: those that are sure, and those that must."""
+        classes = self.stages.classes
+        leaves = self.policy.leaves(self.exits[k], answers[..., :classes])
+        if answers.shape[-1] > classes:
+            leaves |= answers.reshape(len(answers), -1)[:, -1] > 0
+        return leaves
+
+    def _arrive(self, k, tensors, rows, owners):
+        """Adds samples to those that wait for stage `k`, and runs it when they fill a batch."""
+        if self._pools[k] is None:
+            self._pools[k] = Pool(self.stages.carried(k), self.stages.specs, self.plan.full[k])
+        pool = self._pools[k]
+        while len(rows):
+            part = slice(0, pool.room)
+            pool.add(tensors, rows[part], owners[part])
+            rows, owners = rows[part.stop :], owners[part.stop :]
+            if not pool.room:
+                self._run(k, *pool.empty(len(pool.owners)))
+
+    def _run(self, k, tensors, rows, owners):
+        """Runs stage `k`, or the first together, on a batch and sends on who stays.
+
+        `rows` are the samples of the batch that count, `owners` whose they are.
+        """
+        following = k + (1 if k else self._first)
+        if following == k + 1:
+            answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.takes[k]])
+            tensors = {**tensors, **dict(zip(self.stages.gives[k], features, strict=True))}
+            answers = [answers]
+        else:
+            answers, features = self.stages.first(following, tensors[self.stages.takes[0][0]])
+            tensors = dict(zip(self.stages.carried(following), features, strict=True))
+        for stage, found in enumerate(answers, start=k):
+            found = np.asarray(found)[rows]
+            leaves = self._leaves(stage, found)
+            self._leave(stage, found[leaves], owners[leaves], found)
+            rows, owners = rows[~leaves], owners[~leaves]
+            if not len(rows):
+                return
+        size = len(next(iter(tensors.values())))
+        pool = self._pools[following]
+        pooled = 0 if pool is None else pool.count
+        if self.plan.regroup(following, size, len(rows), pooled, self._ending):
+            self._arrive(following, tensors, rows, owners)
+        else:
+            self._run(following, tensors, rows, owners)
+
+    def _leave(self, k, answers, owners, seen=None):
+        if not np.isfinite(answers if seen is None else seen).all():
+            raise ValueError(
+                "The logits must be finite. Received: NaN or infinity at exit "
+                f"{self.exits[k]}; look at `x` and at the weights"
+            )
+        self.plan.learn(k, len(owners))
+        self.answer(owners, answers, k)

@@ -1,0 +1,53 @@
+"""Puts gates on the blocks of a network."""
+
+import keras
+
+from keras_adaptive._checks import check_choice
+from keras_adaptive.layers.channel_gate import ChannelGate
+from keras_adaptive.layers.gated_block import GatedBlock
+from keras_adaptive.layers.skip_gate import SkipGate
+
+GATES = (None, "layer", "channel", "both")
+UNITS = 10  # of the recurrent gate, as published
+
+
+class Gating:
+    """Makes the gated blocks of one network; one recurrent gate decides on all of them.
+
+    Args:
+        gates: `None`, `"layer"`, `"channel"` or `"both"`.
+    """
+
+    def __init__(self, gates):
+        check_choice(GATES, gates=gates)
+        self.channels = gates in ("channel", "both")
+        self.gate = self.state = None
+        if gates in ("layer", "both"):
+            self.gate = SkipGate(
+                UNITS, return_probability=True, return_state=True, name="skip_gate"
+            )
+        self.any = gates is not None
+
+    def block(self, x, instead, branch, merge, name, bottleneck=None):
+        """Applies a gated block.
+
+        Args:
+            x: Input of the branch and of its channel gate; the skip gate reads the mean of it.
+            instead: What goes on where the block is skipped.
+            branch, merge: As in `GatedBlock`.
+            name: String, the prefix of names.
+            bottleneck: As in `ChannelGate`.
+        """
+        inputs = [x, instead]
+        if self.gate is not None:
+            mean = keras.layers.GlobalAveragePooling2D(name=f"{name}_gate_mean")(x)
+            seen = keras.layers.Dense(UNITS, name=f"{name}_gate_projection")(mean)
+            gate, _, *self.state = self.gate(seen, self.state)
+            inputs.append(gate)
+        channel_gate = None
+        if self.channels:
+            channel_gate = ChannelGate(
+                instead.shape[-1], bottleneck, return_probability=True, name="channel_gate"
+            )
+        outputs = GatedBlock(branch, merge, channel_gate, name=f"{name}_gated")(*inputs)
+        return outputs[0] if self.channels else outputs

@@ -1,0 +1,37 @@
+"""What a stopping policy does."""
+
+import numpy as np
+
+from keras_adaptive.plotting._style import new_axes
+
+
+def accuracy_matrix(matrix, *, ax=None):
+    """Draws how right every exit is about the samples that leave at each.
+
+    Args:
+        matrix: Array `(exits, exits)`, from `evaluation.accuracy_matrix`.
+        ax: Matplotlib axes. `None`: new ones.
+
+    Returns:
+        The axes.
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
+    """
+    ax = new_axes(ax, (3.6, 3.2))
+    matrix = np.asarray(matrix)
+    ax.imshow(matrix, vmin=0, vmax=1, cmap="Blues", origin="lower")
+    for (i, j), value in np.ndenumerate(matrix):
+        text = "-" if np.isnan(value) else f"{value:.3f}"
+        ax.text(j, i, text, ha="center", va="center", color="white" if value > 0.6 else "black")
+    ax.set_xticks(range(len(matrix)))
+    ax.set_yticks(range(len(matrix)))
+    ax.set_xlabel("leaves at exit")
+    ax.set_ylabel("judged by exit")
+    return ax
+
+
+def _show(ax, image):
+    gray = image.shape[-1] == 1
+    ax.imshow(image[..., 0] if gray else image, cmap="gray" if gray else None)

@@ -1,0 +1,57 @@
+"""How much each gated block is skipped."""
+
+import numpy as np
+
+from keras_adaptive.plotting._style import new_axes, tidy
+
+
+def skipping_ratios(shares, *, ax=None, labels=None):
+    """Draws, block by block, how much is skipped on average.
+
+    Args:
+        shares: Array `(blocks, samples)`, of `AdaptiveModel.predict_gates`; or a dictionary
+            of such arrays by name, drawn side by side.
+        ax: Matplotlib axes to draw on. `None`: new ones.
+        labels: Sequence of names of the blocks. `None`: their numbers.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If there are no shares, or those of different numbers of blocks.
+
+    Reference:
+        [SkipNet (Wang et al., 2018)](https://arxiv.org/abs/1711.09485), figure 8.
+    """
+    series = shares if isinstance(shares, dict) else {None: shares}
+    ratios = {name: 1 - _shares(values).mean(axis=1) for name, values in series.items()}
+    blocks = {len(ratio) for ratio in ratios.values()}
+    if len(blocks) != 1:
+        raise ValueError(
+            "`shares` must be of one network or of networks with as many gated blocks. "
+            f"Received: numbers of blocks {sorted(blocks)}"
+        )
+    (count,) = blocks
+    ax = new_axes(ax, (8, 3))
+    width = 0.8 / len(ratios)
+    for i, (name, ratio) in enumerate(ratios.items()):
+        at = np.arange(count) + (i - (len(ratios) - 1) / 2) * width
+        ax.bar(at, 100 * ratio, width, label=name)
+    ax.set_xticks(range(count), range(count) if labels is None else labels)
+    ax.set_xlabel("gated block")
+    ax.set_ylabel("skipped (%)")
+    ax.set_ylim(0, 100)
+    tidy(ax, grid="y")
+    if isinstance(shares, dict):
+        ax.legend(fontsize="small")
+    return ax
+
+
+def _shares(values):
+    values = np.asarray(values, "float64")
+    if values.ndim != 2 or not values.size or values.min() < 0 or values.max() > 1:
+        raise ValueError(
+            "`shares` must be of shape (blocks, samples), from 0 to 1. "
+            f"Received: shape {values.shape}"
+        )
+    return values

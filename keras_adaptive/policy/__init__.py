@@ -1,0 +1,9 @@
+"""When to stop: confidence of an answer, and the rules that read it."""
+
+from keras_adaptive.policy.agreement_policy import AgreementPolicy as AgreementPolicy
+from keras_adaptive.policy.confidence import confidence as confidence
+from keras_adaptive.policy.confidence import softmax as softmax
+from keras_adaptive.policy.exit_policy import ExitPolicy as ExitPolicy
+from keras_adaptive.policy.learned_policy import LearnedPolicy as LearnedPolicy
+from keras_adaptive.policy.patience_policy import PatiencePolicy as PatiencePolicy
+from keras_adaptive.policy.policy import Policy as Policy

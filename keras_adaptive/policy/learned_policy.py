@@ -1,0 +1,208 @@
+"""A policy that was learned: small networks say, exit by exit, whether to stop.
+
+Arrays in, numbers out. How the networks are taught is `training.StoppingLoss`'s.
+"""
+
+import base64
+
+import numpy as np
+
+from keras_adaptive._checks import check_logits
+from keras_adaptive.policy.confidence import softmax
+from keras_adaptive.policy.exit_policy import LOADERS, ExitPolicy
+
+
+class LearnedPolicy(ExitPolicy):
+    """Leaves at the first exit whose stopping policy says so.
+
+    An `ExitPolicy` whose confidence is learned: that of exit `k` is the probability of
+    stopping, `s_k`, which three dense layers (`layers.StoppingPolicy`) give for the exit's
+    class probabilities; see there. So it saves, predicts, evaluates and exports as every
+    `ExitPolicy` does.
+
+    Greedy, which is the rule on the device, a sample leaves at the first exit with
+    `s_k >= thresholds_k`. With a seed it leaves with probability `s_k`, as in training.
+
+    Args:
+        networks: Sequence of one an exit but the last: of three pairs of arrays `(kernel,
+            bias)`. `training.StoppingModel.learned_policy` gives them.
+        thresholds: Sequence of one number an exit. `None`: 0.5 each.
+        seed: Integer: stops are drawn with it, in `decide` only; such a policy can be
+            evaluated, but not predict or be exported. `None`: greedy.
+        worst_case, details: As in `ExitPolicy`.
+
+    Raises:
+        ValueError: If the networks do not have that form.
+
+    Example:
+
+    >>> sure = [(np.eye(2), [0, 0]), (np.eye(2), [0, 0]), ([[9, 0], [-9, 0]], [-1, 0])]
+    >>> policy = LearnedPolicy([sure])  # stops where the first class is the likely one
+    >>> policy.decide([[[2.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0]]]).tolist()
+    [0, 1]
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368).
+    """
+
+    def __init__(self, networks, thresholds=None, *, seed=None, worst_case=None, details=None):
+        self.networks = [_checked(network) for network in networks]
+        if len({network[0][0].shape[0] for network in self.networks}) > 1:
+            raise ValueError("`networks` must all be for the same number of classes.")
+        if thresholds is None:
+            thresholds = np.full(len(self.networks) + 1, 0.5)
+        if len(thresholds) != len(self.networks) + 1:
+            raise ValueError(
+                "`thresholds` must hold one number more than there are networks. Received: "
+                f"{len(thresholds)} thresholds, {len(self.networks)} networks"
+            )
+        super().__init__(thresholds, worst_case=worst_case, details=details)
+        self.confidence = "learned"
+        self.seed = None if seed is None else int(seed)
+
+    def with_thresholds(self, thresholds):
+        return LearnedPolicy(
+            self.networks,
+            thresholds,
+            seed=self.seed,
+            worst_case=self.worst_case,
+            details=self.details,
+        )
+
+    def sampled(self, seed=0):
+        """Returns the policy that stops at random, as in training."""
+        return LearnedPolicy(
+            self.networks,
+            self.thresholds,
+            seed=seed,
+            worst_case=self.worst_case,
+            details=self.details,
+        )
+
+    def sureness(self, exit, logits):
+        if exit == len(self.networks):
+            return np.ones(len(logits))
+        return stopping_probability(self.networks[exit], logits)
+
+    def confidences(self, logits):
+        """Returns the probability of stopping at every exit, `(exits, samples)`."""
+        return np.stack([self.sureness(k, z) for k, z in enumerate(logits)])
+
+    def check_thresholds_suffice(self, costs_known=False):
+        super().check_thresholds_suffice(costs_known)
+        if self.seed is not None:
+            raise ValueError(
+                "`policy` must be greedy where a network is really left early. Received: a "
+                f"policy that draws, with seed={self.seed}"
+            )
+
+    def leaving(self, logits):
+        """Returns the probability of leaving at every exit, `(exits, samples)`.
+
+        Given to `evaluate`, it says what stopping at random gives in the mean.
+        """
+        stop = self.confidences(check_logits(logits))
+        return stop * np.cumprod(np.vstack([np.ones_like(stop[:1]), 1 - stop[:-1]]), axis=0)
+
+    def _decide(self, logits, costs):
+        if self.seed is None:
+            return super()._decide(logits, costs)
+        draws = np.random.default_rng(self.seed).random((len(self.thresholds), len(logits[0])))
+        return (self.confidences(logits) >= draws).argmax(axis=0)
+
+    def content(self):
+        return {
+            **super().content(),
+            "networks": pack(self.networks),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_content(cls, content):
+        return cls(
+            unpack(content["networks"]),
+            [float(t) for t in content["thresholds"]],
+            seed=content["seed"],
+            worst_case=content["worst_case"],
+            details=content["details"],
+        )
+
+
+LOADERS["learned"] = LearnedPolicy
+
+
+def stopping_probability(network, logits):
+    """Returns the probability of stopping, `(samples,)`.
+
+    Args:
+        network: Three pairs `(kernel, bias)`.
+        logits: Array `(samples, classes)`.
+    """
+    (w_1, b_1), (w_2, b_2), (w_3, b_3) = network
+    if np.ndim(logits) != 2 or np.shape(logits)[1] != len(w_1):
+        raise ValueError(
+            f"`logits` must be of shape (exits, samples, {len(w_1)}) for this policy. Received "
+            f"of one exit: shape {np.shape(logits)}"
+        )
+    features = np.maximum(softmax(logits) @ w_1 + b_1, 0)
+    features = np.maximum(features @ w_2 + b_2, 0)
+    return softmax(features @ w_3 + b_3)[:, 0]
+
+
+def pack(networks):
+    """Returns networks as JSON can hold them: float32, little-endian, in base64."""
+    return [
+        [
+            {"kernel": _text(kernel), "bias": _text(bias), "shape": list(kernel.shape)}
+            for kernel, bias in network
+        ]
+        for network in networks
+    ]
+
+
+def unpack(networks):
+    """Returns the networks that were packed.
+
+    Raises:
+        ValueError: If they are damaged.
+    """
+    try:
+        return [
+            [(_numbers(x["kernel"]).reshape(x["shape"]), _numbers(x["bias"])) for x in network]
+            for network in networks
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`networks` must be layers of kernel, bias and shape, in base64. "
+            f"Received: {str(error) or repr(error)}"
+        ) from error
+
+
+def _text(array):
+    return base64.b64encode(np.asarray(array, "<f4").tobytes()).decode()
+
+
+def _numbers(text):
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+
+
+def _checked(network):
+    """Returns three pairs of finite float32 arrays that follow one another."""
+    try:
+        layers = [(np.asarray(w, "float32"), np.asarray(b, "float32")) for w, b in network]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`networks` must hold pairs (kernel, bias) of numbers. Received: {error}"
+        ) from error
+    shapes = [(w.shape, b.shape) for w, b in layers]
+    fits = len(layers) == 3 and all(
+        w.ndim == 2 and b.shape == w.shape[1:] and np.isfinite(w).all() and np.isfinite(b).all()
+        for w, b in layers
+    )
+    if not fits or [w.shape[0] for w, _ in layers[1:]] + [2] != [w.shape[1] for w, _ in layers]:
+        raise ValueError(
+            "`networks` must hold three dense layers each, one after the other, the last of "
+            f"width 2, all finite. Received: shapes {shapes}"
+        )
+    return layers

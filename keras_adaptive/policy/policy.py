@@ -1,0 +1,35 @@
+"""What every policy can do: say at which exit each sample leaves."""
+
+from keras_adaptive._checks import check_costs, check_logits
+
+
+class Policy:
+    """What every policy can do. Not to be used itself."""
+
+    def decide(self, logits, costs=None):
+        """Returns the exit each sample leaves at.
+
+        Args:
+            logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
+                classes)` for dense outputs.
+            costs: Array `(exits,)` or `(exits, samples)`; only for a policy with a
+                hard limit.
+
+        Returns:
+            Integer array `(samples,)`.
+        """
+        logits = check_logits(logits)
+        return self._decide(logits, None if costs is None else check_costs(costs, logits))
+
+    def _decide(self, logits, costs):
+        """Returns what `decide` does; logits and costs have been checked."""
+        raise NotImplementedError
+
+
+def answers_of(logits):
+    if logits.ndim != 3:
+        raise ValueError(
+            "`logits` must be of shape (exits, samples, classes) for answers to be compared. "
+            f"Received: shape {logits.shape}"
+        )
+    return logits.argmax(axis=-1)

@@ -1,0 +1,75 @@
+"""Trains stopping policies alone, on cached logits."""
+
+import keras
+import numpy as np
+
+from keras_adaptive.training import stopping_loss as estimators
+from keras_adaptive.training.stopping_model import (
+    LEARNING_RATE,
+    StoppingModel,
+    check_attached,
+    stopping_optimizer,
+)
+
+
+def fit_policy(
+    model,
+    logits,
+    labels,
+    *,
+    cost_weight=None,
+    epochs=10,
+    batch_size=128,
+    learning_rate=LEARNING_RATE,
+    optimizer=None,
+    verbose="auto",
+    **how,
+):
+    """Trains the stopping policies alone, on logits that were computed before.
+
+    This is the paper's simplified version: the members keep their weights, so each need
+    answer only once, and training takes seconds. The policies of `model` learn in place.
+
+    Args:
+        model: A `StoppingModel`.
+        logits: Array `(exits, samples, classes)`, from `predict`.
+        labels: Integer array `(samples,)`.
+        cost_weight, how: As in `StoppingLoss`. If neither is given, the loss is that the
+            model was compiled with.
+        epochs: Integer.
+        batch_size: Integer.
+        learning_rate: Number; it falls by a tenth every two epochs.
+        optimizer: In place of the published one: `keras.optimizers.Adam(0.003)`, for example.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        The `keras.callbacks.History`.
+    """
+    check_attached(model)
+    logits = np.asarray(logits, "float32")
+    if logits.ndim != 3 or len(logits) != model.exits:
+        raise ValueError(
+            f"`logits` must be of shape ({model.exits}, samples, classes). Received: shape "
+            f"{logits.shape}"
+        )
+    config = {} if model.stopping_loss is None else model.stopping_loss.get_config()
+    config |= {} if cost_weight is None else {"cost_weight": cost_weight}
+    config |= {"costs": config.get("costs") or model.stopping_costs().tolist(), **how}
+    read = keras.Input((model.exits, logits.shape[-1]))
+    exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.exits)]
+    reader = StoppingModel(read, exits, stopping=list(model.stopping))
+    steps = -(-logits.shape[1] // batch_size)
+    if optimizer is not None:  # one that is given again, row by row, must not remember
+        optimizer = type(optimizer).from_config(optimizer.get_config())
+    reader.compile(
+        stopping_optimizer(reader, None, steps, learning_rate, policy=optimizer),
+        stopping_loss=estimators.StoppingLoss(**config),
+        metrics=None,
+    )
+    return reader.fit(
+        logits.swapaxes(0, 1),
+        np.asarray(labels),
+        epochs=epochs,
+        batch_size=batch_size,
+        verbose=verbose,
+    )

@@ -1,0 +1,171 @@
+"""Trains stopping policies for a range of cost weights: accuracy against cost."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_adaptive._files import read_json, write_whole
+from keras_adaptive.evaluation import Report, evaluate
+from keras_adaptive.policy.learned_policy import LearnedPolicy
+from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.fit_policy import fit_policy
+from keras_adaptive.training.stopping_model import check_attached
+
+COST_WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+
+
+class Sweep(NamedTuple):
+    """What learnt policies give, one row a cost weight.
+
+    Attributes:
+        cost_weights: `(rows,)`, as given.
+        reports: List of `evaluation.Report`, of the greedy policy.
+        policies: List of `LearnedPolicy`.
+        exit_costs: `(exits,)`, of leaving there, stopping policies included.
+    """
+
+    cost_weights: np.ndarray
+    reports: list
+    policies: list
+    exit_costs: np.ndarray
+
+    @property
+    def costs(self):
+        """Mean cost of every row."""
+        return np.array([report.mean_cost for report in self.reports])
+
+    @property
+    def accuracies(self):
+        """Accuracy of every row."""
+        return np.array([report.accuracy for report in self.reports])
+
+
+def sweep_cost_weights(
+    model,
+    train,
+    test,
+    *,
+    cost_weights=COST_WEIGHTS,
+    fit=None,
+    folder=None,
+    batch_size=256,
+    **how,
+):
+    """Trains the stopping policies of a network anew for every cost weight.
+
+    Every row starts from the weights that `model` has when it is given, and `model` has them
+    again afterwards. Without `fit` the policies alone learn, the members being asked once
+    (the paper's simplified version, `training.fit_policy`): seconds a row.
+
+    Train on what the members were trained on or, better, on what trained nothing: members
+    that know their training images are too sure of them. Test on a third split.
+
+    Args:
+        model: An `AdaptiveModel` with stopping policies.
+        train: Tuple `(x, y)` for the policies to learn from; with `fit` whatever it takes.
+        test: Tuple `(x, y)` to report on.
+        cost_weights: Sequence of numbers.
+        fit: Function `(model, train, cost_weight)` that trains the model in its own way, for
+            example together with its members. `None`: the policies alone.
+        folder: Folder where every row is kept when it is done. A sweep that is called again
+            in the same way does the missing rows only. `None`: nothing is kept.
+        batch_size: Integer, of `predict`.
+        **how: Passed to `training.fit_policy`.
+
+    Returns:
+        A `Sweep`.
+
+    Raises:
+        ValueError: If an argument is impossible, or the folder holds rows of another sweep.
+
+    Reference:
+        [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 2.
+    """
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    weights = [float(w) for w in cost_weights]
+    if not weights or min(weights) < 0 or len(set(weights)) < len(weights):
+        raise ValueError(
+            "`cost_weights` must be different numbers of at least 0. "
+            f"Received: cost_weights={cost_weights}"
+        )
+    if fit is not None and how:
+        raise ValueError(f"Arguments of `fit_policy` must go without `fit`. Received: {how}")
+    check_attached(model)
+    costs = model.stopping_costs()
+    rows = _Rows(folder, {"model": model.name, "costs": costs.tolist(), "how": repr(sorted(how))})
+    start = model.get_weights()
+    known = {}  # what frozen members answer
+
+    def answers(name, x):
+        if name not in known:
+            known[name] = np.stack(model.predict(x, batch_size=batch_size, verbose=0))
+        return known[name]
+
+    reports, policies = [], []
+    for weight in weights:
+        row = rows.load(weight)
+        if row is None:
+            model.set_weights(start)
+            if fit is None:
+                logits = answers("train", train[0])
+                fit_policy(model, logits, train[1], cost_weight=weight, verbose=0, **how)
+            else:
+                fit(model, train, weight)
+                known.clear()
+            policy = model.learned_policy()
+            report = evaluate(policy, answers("test", test[0]), test[1], costs)
+            policy.details = {"cost_weight": weight, "mean_cost": report.mean_cost}
+            row = policy, report
+            rows.save(weight, *row)
+        policies.append(row[0])
+        reports.append(row[1])
+    model.set_weights(start)
+    return Sweep(np.array(weights), reports, policies, costs)
+
+
+class _Rows:
+    """The rows that are done, in a folder."""
+
+    def __init__(self, folder, settings):
+        self.folder = None if folder is None else Path(folder)
+        self.settings = settings
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _paths(self, weight):
+        stem = f"cost_weight_{weight:g}"
+        return self.folder / f"{stem}.json", self.folder / f"{stem}.policy.json"
+
+    def load(self, weight):
+        """Returns the policy and the report of a row, or `None` if it is not there."""
+        if self.folder is None or not self._paths(weight)[0].exists():
+            return None
+        row, policy = self._paths(weight)
+        content = read_json(row, "A row of a sweep")
+        if content["settings"] != self.settings:
+            raise ValueError(
+                "`folder` must hold rows of this sweep only. Received: "
+                f"{row}, of {content['settings']}, not {self.settings}"
+            )
+        report = {
+            k: np.array(v) if isinstance(v, list) else v for k, v in content["report"].items()
+        }
+        return LearnedPolicy.load(policy), Report(**report)
+
+    def save(self, weight, policy, report):
+        if self.folder is None:
+            return
+        row, path = self._paths(weight)
+        policy.save(path)
+        plain = {
+            k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in report._asdict().items()
+        }
+        content = {"settings": self.settings, "cost_weight": weight, "report": plain}
+        write_whole(row, json.dumps(content, indent=1) + "\n")
+
+
+sweep = sweep_cost_weights  # its name before 0.2; until 0.3

@@ -1,0 +1,268 @@
+import dataclasses
+import importlib
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_adaptive import data
+from keras_adaptive.data import splits
+
+reading = importlib.import_module("keras_adaptive.data.load")
+
+tfds = pytest.importorskip("tensorflow_datasets", reason="the data extra is not installed")
+
+
+def test_digits_come_in_three_splits_that_share_nothing(digits):
+    images = {
+        s: [x.tobytes() for x, _ in getattr(digits, s).as_numpy_iterator()] for s in data.SPLITS
+    }
+    assert [len(images[s]) for s in data.SPLITS] == [digits.size(s) for s in data.SPLITS]
+    assert sum(map(len, images.values())) == 1797
+    everything = [image for s in data.SPLITS for image in set(images[s])]
+    assert len(everything) == len(set(everything))
+
+
+def test_training_pixels_are_standardised(digits):
+    x, y = digits.arrays("train")
+    assert x.dtype == "float32"
+    assert x.mean() == pytest.approx(0, abs=1e-4)
+    assert x.std() == pytest.approx(1, abs=1e-3)
+    assert set(y) == set(range(10))
+
+
+def test_digits_are_not_mirrored():
+    assert not data.load("digits").flips
+
+
+def test_training_batches_are_shuffled_and_moved_others_are_not(digits):
+    x, y = digits.arrays("train")
+    training = next(iter(digits.batches("train", 64, training=True)))
+    plain = next(iter(digits.batches("train", 64)))
+    np.testing.assert_array_equal(plain[0], x[:64])
+    assert training[0].shape == (64, 8, 8, 1)
+    assert not np.array_equal(training[1], y[:64])
+    shifted = sum(any(np.array_equal(image, one) for one in x) for image in training[0].numpy())
+    assert shifted < 64
+
+
+def pictures(folder, splits=("train", "test"), classes=("cat", "dog"), size=(6, 5), count=10):
+    from PIL import Image
+
+    for split in splits:
+        for label, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                colour = (label * 100 + i, i, 7)
+                Image.new("RGB", size, colour).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reads_a_folder_or_a_tar_of_images(tmp_path, packed):
+    source = pictures(tmp_path / "pets")
+    (source / ".git" / "train" / ".hidden").mkdir(parents=True)
+    (source / ".git" / "train" / ".hidden" / "x.png").write_bytes(b"no image")
+    if packed:
+        with tarfile.open(tmp_path / "pets.tar.xz", "w:xz") as archive:
+            archive.add(source, "pets")
+        source = tmp_path / "pets.tar.xz"
+    for _ in range(2):  # prepared, then found prepared
+        pets = data.load("pets", data_dir=source, cache_dir=tmp_path / "cache")
+        assert pets.class_names == ["cat", "dog"]
+        assert pets.input_shape == (5, 6, 3)
+        assert [pets.size(split) for split in data.SPLITS] == [18, 2, 20]
+        x, y = pets.images("test", 20)
+        np.testing.assert_array_equal(x[:, 0, 0, 0] >= 100, y == 1)
+    assert len(list((tmp_path / "cache" / "image_folders").iterdir())) == 1
+
+
+def test_limits_and_resizes(tmp_path):
+    source = pictures(tmp_path / "pets")
+    pets = data.load("pets", data_dir=source, cache_dir=tmp_path, image_size=(4, 4), train_limit=7)
+    assert pets.input_shape == (4, 4, 3)
+    assert pets.size("train") == 7
+
+
+def test_named_data_goes_through_tensorflow_datasets():
+    with tfds.testing.mock_data(num_examples=20):
+        cifar = data.load("cifar10")
+        assert cifar.input_shape == (32, 32, 3)
+        assert len(cifar.class_names) == 10
+        x, y = cifar.arrays("test")
+    assert x.shape == (20, 32, 32, 3)
+    assert y.max() < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "split"),
+    [
+        ("cifar100", (32, 32, 3), 100, "test"),
+        ("imagenet2012", (224, 224, 3), 1000, "validation"),
+        ("downsampled_imagenet/32x32", (32, 32, 3), 1000, "validation"),
+    ],
+)
+def test_results_come_from_the_split_with_labels(name, shape, classes, split, monkeypatch):
+    asked = []
+    with tfds.testing.mock_data(num_examples=6), monkeypatch.context() as patch:
+        mocked = tfds.core.DatasetBuilder.as_dataset
+
+        def as_dataset(self, split=None, **how):
+            asked.append((self.name, split))
+            return mocked(self, split=split, **how)
+
+        patch.setattr(tfds.core.DatasetBuilder, "as_dataset", as_dataset)
+        found = data.load(name)
+        assert found.input_shape == shape
+        assert len(found.class_names) == classes
+        x, y = found.images("test", 2)
+        assert x.shape == (2, *shape)
+        assert x.dtype == "uint8"
+        for augmentation in ("resized_crop_flip", "pad_crop_flip"):
+            batches = found.batches("train", 2, training=True, augmentation=augmentation)
+            assert next(iter(batches))[0].shape == (2, *shape)
+    assert asked[-1][1] == split
+    assert asked[0][0] == name.split("/")[0].replace("downsampled_imagenet", "imagenet_resized")
+
+
+def test_photographs_are_scaled_by_their_shorter_side_and_cut_around_the_middle():
+    height, width = 100, 200
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns, 0 * rows], axis=-1).astype("uint8")
+    cut = reading._covering(image, (56, 56), 64 / 56).numpy().astype(float)
+    assert cut.shape == (56, 56, 3)
+    scale = 64 / 100  # the shorter side becomes 64, and 4 of 64 go on each side
+    expected_rows = (np.arange(56) + 4 + 0.5) / scale - 0.5
+    expected_columns = (np.arange(56) + (128 - 56) // 2 + 0.5) / scale - 0.5
+    np.testing.assert_allclose(cut[:, 20, 0], expected_rows, atol=1)
+    np.testing.assert_allclose(cut[20, :, 1], expected_columns, atol=1)
+
+
+def test_scaling_to_cover_keeps_an_image_that_fits():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype="uint8")
+    np.testing.assert_array_equal(reading._covering(image, (5, 7), 1.0), image)
+
+
+def test_a_path_comes_first(tmp_path, monkeypatch):
+    pictures(tmp_path / "pets")
+    pets = data.load(str(tmp_path / "pets"), cache_dir=tmp_path / "cache", image_size=4)
+    assert pets.input_shape == (4, 4, 3)
+    assert pets.flips
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").mkdir()  # a known name stays a name
+    with tfds.testing.mock_data(num_examples=20):
+        assert len(data.load("cifar10").class_names) == 10
+    with pytest.raises(ValueError, match="`data_dir` must exist"):
+        data.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("size", [0, (4,), (4, -1), 2.5, "64"])
+def test_rejects_impossible_sizes(size):
+    with pytest.raises(ValueError, match="Received: image_size="):
+        data.load("digits", image_size=size)
+
+
+def test_without_a_network_the_error_comes_soon_and_says_what_to_do(tmp_path, monkeypatch):
+    import requests
+    from tensorflow_datasets.core.download import downloader
+
+    tried = []
+
+    def no_network(self, method, url, **how):
+        tried.append(downloader.MAX_RETRIES)
+        raise requests.exceptions.ConnectionError("no route")
+
+    before = downloader.MAX_RETRIES
+    monkeypatch.setattr(requests.Session, "request", no_network)
+    with pytest.raises(ValueError, match="give `data_dir`.*name=cifar10 .ConnectionError: no rou"):
+        data.load("cifar10", cache_dir=tmp_path)
+    assert set(tried) == {reading.RETRIES}
+    assert before == downloader.MAX_RETRIES > reading.RETRIES
+
+
+def test_archives_fetched_by_hand_are_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="name=imagenet2012 .AssertionError: Manual directory"):
+        data.load("imagenet2012", cache_dir=tmp_path)
+
+
+def test_rejects_what_is_no_data(tmp_path):
+    with pytest.raises(ValueError, match="`data_dir` must exist"):
+        data.load("pets", data_dir=tmp_path / "missing")
+    for name in ("/no/such/folder", "./pictures", "pets.tar.gz"):  # not a data set's name
+        with pytest.raises(ValueError, match="no such folder or file. Received: data_dir="):
+            data.load(name)
+    (tmp_path / "file.tar").write_text("not a tar")
+    with pytest.raises(ValueError, match="must be a folder or a tar file"):
+        data.load("pets", data_dir=tmp_path / "file.tar", cache_dir=tmp_path)
+    pictures(tmp_path / "half", splits=("train",))
+    with pytest.raises(ValueError, match="must hold images as test/<class>"):
+        data.load("pets", data_dir=tmp_path / "half", cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="give `data_dir`.*Received: name=no_such_data_set"):
+        data.load("no_such_data_set", cache_dir=tmp_path)
+
+
+def test_rejects_unknown_split(digits):
+    with pytest.raises(ValueError, match="Received: split=validation"):
+        digits.size("validation")
+
+
+def test_augmentations_keep_size_and_kind(digits):
+    for augmentation in splits.AUGMENTATIONS:
+        batches = digits.batches("train", 8, training=True, augmentation=augmentation)
+        images, labels = next(iter(batches))
+        assert images.shape == (8, 8, 8, 1)
+        assert labels.shape == (8,)
+        assert np.isfinite(images).all()
+    with pytest.raises(ValueError, match="`augmentation` must be one of.*Received: .*spin"):
+        digits.batches("train", training=True, augmentation="spin")
+
+
+def test_crops_of_the_padded_image_and_mirrors(digits):
+    """8 pixels are padded by 1 on each side: there are nine crops, and their mirror images."""
+    image = digits.images("train", 1)[0][0]
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    crops = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    mirrored = [crop[:, ::-1] for crop in crops]
+    for flips, expected in ((False, crops), (True, crops + mirrored)):
+        splits = dataclasses.replace(digits, flips=flips)
+        made = [splits._pad_crop_flip(image, 7) for _ in range(150)]
+        assert {int(label) for _, label in made} == {7}
+        assert {x.numpy().tobytes() for x, _ in made} == {x.tobytes() for x in expected}
+
+
+def test_parts_of_the_image_are_resized(digits):
+    image = np.full((8, 8, 1), 200, "uint8")
+    image[:, :4] = 0
+    made = np.stack([digits._resized_crop_flip(image, 7)[0].numpy() for _ in range(40)])
+    assert made.dtype == "uint8"
+    assert set(made[..., 0].reshape(40, -1).max(1)) <= {0, *range(100, 201)}
+    assert len({x.tobytes() for x in made}) > 10
+    assert not any((x[:, 0] > x[:, -1]).any() for x in made)  # digits are not mirrored
+
+
+def test_mean_and_deviation_are_those_of_each_channel(rng):
+    images = rng.integers(0, 256, (30, 4, 5, 3), dtype="uint8")
+    images[..., 1] //= 3
+    mean, std = reading._pixel_statistics(
+        tf.data.Dataset.from_tensor_slices((images, np.zeros(30)))
+    )
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255)
+    np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255)
+
+
+def test_a_small_memory_shuffles_and_reads_less(digits, monkeypatch):
+    """Then images come from the disk every epoch, and from near their place."""
+    monkeypatch.setattr(splits, "MEMORY", 4 * 64 * 10)
+    x, y = digits.arrays("train")
+    batches = digits.batches("train", 8, training=True, augmentation=None)
+    place = {image.tobytes(): i for i, image in enumerate(x)}
+    first = [place[image.tobytes()] for image in next(iter(batches))[0].numpy()]
+    assert max(first) < 8 + 10 + 8  # ten images are kept, and some more read ahead
+
+
+def test_without_augmentation_training_images_are_as_they_are(digits):
+    x, _ = digits.arrays("train")
+    plain = digits.batches("train", 64, training=True, augmentation=None)
+    known = {image.tobytes() for image in x}
+    assert all(image.tobytes() in known for image in next(iter(plain))[0].numpy())

@@ -1,0 +1,241 @@
+"""What the device refuses to load, and what it says."""
+
+import json
+import re
+from collections import Counter
+
+import mutants
+import numpy as np
+import pytest
+
+from anytime_tflite import AnytimeModel, flatbuffer, read_info
+from anytime_tflite.__main__ import main
+from keras_adaptive.export import _writer as writer
+from keras_adaptive.policy.exit_policy import ExitPolicy
+
+
+@pytest.fixture(scope="module")
+def content(exported):
+    return exported.read_bytes()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(content):
+        path = tmp_path / "model.tflite"
+        path.write_bytes(content)
+        return path
+
+    return to_file
+
+
+def with_info(content, **changes):
+    """Returns a file that says something else of itself, with a right digest."""
+    model = writer.read(content)
+    entry = next(e for e in model.metadata if writer.text(e.name) == "keras_adaptive")
+    info = json.loads(bytes(model.buffers[entry.buffer].data).decode())
+    info = {key: value for key, value in {**info, **changes}.items() if value != "left out"}
+    del info["sha256"]
+    model.metadata.remove(entry)
+    model.subgraphs.pop()
+    model.signatureDefs.pop()
+    writer.add_info(model, info)
+    return writer.seal(writer.write(model))[0]
+
+
+def test_reads_what_the_exporter_wrote(exported, policy):
+    info = read_info(exported)
+    assert [float(t) for t in info["thresholds"]] == policy.thresholds.tolist()
+
+
+def test_metadata_is_found_as_the_schema_says(content):
+    start, length = flatbuffer.metadata(content, "keras_adaptive")
+    assert json.loads(content[start : start + length])["format"] == "keras_adaptive.tflite"
+    assert flatbuffer.metadata(content, "something else") is None
+
+
+def test_every_changed_byte_is_seen(content, write):
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        changed, kind = mutants.mutate(content, rng)
+        with pytest.raises(ValueError, match=r"`path` must be .* Received: path="):
+            read_info(write(changed))
+
+
+def test_files_with_a_forged_digest_do_not_crash(content, write):
+    rng = np.random.default_rng(1)
+    found = Counter()
+    for _ in range(25):
+        changed, _ = mutants.mutate(content, rng)
+        found[mutants.outcome(write(mutants.reseal(changed)))] += 1
+    assert set(found) <= {"refused", "runs"}, found
+    assert found["refused"] >= 5
+
+
+def test_that_a_crash_would_be_seen(content, write, monkeypatch):
+    """An operation reads a tensor that is not there."""
+    model = writer.read(content)
+    break_operator(model)
+    path = write(mutants.reseal(writer.write(model)))
+    assert mutants.outcome(path) == "refused"
+    assert mutants.outcome(path, check=False) in ("crash", "refused")
+
+
+def break_operator(model):
+    model.subgraphs[0].operators[1].inputs = [1_000_000]
+
+
+def break_weights(model):
+    """A missing bias is fine; where weights are missing, LiteRT 2.1 crashes."""
+    graph = model.subgraphs[0]
+    convolution = next(
+        o for o in graph.operators if isinstance(o.builtinOptions, writer.schema.Conv2DOptionsT)
+    )
+    convolution.inputs = [convolution.inputs[0], -1, convolution.inputs[2]]
+
+
+def break_buffer(model):
+    model.subgraphs[0].tensors[1].buffer = 1_000_000
+
+
+def break_shape(model):
+    graph = model.subgraphs[0]
+    constant = next(t for t in graph.tensors if len(t.shape) == 4 and t.buffer > 1)
+    data = [t for t in graph.tensors if model.buffers[t.buffer].data is not None]
+    data[0].shape = [*data[0].shape[:-1], data[0].shape[-1] + 1]
+    assert constant is not None
+
+
+def break_signature(model):
+    model.signatureDefs[0].subgraphIndex = 77
+
+
+def break_opcode(model):
+    model.subgraphs[0].operators[0].opcodeIndex = 77
+
+
+def break_output(model):
+    model.subgraphs[0].outputs = [1_000_000]
+
+
+def break_stride(model):
+    for operator in model.subgraphs[0].operators:
+        if hasattr(operator.builtinOptions, "strideW"):
+            operator.builtinOptions.strideW = 0
+
+
+def break_order(model):
+    model.subgraphs[0].operators = model.subgraphs[0].operators[::-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        break_operator,
+        break_weights,
+        break_buffer,
+        break_shape,
+        break_signature,
+        break_opcode,
+        break_output,
+        break_stride,
+        break_order,
+    ],
+)
+def test_what_would_lead_an_interpreter_astray_is_refused(content, write, change):
+    model = writer.read(content)
+    change(model)
+    path = write(mutants.reseal(writer.write(model)))
+    with pytest.raises(ValueError, match="must be a whole TFLite model"):
+        read_info(path)
+
+
+def test_a_file_without_a_stage_is_refused(content, write):
+    model = writer.read(content)
+    model.signatureDefs.pop(1)
+    path = write(mutants.reseal(writer.write(model)))
+    with pytest.raises(ValueError, match="there is no signature 'stage_1'"):
+        AnytimeModel(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 1}, "version 2: export it again. Received: .* of version 1"),
+        ({"version": 3}, "version 2: update anytime_tflite. Received: .* of version 3"),
+        ({"version": None}, "of version None"),
+        ({"format": "onnx"}, '"format": "keras_adaptive.tflite"'),
+        ({"exits": "left out"}, "with no exits"),
+        ({"exits": []}, "with list index out of range"),
+        ({"exits": [0, 0, 1]}, r"with exits=\[0, 0, 1\]"),
+        ({"exits": [0, 1, 7]}, r"with exits=\[0, 1, 7\]"),
+        ({"confidence": "luck"}, "with confidence='luck'"),
+        ({"thresholds": [0.5, "NaN", 0]}, "with thresholds="),
+        ({"thresholds": ["high", 0, 0]}, "could not convert string to float: 'high'"),
+        ({"temperatures": [1.0, 0.0, 1.0]}, "with temperatures="),
+        ({"temperatures": [1.0]}, "with temperatures="),
+        ({"patience": 1}, "with patience=1"),
+        ({"class_names": [1, 2]}, "with class_names="),
+        ({"preprocessing": {"mean": [0.0], "std": [0.0]}}, "with preprocessing="),
+        ({"stage_ms": [1.0]}, "with stage_ms="),
+    ],
+)
+def test_rejects_what_a_file_says_of_itself(content, write, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_info(write(with_info(content, **changes)))
+
+
+def test_mutated_policies_are_refused_or_policies(policy, tmp_path):
+    path = tmp_path / "policy.json"
+    policy.save(path)
+    content, rng = path.read_bytes(), np.random.default_rng(2)
+    refused = 0
+    for _ in range(300):
+        path.write_bytes(mutants.mutate(content, rng)[0])
+        try:
+            found = ExitPolicy.load(path)
+        except ValueError:
+            refused += 1
+        else:  # a digit that changed is another policy
+            assert found.thresholds[-1] == -np.inf
+            assert (found.temperatures > 0).all()
+    assert refused > 100
+
+
+# ---- the command line
+
+
+def test_info_is_printed(exported, capsys):
+    main(["info", str(exported)])
+    assert json.loads(capsys.readouterr().out) == read_info(exported)
+
+
+def test_bench_times_every_stage(exported, tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    main(["bench", str(exported), "--baseline", str(exported), "--runs", "5", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert [row["exit"] for row in result["stages"]] == [0, 1, 2]
+    for row in result["stages"]:
+        assert 0 < row["alone_ms"]["p50"] <= row["alone_ms"]["p95"] <= row["alone_ms"]["p99"]
+        assert row["alone_ms"]["p50"] <= row["until_here_ms"]["p50"]
+    assert result["memory_mb"] > 0
+    assert result["baseline"]["ms"]["p50"] > 0
+    assert len(result["stage_ms"]) == 3
+    printed = capsys.readouterr().out
+    assert re.search(r"exit 2 +\d", printed)
+    assert "baseline" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "missing.tflite"], "`path` must be a file"),
+        (["bench", "{exported}", "--runs", "0"], "`runs` must be a positive integer"),
+        (["bench", "{exported}", "--baseline", "missing"], "`baseline` must be a TFLite model"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(exported, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([argument.format(exported=exported) for argument in arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,74 @@
+import keras
+import numpy as np
+import pytest
+from eager import eagerly
+from tiny import classifier
+
+import keras_adaptive as ka
+from keras_adaptive.layers import StoppingPolicy
+from keras_adaptive.training import sweep_cost_weights
+
+eagerly = pytest.fixture(autouse=True)(eagerly)
+pytestmark = pytest.mark.filterwarnings("ignore:The stopping policy sends")
+
+
+@pytest.fixture
+def setting(rng):
+    keras.utils.set_random_seed(0)
+    model = ka.build_cascade(
+        [classifier(2), classifier(4)], combine="last", stopping=StoppingPolicy(4)
+    )
+    x, y = rng.normal(size=(40, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 40)
+    return model, (x[:20], y[:20]), (x[20:], y[20:])
+
+
+def test_every_row_is_a_policy_and_what_it_gives(setting):
+    model, train, test = setting
+    start = model.get_weights()
+    how = {"charge": "including", "estimator": "expected", "learning_rate": 1.0, "epochs": 30}
+    found = sweep_cost_weights(model, train, test, cost_weights=(0.0, 1.0), **how)
+    logits = np.stack(model.predict(test[0], verbose=0))
+    for policy, report, weight in zip(found.policies, found.reports, (0.0, 1.0), strict=True):
+        again = ka.evaluate(policy, logits, test[1], model.stopping_costs())
+        assert (again.accuracy, again.mean_cost) == (report.accuracy, report.mean_cost)
+        assert policy.details == {"cost_weight": weight, "mean_cost": report.mean_cost}
+    assert found.costs[1] == found.exit_costs[0]  # too dear to go on
+    assert found.accuracies.shape == (2,)
+    assert all((a == b).all() for a, b in zip(start, model.get_weights(), strict=True))
+
+
+def test_goes_on_with_the_rows_that_are_missing(setting, tmp_path):
+    model, train, test = setting
+    calls = []
+
+    def fit(model, data, cost_weight):
+        assert data is train
+        calls.append(cost_weight)
+        for layer in model.stopping:
+            layer.set_weights([w + cost_weight for w in layer.get_weights()])
+
+    first = sweep_cost_weights(model, train, test, cost_weights=(1.0,), fit=fit, folder=tmp_path)
+    both = sweep_cost_weights(model, train, test, cost_weights=(1.0, 2.0), fit=fit, folder=tmp_path)
+    assert calls == [1.0, 2.0]
+    assert both.reports[0].mean_cost == first.reports[0].mean_cost
+    np.testing.assert_array_equal(both.reports[0].exit_fractions, first.reports[0].exit_fractions)
+    grown = [np.asarray(w) for network in both.policies[1].networks for w, _ in network]
+    before = [np.asarray(w) for network in both.policies[0].networks for w, _ in network]
+    for a, b in zip(grown, before, strict=True):  # each starts from where the model was
+        np.testing.assert_allclose(a, b + 1, atol=1e-6)
+    other = ka.build_cascade([classifier(2), classifier(6)], stopping=StoppingPolicy(4))
+    with pytest.raises(ValueError, match="`folder` must hold rows of this sweep only"):
+        sweep_cost_weights(other, train, test, cost_weights=(1.0,), fit=fit, folder=tmp_path)
+
+
+def test_rejects_impossible_arguments(setting):
+    model, train, test = setting
+    for weights in ([], [1.0, 1.0], [-1.0]):
+        with pytest.raises(ValueError, match="`cost_weights` must be different numbers"):
+            sweep_cost_weights(model, train, test, cost_weights=weights)
+    with pytest.raises(ValueError, match="must go without `fit`"):
+        sweep_cost_weights(model, train, test, fit=print, epochs=3)
+    with pytest.raises(TypeError, match="`model` must be an AdaptiveModel"):
+        sweep_cost_weights("model", train, test)
+    with pytest.raises(ValueError, match="must have stopping policies"):
+        sweep_cost_weights(ka.build_cascade([classifier(2), classifier(4)]), train, test)
