@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import common
-from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 from keras_adaptive.models.deeplabv3 import build_deeplabv3
 from keras_adaptive.training.recipes import Recipe
 
@@ -47,7 +47,7 @@ def build(name):
     for scale, width in enumerate(widths):
         for i in range(convolutions + (scale > 0)):
             strides = 2 if i == 0 else 1
-            x = apply(conv_unit(width, 3, strides=strides, name=f"scale_{scale}_{i}"), x)
+            x = apply_layers(conv_unit(width, 3, strides=strides, name=f"scale_{scale}_{i}"), x)
     backbone = keras.Model(image, x, name=f"backbone_{name}")
     return build_deeplabv3(backbone, CLASSES, channels=widths[-1], rates=(2, 4, 6))
 

@@ -87,7 +87,7 @@ def _write_conditional(model, file, kind, images):
     import tensorflow as tf
 
     exits = model.exits
-    stages = Stages(_graph.lean_models(model.inputs, model.outputs))
+    stages = Stages(_graph.minimal_stages(model.inputs, model.outputs))
     function = tf.function(
         nested(
             lambda k, tensors: stages.models[k](tensors, training=False),

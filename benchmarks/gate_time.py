@@ -42,8 +42,8 @@ class Closed:
     def __init__(self, block):
         self.block = block
 
-    def skipping(self, way):
-        layer = self.block.skipping(way)
+    def to_skipping(self, mode):
+        layer = self.block.to_skipping(mode)
         return lambda x, instead, gate: layer(x, instead, 1.0 - gate)
 
 
@@ -94,8 +94,8 @@ def measured(name, arguments, batch, rounds, skipping, free):
     base = plain.exit_costs()[-1]
     x = np.random.default_rng(0).normal(size=(batch, *plain.inputs[0].shape[1:]))
     x = x.astype("float32")
-    call = almost_free if free else skip_gate._LeanGate.call
-    with mock.patch.object(skip_gate._LeanGate, "call", call):
+    call = almost_free if free else skip_gate._FusedGate.call
+    with mock.patch.object(skip_gate._FusedGate, "call", call):
         ways = {share: forced(model, share, skipping) for share in SHARES}
     functions = {"plain": frozen(plain, skipping)}
     functions |= {share: function for share, (function, _) in ways.items()}

@@ -103,7 +103,7 @@ def every_exit(function, policy, images, size):
 
 
 def only(model, exits):
-    return compiled(graph.lean_models(model.inputs, [model.outputs[k] for k in exits]))
+    return compiled(graph.minimal_stages(model.inputs, [model.outputs[k] for k in exits]))
 
 
 def over(ours, theirs):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from benchmarks import common
-from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 from keras_adaptive.training.recipes import Recipe
 
 # name: (channels of the first convolution, residual blocks at each of two resolutions)
@@ -23,7 +23,7 @@ def build(name, input_shape=(32, 32, 3)):
     """Returns one member: a residual network of any input size, logits out."""
     channels, blocks = MEMBERS[name]
     inputs = keras.Input(input_shape)
-    x = apply(conv_unit(channels, 3, name="first"), inputs)
+    x = apply_layers(conv_unit(channels, 3, name="first"), inputs)
     for stage in (1, 2):
         width = channels * 2**stage
         for block in range(blocks):
@@ -35,9 +35,11 @@ def build(name, input_shape=(32, 32, 3)):
 def _residual(x, width, strides, name):
     shortcut = x
     if strides > 1 or x.shape[-1] != width:
-        shortcut = apply(conv_unit(width, 1, strides=strides, name=f"{name}_shortcut")[:-1], x)
-    x = apply(conv_unit(width, 3, strides=strides, name=f"{name}_a"), x)
-    x = apply(conv_unit(width, 3, name=f"{name}_b")[:-1], x)
+        shortcut = apply_layers(
+            conv_unit(width, 1, strides=strides, name=f"{name}_shortcut")[:-1], x
+        )
+    x = apply_layers(conv_unit(width, 3, strides=strides, name=f"{name}_a"), x)
+    x = apply_layers(conv_unit(width, 3, name=f"{name}_b")[:-1], x)
     return keras.layers.ReLU(name=f"{name}_out")(
         keras.layers.Add(name=f"{name}_add")([shortcut, x])
     )

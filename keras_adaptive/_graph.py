@@ -14,9 +14,9 @@ class Stage(NamedTuple):
     """The part of a network between two exits, in the network's own tensors."""
 
     nodes: list  # in an order in which they can be computed
-    takes: list  # tensors this stage reads: the network's inputs or an earlier stage's
+    inputs: list  # tensors this stage reads: the network's inputs or an earlier stage's
     logits: object
-    gives: list  # tensors computed here that a later stage reads
+    outputs: list  # tensors computed here that a later stage reads
 
 
 class ListModel(keras.Model):
@@ -67,7 +67,7 @@ def nodes_between(inputs, outputs, computed=()):
 
 
 def split(inputs, exits):
-    """Cuts a network into stages, one an exit.
+    """Cuts a network into stages, one per exit.
 
     Args:
         inputs: List of the network's symbolic inputs.
@@ -85,15 +85,15 @@ def split(inputs, exits):
     for nodes, logits in zip(reversed(groups), reversed(exits), strict=True):
         own = {id(tensor): tensor for node in nodes for tensor in node.outputs}
         read = {id(tensor): tensor for node in nodes for tensor in node.input_tensors}
-        takes = [tensor for key, tensor in read.items() if key not in own]
-        gives = [tensor for key, tensor in own.items() if key in read_later]
-        stages.append(Stage(nodes, takes, logits, gives))
-        read_later |= {id(tensor) for tensor in takes}
+        from_before = [tensor for key, tensor in read.items() if key not in own]
+        for_later = [tensor for key, tensor in own.items() if key in read_later]
+        stages.append(Stage(nodes, from_before, logits, for_later))
+        read_later |= {id(tensor) for tensor in from_before}
     return stages[::-1]
 
 
-def _rebuild(nodes, takes, gives, name, skipping=None):
-    """Returns a model of some nodes: `takes` to `gives`, with the same layers.
+def _rebuild(nodes, inputs, outputs, name, skipping=None):
+    """Returns a model of some nodes, from `inputs` to `outputs`, with the same layers.
 
     Keras can cut a model at inner tensors itself, but not where one of them is also
     an output, or is an output twice. With `skipping`, gated blocks are replaced by what
@@ -101,10 +101,10 @@ def _rebuild(nodes, takes, gives, name, skipping=None):
     """
     tensors = {
         id(t): keras.Input(batch_shape=t.shape, dtype=t.dtype, name=f"{name}_input_{i}")
-        for i, t in enumerate(takes)
+        for i, t in enumerate(inputs)
     }
-    inputs = list(tensors.values())
-    return ListModel(inputs, call_again(nodes, tensors, gives, skipping), name=name)
+    again = call_again(nodes, tensors, outputs, skipping)
+    return ListModel(list(tensors.values()), again, name=name)
 
 
 def is_model(operation):
@@ -112,46 +112,47 @@ def is_model(operation):
     return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
 
 
-def call_again(nodes, tensors, gives, skipping=None, *, opened=False, instead=None):
+def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=None):
     """Applies the operations of some nodes to other tensors.
 
     Args:
         nodes: Nodes, each after all it reads.
         tensors: Dictionary: id of a tensor that the nodes read to the one in its place.
-        gives: Tensors of the nodes, or read by them.
+        outputs: Tensors of the nodes, or read by them.
         skipping: As in `stage_models`.
         opened: Boolean, whether the operations of a model inside are applied one by one.
         instead: Dictionary: id of an operation to the one in its place.
 
     Returns:
-        List of tensors: what `gives` has become.
+        List of tensors: what `outputs` has become.
     """
-    tensors, instead, lean = dict(tensors), instead or {}, {}
+    tensors, instead, fused = dict(tensors), instead or {}, {}
     for node in nodes:
         operation = instead.get(id(node.operation), node.operation)
         if opened and is_model(operation):
             read = [tensors[id(tensor)] for tensor in node.input_tensors]
             places = {id(old): new for old, new in zip(operation.inputs, read, strict=True)}
             inside = nodes_between(operation.inputs, operation.outputs)
-            how = {"opened": opened, "instead": instead}
-            outputs = call_again(inside, places, operation.outputs, skipping, **how)
+            found = call_again(
+                inside, places, operation.outputs, skipping, opened=opened, instead=instead
+            )
         else:
             args, kwargs = node.arguments.fill_in(tensors)
-            if skipping is not None and hasattr(operation, "skipping"):
-                operation = operation.skipping(skipping)
-            elif skipping in ("gather", "cond") and hasattr(operation, "lean"):
-                operation = lean.setdefault(id(operation), operation.lean())
+            if skipping is not None and hasattr(operation, "to_skipping"):
+                operation = operation.to_skipping(skipping)
+            elif skipping in ("gather", "cond") and hasattr(operation, "fused"):
+                operation = fused.setdefault(id(operation), operation.fused())
                 before = node_of(node.input_tensors[0])
                 if operation is not node.operation and _is_projection(before, tensors):
                     args = (tensors[id(before.input_tensors[0])], *args[1:])
                     kwargs = {**kwargs, "projection": operation.folding(before.operation)}
-            outputs = keras.tree.flatten(operation(*args, **kwargs))
-        tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
-    return [tensors[id(t)] for t in gives]
+            found = keras.tree.flatten(operation(*args, **kwargs))
+        tensors.update((id(old), new) for old, new in zip(node.outputs, found, strict=True))
+    return [tensors[id(t)] for t in outputs]
 
 
 def _is_projection(node, tensors):
-    """Tells whether a node is a dense layer alone, of what is known."""
+    """Returns whether a node is one dense layer without activation, of a known tensor."""
     layer = node.operation
     linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
     return linear and id(node.input_tensors[0]) in tensors
@@ -163,10 +164,10 @@ def model_of(inputs, outputs):
 
 
 def stage_models(inputs, exits, skipping=None):
-    """Returns one model a stage, so made that they can be chained.
+    """Returns one model per stage, so made that they can be chained.
 
-    The first takes the network's inputs; each gives `[logits, *features]`; each
-    later one takes the list of features of the one before. A tensor that is read
+    The first maps the network's inputs to `[logits, *features]`; each later one reads
+    the list of features of the one before. A tensor that is read
     two stages later passes through the stage between unchanged.
 
     Args:
@@ -177,59 +178,50 @@ def stage_models(inputs, exits, skipping=None):
             they are built, which suits int8), or `None`: computed and not used.
     """
     stages = split(inputs, exits)
-    models, carried = [], list(inputs)
+    models, features = [], list(inputs)
     for i, stage in enumerate(stages):
-        wanted = {id(tensor) for later in stages[i + 1 :] for tensor in later.takes}
-        onward = [tensor for tensor in carried + stage.gives if id(tensor) in wanted]
+        wanted = {id(tensor) for later in stages[i + 1 :] for tensor in later.inputs}
+        onward = [tensor for tensor in features + stage.outputs if id(tensor) in wanted]
         models.append(
-            _rebuild(stage.nodes, carried, [stage.logits, *onward], f"stage_{i}", skipping)
+            _rebuild(stage.nodes, features, [stage.logits, *onward], f"stage_{i}", skipping)
         )
-        carried = onward
+        features = onward
     return models
 
 
-def lean_models(inputs, exits, skipping=None):
-    """Returns one model a stage, each reading and giving only what it must.
+def minimal_stages(inputs, exits, skipping=None):
+    """Returns one model per stage, which reads and returns only what it must.
 
     Args:
         inputs, exits, skipping: As in `stage_models`.
 
     Returns:
-        List of `(model, takes, gives)`. The model maps the tensors called `takes`
-        to `[logits, *gives]`; the names are the same in all stages, so that a
-        program can keep the tensors in a dictionary.
+        List of `(model, inputs, outputs)`. The model maps the tensors named in `inputs`
+        to the logits, then those named in `outputs`; the names are the same in all stages,
+        so that a program can keep the tensors in a dictionary.
     """
     names = {id(tensor): f"input_{i}" for i, tensor in enumerate(inputs)}
     models = []
     for i, stage in enumerate(split(inputs, exits)):
-        for tensor in stage.gives:
+        for tensor in stage.outputs:
             names[id(tensor)] = f"features_{len(names) - len(inputs)}"
-        models.append(
-            (
-                _rebuild(
-                    stage.nodes,
-                    stage.takes,
-                    [stage.logits, *stage.gives],
-                    f"stage_{i}",
-                    skipping,
-                ),
-                [names[id(tensor)] for tensor in stage.takes],
-                [names[id(tensor)] for tensor in stage.gives],
-            )
-        )
+        ends = [stage.logits, *stage.outputs]
+        model = _rebuild(stage.nodes, stage.inputs, ends, f"stage_{i}", skipping)
+        reads, adds = ([names[id(t)] for t in some] for some in (stage.inputs, stage.outputs))
+        models.append((model, reads, adds))
     return models
 
 
-def carried(takes, gives):
-    """Returns the names that stages in a row read and none of them gives, as first read.
+def external_inputs(inputs, outputs):
+    """Returns the names that stages in a row read and none of them computes, as first read.
 
     Args:
-        takes, gives: One list of names a stage, as in `lean_models`.
+        inputs, outputs: One list of names per stage, as in `minimal_stages`.
 
     Example:
 
-    >>> carried([["a", "b"], ["c", "b", "d"]], [["c"], []])
+    >>> external_inputs([["a", "b"], ["c", "b", "d"]], [["c"], []])
     ['a', 'b', 'd']
     """
-    given = {name for names in gives for name in names}
-    return [name for name in dict.fromkeys(sum(map(list, takes), [])) if name not in given]
+    computed = {name for names in outputs for name in names}
+    return [name for name in dict.fromkeys(sum(map(list, inputs), [])) if name not in computed]

@@ -153,13 +153,13 @@ def test_stages_chained_equal_the_whole(model, data, logits):
     assert features == []
 
 
-def test_lean_stages_equal_the_whole(model, data, logits):
+def test_minimal_stages_equal_the_whole(model, data, logits):
     tensors = {"input_0": keras.ops.convert_to_tensor(data[0])}  # a later stage may read it too
-    for (stage, takes, gives), expected in zip(
-        graph.lean_models(model.inputs, model.outputs), logits, strict=True
+    for (stage, reads, adds), expected in zip(
+        graph.minimal_stages(model.inputs, model.outputs), logits, strict=True
     ):
-        found, *features = stage([tensors[name] for name in takes])
-        tensors.update(zip(gives, features, strict=True))
+        found, *features = stage([tensors[name] for name in reads])
+        tensors.update(zip(adds, features, strict=True))
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

@@ -39,15 +39,15 @@ def test_chained_stages_pass_on_what_is_read_later(rng):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_lean_stages_read_and_give_only_what_they_must():
+def test_minimal_stages_read_and_return_only_what_they_must():
     model = chain()
-    parts = graph.lean_models(model.inputs, model.outputs)
-    assert [sorted(takes) for _, takes, _ in parts] == [
+    parts = graph.minimal_stages(model.inputs, model.outputs)
+    assert [sorted(reads) for _, reads, _ in parts] == [
         ["input_0"],
         ["features_0"],
         ["features_0", "features_1", "features_2", "input_0"],
     ]
-    assert [len(gives) for _, _, gives in parts] == [1, 2, 0]
+    assert [len(adds) for _, _, adds in parts] == [1, 2, 0]
 
 
 def test_the_model_itself_is_not_changed_by_cutting_it():

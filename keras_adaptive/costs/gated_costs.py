@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_adaptive import _graph
 from keras_adaptive.costs.exit_costs import WEIGHTED, node_cost
-from keras_adaptive.layers._conv_unit import apply
+from keras_adaptive.layers._conv_unit import apply_layers
 from keras_adaptive.layers.gated_block import GatedBlock
 
 
@@ -98,7 +98,7 @@ def block_costs(node, unit="macs"):
     if block.channel_gate is not None:
         gates = _graph.nodes_between([start], block.channel_gate(start)[:1])
         gate = sum(node_cost(each, unit) for each in gates)
-    nodes = _graph.nodes_between([start], [apply(block.branch, start)])
+    nodes = _graph.nodes_between([start], [apply_layers(block.branch, start)])
     parts = [node_cost(each, unit) for each in nodes]
     weighted = [i for i, each in enumerate(nodes) if isinstance(each.operation, WEIGHTED)]
     last = parts[weighted[-1]] if weighted else 0

@@ -17,7 +17,7 @@ def convert(stages, quantize=None, old_runtime=False, images=None, batched=None)
     """Returns the bytes of a file with signatures `stage_0`, `stage_1`, ...
 
     Args:
-        stages: As `graph.lean_models` gives them.
+        stages: As `graph.minimal_stages` gives them.
         quantize: One of `QUANTIZE`.
         old_runtime: Whether tflite-runtime 2.14 must run it.
         images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.

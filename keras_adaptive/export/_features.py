@@ -19,7 +19,7 @@ def pass_int8(model, stages):
 
     Args:
         model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
-        stages: As `graph.lean_models` gives them.
+        stages: As `graph.minimal_stages` gives them.
     """
     found = [_writer.signature(model, f"stage_{i}") for i in range(len(stages))]
     for i, (_, _, gives) in enumerate(stages):

@@ -25,7 +25,7 @@ def with_switches(stages):
     """Returns the stages with switches, and how many each has.
 
     Args:
-        stages: As `_graph.lean_models` gives them: for batches, whose switches are booleans
+        stages: As `_graph.minimal_stages` gives them: for batches, whose switches are booleans
             `(batch, blocks)`; or with gated blocks skipping by `"if"`, for batches of one.
             A stage without gated blocks stays as it is.
     """

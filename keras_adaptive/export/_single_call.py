@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_adaptive._graph import carried
+from keras_adaptive._graph import external_inputs
 from keras_adaptive.export import _writer
 
 SIGNATURE = "predict"
@@ -32,13 +32,13 @@ def add_single_call(model, stages, exits, policy):
 
     Args:
         model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
-        stages: As `graph.lean_models` gives them.
+        stages: As `graph.minimal_stages` gives them.
         exits: Indices of the exits in the file.
         policy: An `ExitPolicy`: its confidence and temperatures are written into the file.
     """
     body = _Body(model, SIGNATURE)
     _, takes, gives = zip(*stages, strict=True)
-    for name in carried(takes, gives):  # the network's inputs
+    for name in external_inputs(takes, gives):  # the network's inputs
         body.inputs[name] = body.place(name, _stage_tensor(model, stages, name))
     thresholds = _writer.tensor("thresholds", [len(stages)], "float32")
     body.inputs["thresholds"] = body.add(thresholds)

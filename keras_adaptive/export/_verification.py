@@ -24,7 +24,7 @@ class FileStages:
 
     Args:
         content: Bytes of the file.
-        stages: As `graph.lean_models` gives them; only their names are used.
+        stages: As `graph.minimal_stages` gives them; only their names are used.
     """
 
     def __init__(self, content, stages):
@@ -68,7 +68,7 @@ def check_model(model, size, stages, quantize, runtime):
     Args:
         model: `schema.ModelT`.
         size: Bytes of the file.
-        stages: As `graph.lean_models` gives them.
+        stages: As `graph.minimal_stages` gives them.
         quantize: How the weights were to be stored.
         runtime: Name of the runtime that must know the operations.
     """
@@ -130,7 +130,7 @@ def check_answers(content, stages, info, images=None):
 
     Args:
         content: Bytes of the file.
-        stages: As `graph.lean_models` gives them.
+        stages: As `graph.minimal_stages` gives them.
         info: What the file must say of itself.
         images: Array of inputs to compare on. `None`: random ones.
     """

@@ -108,9 +108,9 @@ def export_tflite(
     else:
         exits = policy.used_exits
     outputs = [model.outputs[k] for k in exits]
-    stages = _graph.lean_models(model.inputs, outputs)
+    stages = _graph.minimal_stages(model.inputs, outputs)
     # what a gate closes is not computed on the device; a batch of one can branch
-    branching = _graph.lean_models(model.inputs, outputs, skipping="if")
+    branching = _graph.minimal_stages(model.inputs, outputs, skipping="if")
     _check_stage_ms(stage_ms, len(stages))
 
     content = convert(branching, quantize, runtime == "tflite-2.14", images, stages)

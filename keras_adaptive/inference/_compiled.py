@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from keras_adaptive._graph import carried
+from keras_adaptive._graph import external_inputs
 from keras_adaptive.inference import _timings
 from keras_adaptive.inference._conditional import leaving_at, nested
 from keras_adaptive.inference._memory import aligned, is_aligned
@@ -18,7 +18,7 @@ def compiled(stages, classes=None, single=None):
     """Returns the stages and their combinations as fast functions of the current weights.
 
     Args:
-        stages: List of `(model, takes, gives)`, see `graph.lean_models`.
+        stages: List of `(model, takes, gives)`, see `graph.minimal_stages`.
         classes: Integer, where more stands behind the logits (see `spending`). `None`:
             nothing does.
         single: The same stages in the form that is best for single samples, for
@@ -64,7 +64,7 @@ class Stages:
 
     def carried(self, k):
         """Names of the tensors that stage `k` or a later one reads and none of them gives."""
-        return carried(self.takes[k:], self.gives[k:])
+        return external_inputs(self.takes[k:], self.gives[k:])
 
     def first(self, count, images):
         """Runs the first stages on the same samples, in one function.

@@ -81,7 +81,7 @@ def measure_latency(model, batch_size=1, threads=None):
             )
         if threads != _threads():
             return _measured_elsewhere(model, batch_size, threads)
-    stages = compiled(_graph.lean_models(model.inputs, model.outputs))
+    stages = compiled(_graph.minimal_stages(model.inputs, model.outputs))
     timings = Timings(stages)
     if batch_size == 1 and stages.conditional is not None and len(model.outputs[0].shape) == 2:
         last = ExitPolicy([*[np.inf] * (len(stages) - 1), -np.inf])

@@ -231,9 +231,9 @@ class _Network:
         if self.gated and keras.backend.backend() == "tensorflow":
             # blocks run on the samples that need them, where shapes may depend on values
             skipping = "gather"
-            single = _graph.lean_models(model.inputs, answers, "cond")
-        lean = _graph.lean_models(model.inputs, answers, skipping)
-        self.stages = compiled(lean, classes, single)
+            single = _graph.minimal_stages(model.inputs, answers, "cond")
+        minimal = _graph.minimal_stages(model.inputs, answers, skipping)
+        self.stages = compiled(minimal, classes, single)
         self.timings = Timings(self.stages)
         self.dense = len(model.outputs[0].shape) > 2
         self._conditionals = {}

@@ -70,7 +70,7 @@ def conv(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
     return layers
 
 
-def apply(layers, x, kept=None, training=None):
+def apply_layers(layers, x, kept=None, training=None):
     """Applies layers one after the other.
 
     Args:

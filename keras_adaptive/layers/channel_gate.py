@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive.layers._conv_unit import apply, conv, norm_relu
+from keras_adaptive.layers._conv_unit import apply_layers, conv, norm_relu
 from keras_adaptive.layers._straight_through import hard
 from keras_adaptive.layers.skip_gate import OPEN_AT_FIRST
 
@@ -98,7 +98,7 @@ class ChannelGate(keras.layers.Layer):
         self.decision.build((None, shape[-1]))
 
     def call(self, features, kept=None, training=None):
-        features = apply(self.convolutions, features, kept, training)
+        features = apply_layers(self.convolutions, features, kept, training)
         probability = self.decision(self.pool(features))
         if self.forced is None:
             gates = hard(probability)

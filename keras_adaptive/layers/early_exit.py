@@ -157,14 +157,14 @@ class EarlyExit(keras.layers.Layer):
                 "`collaboration` and only then. "
                 f"Received: previous={previous}, collaboration={self.collaboration}"
             )
-        features = apply(self.units, features)
+        features = apply_layers(self.units, features)
         between = tuple(range(1, len(features.shape) - 1))
         if between:
             features = keras.ops.mean(features, axis=between)
         if previous is not None and self.stop_gradient:
             previous = keras.ops.stop_gradient(previous)
         if self.collaboration == "dense":
-            features = keras.ops.concatenate([features, apply(self.embedding, previous)], axis=-1)
+            features = keras.ops.concatenate([features, apply_layers(self.embedding, previous)], axis=-1)
         logits = self.logits(features)
         return logits + previous if self.collaboration == "identity" else logits
 

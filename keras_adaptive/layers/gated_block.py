@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
-from keras_adaptive.layers._conv_unit import apply
+from keras_adaptive.layers._conv_unit import apply_layers
 from keras_adaptive.layers.channel_gate import ChannelGate
 
 MERGES = ("add_relu", "add", "replace")
-WAYS = ("gather", "cond", "if")
+MODES = ("gather", "cond", "if")
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -28,7 +28,7 @@ class GatedBlock(keras.layers.Layer):
     only the inputs whose gate is open, so that those skipped do not disturb the statistics
     of those computed (where no gate is open they see all).
 
-    `skipping` gives the layer that really leaves the work out.
+    `to_skipping` returns the layer that really leaves the work out.
 
     Args:
         branch: List of layers, applied one after the other.
@@ -109,7 +109,7 @@ class GatedBlock(keras.layers.Layer):
 
     def _computed(self, x, instead, kept=None, training=None):
         """Returns the block's output, and the shares of open channels or `None`."""
-        output = apply(self.branch, x, kept, training)
+        output = apply_layers(self.branch, x, kept, training)
         if self.merge != "replace":
             output = instead + output
         if self.merge == "add_relu":
@@ -123,16 +123,18 @@ class GatedBlock(keras.layers.Layer):
         output = by_channel * output + (1 - by_channel) * instead
         return output, keras.ops.stack(shares, axis=-1)
 
-    def skipping(self, way):
+    def to_skipping(self, mode):
         """Returns the layer that leaves the block out where its gate is closed.
 
         It is for inference, and keeps the weights as they are now.
 
         Args:
-            way: `"gather"`: the inputs whose gate is open are gathered, computed and put
+            mode: `"gather"`: the inputs whose gate is open are gathered, computed and put
                 back; `"cond"` or `"if"`: a conditional, for batches of one.
         """
-        return _SkippingBlock(self, way, name=self.name, dtype=self.dtype_policy)
+        return _SkippingBlock(self, mode, name=self.name, dtype=self.dtype_policy)
+
+    skipping = to_skipping  # its name before 0.2; until 0.3
 
     def compute_output_spec(self, x, instead, gate=None, training=None):
         output = keras.KerasTensor(instead.shape, self.compute_dtype)
@@ -162,19 +164,19 @@ class _SkippingBlock(keras.layers.Layer):
     `forced` is `None`, or a boolean for batches of one: open, whatever the gate says.
     """
 
-    def __init__(self, block, way, **kwargs):
+    def __init__(self, block, mode, **kwargs):
         super().__init__(**kwargs)
-        if way not in WAYS:
-            raise ValueError(f"`way` must be one of {WAYS}. Received: way={way}")
+        if mode not in MODES:
+            raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode}")
         self.block = block
-        self.way = way
+        self.mode = mode
         self.values = [(variable, np.array(variable)) for variable in block.variables]
         self.built = True
 
     def call(self, x, instead, gate=None, forced=None):
         if gate is None:
             outputs = self._open(x, instead)
-        elif self.way != "gather":
+        elif self.mode != "gather":
             is_open = gate[0, 0] > 0.5
             if forced is not None:
                 is_open = keras.ops.logical_or(is_open, forced)

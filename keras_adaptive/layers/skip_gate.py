@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 from keras_adaptive.layers._straight_through import hard
 
 KINDS = ("recurrent", "feedforward", "feedforward_deep")
@@ -146,7 +146,7 @@ class SkipGate(keras.layers.Layer):
                 state = [zeros, zeros]
             output, state = self.cell(features, list(state))
         else:
-            output = self.pool(apply(self.convolutions, features))
+            output = self.pool(apply_layers(self.convolutions, features))
         probability = self.decision(output)
         if self.forced is None:
             gate = hard(probability)
@@ -160,12 +160,12 @@ class SkipGate(keras.layers.Layer):
             outputs += state
         return outputs if len(outputs) > 1 else gate
 
-    def lean(self):
+    def fused(self):
         """Returns the layer that decides the same in fewer operations, for inference.
 
         It keeps the weights as they are now. Of a gate that is not recurrent: itself.
         """
-        return _LeanGate(self) if self.kind == "recurrent" else self
+        return _FusedGate(self) if self.kind == "recurrent" else self
 
     def compute_output_spec(self, features, state=None):
         widths = [1] * (1 + self.return_probability) + [self.units] * (2 * self.return_state)
@@ -183,7 +183,7 @@ class SkipGate(keras.layers.Layer):
         }
 
 
-class _LeanGate(keras.layers.Layer):
+class _FusedGate(keras.layers.Layer):
     """A recurrent `SkipGate` with one product and one sigmoid for its LSTM.
 
     `tanh(z) = 2 sigmoid(2 z) - 1` lets the sigmoid serve the candidate too. Projections before

@@ -5,7 +5,7 @@ import math
 import keras
 
 from keras_adaptive._checks import check_choice, check_image, integer, integers
-from keras_adaptive.layers._conv_unit import apply, conv, conv_unit, norm_relu
+from keras_adaptive.layers._conv_unit import apply_layers, conv, conv_unit, norm_relu
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
@@ -135,12 +135,12 @@ def build_densenet(
             if gating.any and i > 0:  # a skipped layer repeats the one before
                 new = gating.block(x, new, layer, "replace", name, 2 * growth_rate)
             else:
-                new = apply(layer, x)
+                new = apply_layers(layer, x)
             x = keras.layers.Concatenate(name=name)([x, new])
             done += 1
             if done in early or done == sum(blocks):
                 name = f"exit_{len(outputs)}"
-                features = apply(norm_relu(f"{name}_features"), x)
+                features = apply_layers(norm_relu(f"{name}_features"), x)
                 convolutions = (head_channels,) * 2 if done in early else ()
                 outputs.append(EarlyExit(classes, convolutions, name=name)(features))
 
@@ -172,11 +172,11 @@ def _blocks(depth, bottleneck, stem):
 
 def _stem(x, growth_rate, bottleneck, stem):
     if stem == "imagenet":
-        x = apply(conv_unit(2 * growth_rate, 7, strides=2, name="stem"), x)
+        x = apply_layers(conv_unit(2 * growth_rate, 7, strides=2, name="stem"), x)
         # after a ReLU, padding with zeros is padding with minus infinity
         x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
         return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
-    return apply(conv(2 * growth_rate if bottleneck else 16, 3, name="stem"), x)
+    return apply_layers(conv(2 * growth_rate if bottleneck else 16, 3, name="stem"), x)
 
 
 def _dense_layer(growth_rate, bottleneck, name):
@@ -189,5 +189,5 @@ def _dense_layer(growth_rate, bottleneck, name):
 
 def _transition(x, reduction, name):
     kept = math.floor(reduction * x.shape[-1])
-    x = apply([*norm_relu(name), *conv(kept, 1, name=name)], x)
+    x = apply_layers([*norm_relu(name), *conv(kept, 1, name=name)], x)
     return keras.layers.AveragePooling2D(2, name=name)(x)

@@ -5,7 +5,7 @@ import math
 import keras
 
 from keras_adaptive._checks import check_choice, check_image, integer, integers
-from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
@@ -224,13 +224,15 @@ class _Layers:
         for scale, factor in enumerate(self.growth):
             name = f"block_0_layer_0_scale_{scale}"
             if scale == 0 and stem == "imagenet":
-                x = apply(conv_unit(channels * factor, 7, strides=2, use_bias=True, name=name), x)
+                x = apply_layers(
+                    conv_unit(channels * factor, 7, strides=2, use_bias=True, name=name), x
+                )
                 # after a ReLU, padding with zeros is padding with minus infinity
                 x = keras.layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(x)
                 x = keras.layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)
             else:
                 strides = 2 if scale else 1
-                x = apply(conv_unit(channels * factor, 3, strides=strides, name=name), x)
+                x = apply_layers(conv_unit(channels * factor, 3, strides=strides, name=name), x)
             features.append(x)
         return features
 
@@ -252,8 +254,8 @@ class _Layers:
 
     def _branch(self, x, source_scale, width, strides, name):
         narrow = min(x.shape[-1], self.bottleneck[source_scale] * width)
-        x = apply(conv_unit(narrow, 1, name=f"{name}_bottleneck"), x)
-        return apply(conv_unit(width, 3, strides=strides, name=name), x)
+        x = apply_layers(conv_unit(narrow, 1, name=f"{name}_bottleneck"), x)
+        return apply_layers(conv_unit(width, 3, strides=strides, name=name), x)
 
     def transition(self, features, layer, reduction):
         result = []
@@ -267,7 +269,7 @@ class _Layers:
                     f"{x.shape[-1]}. Received: reduction={reduction}"
                 )
             name = f"{layer.name}_scale_{scale}_transition"
-            result.append(apply(conv_unit(width, 1, name=name), x))
+            result.append(apply_layers(conv_unit(width, 1, name=name), x))
         return result
 
 

@@ -3,7 +3,7 @@
 import keras
 
 from keras_adaptive._checks import check_choice, check_image, integer
-from keras_adaptive.layers._conv_unit import apply, conv, conv_unit, norm_relu
+from keras_adaptive.layers._conv_unit import apply_layers, conv, conv_unit, norm_relu
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
@@ -143,7 +143,7 @@ def build_resnet(
         x = gating.block(*parts, name) if gated else _plain_block(*parts, name)
         if done in early or done == len(places):
             name = f"exit_{len(outputs)}"
-            features = apply(norm_relu(f"{name}_features"), x) if style == "pre" else x
+            features = apply_layers(norm_relu(f"{name}_features"), x) if style == "pre" else x
             convolutions = (head_channels,) * 2 if done in early else ()
             outputs.append(EarlyExit(classes, convolutions, name=name)(features))
 
@@ -174,12 +174,12 @@ def _stages(depth, style, stem):
 
 def _stem(x, channels, stem, style):
     if stem == "imagenet":
-        x = apply(conv_unit(channels, 7, strides=2, name="stem"), x)
+        x = apply_layers(conv_unit(channels, 7, strides=2, name="stem"), x)
         # after a ReLU, padding with zeros is padding with minus infinity
         x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
         return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     make = conv if style == "pre" else conv_unit
-    return apply(make(channels, 3, name="stem"), x)
+    return apply_layers(make(channels, 3, name="stem"), x)
 
 
 # A block's parts: input of the branch, shortcut, branch, how they are merged.
@@ -201,13 +201,13 @@ def _post_block(x, channels, strides, bottleneck, name):
     shortcut = x
     if strides > 1 or x.shape[-1] != channels:
         unit = conv_unit(channels, 1, strides=strides, name=f"{name}_shortcut")[:-1]
-        shortcut = apply(unit, x)
+        shortcut = apply_layers(unit, x)
     return x, shortcut, branch, "add_relu"
 
 
 def _pre_block(x, channels, strides, name):
     if strides > 1:
-        x = apply(conv(channels, 1, strides=strides, name=f"{name}_projection"), x)
+        x = apply_layers(conv(channels, 1, strides=strides, name=f"{name}_projection"), x)
     branch = [
         *norm_relu(f"{name}_0"),
         *conv(channels, 3, name=f"{name}_0"),
@@ -219,6 +219,6 @@ def _pre_block(x, channels, strides, name):
 
 def _plain_block(x, shortcut, branch, merge, name):
     if merge == "add":
-        return keras.layers.Add(name=name)([shortcut, apply(branch, x)])
-    x = keras.layers.Add(name=f"{name}_add")([shortcut, apply(branch, x)])
+        return keras.layers.Add(name=name)([shortcut, apply_layers(branch, x)])
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, apply_layers(branch, x)])
     return keras.layers.ReLU(name=name)(x)

@@ -55,7 +55,7 @@ def gradient_equilibrium(model):
             value.update((id(old), new) for old, new in zip(node.outputs, result, strict=True))
         outputs.append(value[id(stage.logits)])
         onward = (exits - i - 1) / (exits - i)
-        later = {id(t) for s in stages[i + 1 :] for t in s.takes} - inputs
+        later = {id(t) for s in stages[i + 1 :] for t in s.inputs} - inputs
         for number, key in enumerate(key for key in value if key in later):
             value[key] = GradientScale(onward, name=f"balance_{i}_{number}")(value[key])
     return AdaptiveModel(model.inputs, outputs, name=model.name)

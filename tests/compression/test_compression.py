@@ -17,7 +17,7 @@ from keras_adaptive.compression import _fine_tuning as fine_tuning
 from keras_adaptive.compression import _keras2_copy as twins
 from keras_adaptive.compression._libraries import SWITCH, tfmot
 from keras_adaptive.compression.sizes import weighted_layers
-from keras_adaptive.layers._conv_unit import apply, conv_unit
+from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 
 LEGACY = "tf_keras"
 
@@ -34,7 +34,7 @@ def small(exits=2):
     x = image = keras.Input((8, 8, 1))
     outputs = []
     for k in range(exits):
-        x = apply(conv_unit(8, 3, name=f"unit_{k}"), x)
+        x = apply_layers(conv_unit(8, 3, name=f"unit_{k}"), x)
         head = ka.layers.EarlyExit(10, convolutions=(8,), name=f"exit_{k}")
         outputs.append(head(x))
     model = ka.AdaptiveModel(image, outputs)

@@ -325,7 +325,7 @@ def test_a_quantised_file_that_answers_otherwise_is_refused(
 ):
     kind, _, _ = quantized
     other = keras.models.clone_model(trained)  # fresh weights
-    stages = _graph.lean_models(other.inputs, other.outputs)
+    stages = _graph.minimal_stages(other.inputs, other.outputs)
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
     content = conversion.convert(stages, kind, True, images)
     monkeypatch.setattr(tflite, "convert", lambda *_: content)

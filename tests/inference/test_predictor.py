@@ -150,7 +150,7 @@ def test_one_sample_leaves_where_the_policy_says(rng, kind, forced):
             return 3
 
         def carried(self, k):
-            return graph.carried(self.takes[k:], self.gives[k:])
+            return graph.external_inputs(self.takes[k:], self.gives[k:])
 
     for i in range(15):
 
@@ -176,7 +176,7 @@ def test_thresholds_with_which_any_sample_leaves_there():
 def test_what_xla_cannot_compile_is_left_to_tensorflow(trained, test_images):
     import tensorflow as tf
 
-    stages = compiled(graph.lean_models(trained.inputs, trained.outputs))
+    stages = compiled(graph.minimal_stages(trained.inputs, trained.outputs))
 
     def make(apply):
         return lambda images: [tf.numpy_function(lambda x: 2 * x, [images], "float32")]
@@ -417,7 +417,7 @@ SMALL = {"input_shape": (8, 8, 1), "blocks": 3, "channels": 2, "growth_rate": 2}
 )
 def test_the_work_in_the_stages_is_what_lazy_costs_say(arguments):
     model = ka.build_msdnet(**arguments)
-    stages = compiled(graph.lean_models(model.inputs, model.outputs))
+    stages = compiled(graph.minimal_stages(model.inputs, model.outputs))
     executed = np.cumsum([executed_macs(function.graph) for function in stages.functions])
     np.testing.assert_array_equal(executed, model.exit_costs())
     assert executed[0] < model.exit_costs(lazy=False)[0]  # laziness saves something
@@ -518,7 +518,7 @@ def test_memory_is_aligned_for_tensorflow(dtype):
 
 
 def test_times_are_measured_once(trained, test_images):
-    stages = compiled(graph.lean_models(trained.inputs, trained.outputs))
+    stages = compiled(graph.minimal_stages(trained.inputs, trained.outputs))
     timings = Timings(stages)
     first = [timings.first(3, 4)] + [timings.stage(k, 4) for k in range(3)]
     assert min(first) > 0

@@ -31,9 +31,9 @@ def test_a_block_is_its_formula_and_skipping_gives_the_same(decisions, seed):
         found = np.array(block(x, instead, gate))
         expected = np.where(gate[:, :, None, None] > 0, formula(np.array(convolution(x))), instead)
         np.testing.assert_array_equal(found, expected)
-        gathered = block.skipping("gather")(x, instead, gate)
+        gathered = block.to_skipping("gather")(x, instead, gate)
         np.testing.assert_allclose(gathered, found, atol=1e-6)
-        one = block.skipping("cond")(x[:1], instead[:1], gate[:1])
+        one = block.to_skipping("cond")(x[:1], instead[:1], gate[:1])
         np.testing.assert_allclose(one, found[:1], atol=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_skipping_stages_equal_the_network(gated, images, skipping):
     size = len(images) if skipping == "gather" else 1
     for i in range(0, 2 * size if size == 1 else size, size):
         tensors = {"input_0": images[i : i + size]}
-        stages = graph.lean_models(model.inputs, model.outputs, skipping)
+        stages = graph.minimal_stages(model.inputs, model.outputs, skipping)
         for k, (stage, takes, gives) in enumerate(stages):
             found, *features = stage([tensors[name] for name in takes])
             np.testing.assert_allclose(found, expected[k][i : i + size], atol=1e-4)
@@ -114,7 +114,7 @@ def test_a_channel_gate_costs_an_eighth_of_a_block():
         (lambda: GatedBlock([L.ReLU()], "subtract"), "`merge`"),
         (lambda: GatedBlock([L.ReLU()], channel_gate=ChannelGate(3)), "`channel_gate`"),
         (lambda: GatedBlock([L.Dense(3)])(np.ones((1, 2)), np.ones((1, 2))), "`instead`"),
-        (lambda: GatedBlock([L.ReLU()]).skipping("away"), "`way`"),
+        (lambda: GatedBlock([L.ReLU()]).to_skipping("away"), "`mode`"),
         (lambda: ka.training.GateLoss(-1), "`weight`"),
         (lambda: ka.training.GateLoss(unit="params"), "`unit`"),
         (lambda: ka.training.GateLoss(target=2), "`target`"),
@@ -166,14 +166,14 @@ def test_a_forced_channel_gate_has_all_channels_open_or_none(rng, forced):
     np.testing.assert_array_equal(gate(x), np.full((5, 4), float(forced)))
 
 
-@pytest.mark.parametrize("way", ["cond", "if"])
-def test_a_single_image_is_skipped_or_forced_through(rng, way):
+@pytest.mark.parametrize("mode", ["cond", "if"])
+def test_a_single_image_is_skipped_or_forced_through(rng, mode):
     x, instead = rng.normal(size=(2, 1, 4, 4, 2)).astype("float32")
     channel_gate = ChannelGate(2, return_probability=True)
     block = GatedBlock([L.Conv2D(2, 1)], "replace", channel_gate)
     gates = {is_open: np.array([[is_open]], "float32") for is_open in (0, 1)}
     computed = [np.array(t) for t in block(x, instead, gates[1])]
-    skipping = block.skipping(way)
+    skipping = block.to_skipping(mode)
     for gate, forced, runs in ((0, None, False), (1, None, True), (0, True, True)):
         output, shares = skipping(x, instead, gates[gate], forced=forced)
         np.testing.assert_allclose(output, computed[0] if runs else instead, atol=1e-6)

@@ -40,7 +40,7 @@ def test_recurrent_gate_is_its_formula(rng):
 
 @pytest.mark.parametrize("shape", [(40, 4, 4, 2), (40, 3)])
 @pytest.mark.parametrize("forced", [None, True, False])
-def test_the_lean_form_decides_the_same(rng, shape, forced):
+def test_the_fused_form_decides_the_same(rng, shape, forced):
     keras.utils.set_random_seed(0)
     gate = SkipGate(3, return_probability=True, return_state=True, forced=forced)
     features = rng.normal(size=shape).astype("float32")
@@ -50,10 +50,10 @@ def test_the_lean_form_decides_the_same(rng, shape, forced):
     output = np.array(gate(features)[2])
     middle = -np.median(output @ gate.decision.kernel)  # half of them open at first
     gate.decision.bias.assign([middle])
-    lean, states, decisions = gate.lean(), [None, None], []
+    fused, states, decisions = gate.fused(), [None, None], []
     for _ in range(3):  # the state is handed on
         outputs = [
-            layer(features, state) for layer, state in zip((gate, lean), states, strict=True)
+            layer(features, state) for layer, state in zip((gate, fused), states, strict=True)
         ]
         for expected, found in zip(*outputs, strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -61,12 +61,12 @@ def test_the_lean_form_decides_the_same(rng, shape, forced):
         decisions.append(np.array(outputs[0][0]))
     assert (np.ptp(decisions) > 0) == (forced is None)
     seen = keras.layers.Dense(shape[-1], bias_initializer="ones")
-    lean = gate.lean()
-    outputs = gate(seen(features)), lean(features, projection=lean.folding(seen))
+    fused = gate.fused()
+    outputs = gate(seen(features)), fused(features, projection=fused.folding(seen))
     for expected, found in zip(*outputs, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     feedforward = SkipGate(kind="feedforward")
-    assert feedforward.lean() is feedforward
+    assert feedforward.fused() is feedforward
 
 
 def test_gates_of_skipnet_have_their_published_size(goldens):
