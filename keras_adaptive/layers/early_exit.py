@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive.layers._conv_unit import HE_FAN_OUT, apply, conv_unit
+from keras_adaptive.layers._conv_unit import HE_FAN_OUT, apply_layers, conv_unit
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 
 # torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
