@@ -1,8 +1,9 @@
-"""`run`: classifies pictures as a device does."""
+"""`run`: classifies images with an exported file, as a device does."""
 
 import numpy as np
 
 from anytime_tflite import AnytimeModel
+from keras_adaptive._checks import needs_extra
 
 
 def run(options):
@@ -19,10 +20,8 @@ def run(options):
 
 
 def _picture(path, width, height, mode):
-    try:
+    with needs_extra("data"):
         from PIL import Image
-    except ImportError as error:
-        raise ImportError("Reading pictures needs pillow: pip install pillow") from error
     try:
         return Image.open(path).convert(mode).resize((width, height))
     except OSError as error:

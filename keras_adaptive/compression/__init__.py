@@ -1,4 +1,4 @@
-"""Makes trained networks smaller: pruning, clustering, quantisation-aware training."""
+"""Smaller networks: magnitude pruning, weight clustering, quantization-aware training."""
 
 from keras_adaptive.compression._keras2_copy import to_tf_keras as to_tf_keras
 from keras_adaptive.compression.clustering import cluster as cluster

@@ -1,25 +1,26 @@
-"""Trains what tensorflow_model_optimization has made of a network."""
+"""Fine-tunes the Keras 2 copy of a network that tensorflow_model_optimization has wrapped."""
 
 import numpy as np
 import tensorflow as tf
 
+from keras_adaptive._checks import integer, needs_extra
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 MOMENTUM = 0.9
 
 
 def fine_tune(model, wrapped, train, *, epochs, learning_rate, batch_size, verbose):
-    """Trains a `tf_keras` model of several exits by one label.
+    """Trains a `tf_keras` model whose exits share one label.
 
     Args:
-        model: The `AdaptiveModel` it stands for, whose exit weights are used.
+        model: The `AdaptiveModel` it was copied from, whose exit weights are used.
         wrapped: A `tf_keras.Model` with the same outputs.
         train, epochs, learning_rate, batch_size, verbose: As in `cluster`.
     """
-    import tf_keras
+    with needs_extra("compress"):
+        import tf_keras
 
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"`epochs` must be a positive integer. Received: epochs={epochs}")
+    epochs = integer("epochs", epochs, 1)
     batches = _batches(train, batch_size)
     steps = int(batches.cardinality()) * epochs
     if steps < 0:
@@ -45,6 +46,6 @@ def _batches(train, batch_size):
 
 
 def check_model(model):
-    """Raises an error if the network cannot be compressed by fine-tuning."""
+    """Raises a TypeError if the network is no `AdaptiveModel`."""
     if not isinstance(model, AdaptiveModel):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")

@@ -1,4 +1,4 @@
-"""The same network in Keras 2, which tensorflow_model_optimization can work on."""
+"""A copy of a network in Keras 2, the only Keras that tensorflow_model_optimization supports."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph, layers
+from keras_adaptive._checks import needs_extra
 from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.layers.gradient_scale import GradientScale
@@ -48,18 +49,18 @@ LAYERS = {
 PENALTIES = ("kernel_regularizer", "kernel_constraint", "activity_regularizer")
 
 
-class Twin(NamedTuple):
-    """A network in Keras 2, and where its weights came from.
+class Keras2Copy(NamedTuple):
+    """A copy of a network in Keras 2, and the Keras 3 layers its weights came from.
 
     Attributes:
         model: A `tf_keras.Model` with the same inputs, outputs and weights.
-        layers: Dictionary: name of a layer in it to the Keras 3 layer it stands for.
+        layers: Dictionary: name of a layer in it to the Keras 3 layer it was copied from.
     """
 
     model: object
     layers: dict
 
-    def give_back(self, weights):
+    def copy_weights(self, weights):
         """Sets the weights of the Keras 3 layers.
 
         Args:
@@ -82,27 +83,30 @@ class Twin(NamedTuple):
         for name, layer in owners.items():
             layer.set_weights(weights[name])
 
+    give_back = copy_weights  # its name before 0.2; until 0.3
+
 
 def to_tf_keras(model):
-    """Returns the twin of a network in Keras 2.
+    """Copies a network to Keras 2 (`tf_keras`).
 
-    `EarlyExit`s become the layers they are made of; gradient scales, which do nothing to
-    the outputs, are left out. Both networks are run on random input, and the twin is only
-    returned if all outputs are equal to 1e-5.
+    Each `EarlyExit` becomes the layers it is made of; gradient scales, which do not change
+    the outputs, are left out. Both networks are run on random input, and the copy is only
+    returned if all outputs agree to 1e-5.
 
     Args:
         model: A functional model of the layers that `LAYERS` names, `EarlyExit`s without
             collaboration and `GradientScale`s.
 
     Returns:
-        A `Twin`.
+        A `Keras2Copy`.
 
     Raises:
         ValueError: If a layer is not supported; the message names it.
         RuntimeError: If the outputs differ.
     """
     tfmot()
-    import tf_keras
+    with needs_extra("compress"):
+        import tf_keras
 
     walk = _Walk(tf_keras.layers)
     inputs = [
@@ -115,15 +119,15 @@ def to_tf_keras(model):
         made = walk.apply(node.operation, taken)
         (output,) = node.outputs
         tensors[id(output)] = made
-    twin = tf_keras.Model(inputs, [tensors[id(tensor)] for tensor in model.outputs])
+    copy = tf_keras.Model(inputs, [tensors[id(tensor)] for tensor in model.outputs])
     for name, layer in walk.origins.items():
-        twin.get_layer(name).set_weights(layer.get_weights())
-    _check_equal(model, twin)
-    return Twin(twin, walk.origins)
+        copy.get_layer(name).set_weights(layer.get_weights())
+    _check_equal(model, copy)
+    return Keras2Copy(copy, walk.origins)
 
 
 class _Walk:
-    """Applies the counterparts of Keras 3 layers to tensors of Keras 2."""
+    """Applies the Keras 2 counterparts of Keras 3 layers to Keras 2 tensors."""
 
     def __init__(self, kinds):
         self.kinds = kinds
@@ -178,11 +182,11 @@ def _unsupported(layer, what):
     )
 
 
-def _check_equal(model, twin):
+def _check_equal(model, copy):
     rng = np.random.default_rng(0)
     inputs = [rng.normal(size=(4, *x.shape[1:])).astype("float32") for x in model.inputs]
     expected = keras.tree.flatten(model(inputs, training=False))
-    found = keras.tree.flatten(twin(inputs, training=False))
+    found = keras.tree.flatten(copy(inputs, training=False))
     for k, (a, b) in enumerate(zip(expected, found, strict=True)):
         a, b = np.asarray(a), np.asarray(b)
         off = np.abs(a - b).max() / max(1.0, np.abs(a).max())

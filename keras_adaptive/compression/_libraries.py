@@ -1,8 +1,10 @@
-"""Loads tensorflow_model_optimization, and leaves the process as it was."""
+"""Imports tensorflow_model_optimization without its side effects on the process."""
 
 import os
 
 import keras
+
+from keras_adaptive._checks import needs_extra
 
 SWITCH = "TF_USE_LEGACY_KERAS"
 
@@ -28,12 +30,8 @@ def tfmot():
     _ = tf.keras.Model
     before = os.environ.get(SWITCH)
     try:
-        import tensorflow_model_optimization as module
-    except ImportError as error:
-        raise ImportError(
-            "Compression needs tensorflow_model_optimization: "
-            "pip install 'keras_adaptive[compress]'"
-        ) from error
+        with needs_extra("compress"):
+            import tensorflow_model_optimization as module
     finally:
         os.environ.pop(SWITCH, None)
         if before is not None:

@@ -1,7 +1,8 @@
-"""Weights that share a few values."""
+"""Weight clustering: kernels whose entries share a few values."""
 
 import numpy as np
 
+from keras_adaptive._checks import integer
 from keras_adaptive.compression._fine_tuning import check_model, fine_tune
 from keras_adaptive.compression._keras2_copy import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
@@ -18,17 +19,17 @@ def cluster(
     batch_size=64,
     verbose="auto",
 ):
-    """Lets every kernel of a network have a few different values only.
+    """Clusters the weights of a network: each kernel keeps only a few different values.
 
     The entries of each kernel are gathered around `clusters` centroids by
     tensorflow_model_optimization, the centroids are trained together with all other
-    weights, and every entry takes its centroid's value. This happens in the network's
-    twin in Keras 2 (`to_tf_keras`); the weights are then set in `model`, which calibrates
-    and exports as before. The .tflite file is as large as ever and smaller once it is
-    compressed (`gzipped_size`).
+    weights, and every entry takes its centroid's value. This happens in a copy of the
+    network in Keras 2 (`to_tf_keras`); the weights are then set in `model`, which is
+    calibrated and exported as before. The .tflite file keeps its size and shrinks once it
+    is compressed (`gzipped_size`).
 
-    The labels teach every exit by `model.exit_weights`; distillation and gradient scales
-    have no part in it.
+    Every exit is trained on the labels, weighted by `model.exit_weights`; distillation and
+    gradient scales are not used.
 
     Args:
         model: An `AdaptiveModel`; `to_tf_keras` says of which layers.
@@ -36,7 +37,7 @@ def cluster(
         train: Tuple `(x, y)`; or a `tf.data.Dataset` of batches; or a `data.Splits`, whose
             train split is batched, shuffled and augmented. `None`: nothing is trained.
         epochs: Integer.
-        learning_rate: Number, the first; it falls to zero along a cosine.
+        learning_rate: Number, the initial learning rate; it decays to zero along a cosine.
         batch_size: Integer.
         verbose: As in `keras.Model.fit`.
 
@@ -46,21 +47,18 @@ def cluster(
     Raises:
         TypeError, ValueError: If an argument is impossible, or a layer is not supported;
             the message names it.
-        RuntimeError: If the twin is not equal, or does not come back clustered. Then the
-            weights of `model` are what they were.
+        RuntimeError: If the Keras 2 copy does not equal `model`, or does not come back
+            clustered. Then the weights of `model` are unchanged.
 
     Reference:
         [Deep Compression (Han et al., 2016)](https://arxiv.org/abs/1510.00149), section 3.
     """
     check_model(model)
-    if isinstance(clusters, bool) or not isinstance(clusters, int) or clusters < 2:
-        raise ValueError(
-            f"`clusters` must be an integer of at least 2. Received: clusters={clusters}"
-        )
+    clusters = integer("clusters", clusters, 2)
     clustering = tfmot().clustering.keras
-    twin = to_tf_keras(model)
+    copy = to_tf_keras(model)
     wrapped = clustering.cluster_weights(
-        twin.model,
+        copy.model,
         number_of_clusters=clusters,
         cluster_centroids_init=clustering.CentroidInitialization.KMEANS_PLUS_PLUS,
         # the sum over a large kernel would be a step of a thousand times the rate
@@ -77,14 +75,14 @@ def cluster(
             verbose=verbose,
         )
     stripped = clustering.strip_clustering(wrapped)
-    weights = {name: stripped.get_layer(name).get_weights() for name in twin.layers}
+    weights = {name: stripped.get_layer(name).get_weights() for name in copy.layers}
     kernels = {id(layer) for layer in weighted_layers(model)}
-    for name, layer in twin.layers.items():
+    for name, layer in copy.layers.items():
         values = len(np.unique(weights[name][0])) if id(layer) in kernels else 0
         if values > clusters:
             raise RuntimeError(
                 f"The kernel of {name!r} must have at most {clusters} different values. "
                 f"Received: {values}"
             )
-    twin.give_back(weights)
+    copy.copy_weights(weights)
     return model

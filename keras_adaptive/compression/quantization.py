@@ -1,4 +1,4 @@
-"""Training that knows the network will be rounded to int8."""
+"""Quantization-aware training for int8 export."""
 
 from keras_adaptive.compression._fine_tuning import check_model, fine_tune
 from keras_adaptive.compression._keras2_copy import to_tf_keras
@@ -10,23 +10,23 @@ def quantization_aware(
 ):
     """Trains a network with its weights and features rounded as int8 will round them.
 
-    In the network's twin in Keras 2 (`to_tf_keras`) tensorflow_model_optimization puts a
+    In a copy of the network in Keras 2 (`to_tf_keras`) tensorflow_model_optimization puts a
     rounding, whose gradient is that of the identity, behind every kernel and every feature.
-    What has been learnt so is set in `model` unrounded: `export_tflite(..., quantize="int8")`
-    rounds the kernels of convolutions to the same grid, since folding a batch normalisation
+    The learned weights are set in `model` unrounded: `export_tflite(..., quantize="int8")`
+    rounds the kernels of convolutions to the same grid, since folding a batch normalization
     into a kernel multiplies a channel and its scale alike, and measures the ranges of
-    features on `calibration_data`. In between the model is a float network like any other:
+    features on `calibration_data`. In between the model is an ordinary float network:
     calibrate it, and use it on the host.
 
-    The labels teach every exit by `model.exit_weights`; distillation and gradient scales
-    have no part in it.
+    Every exit is trained on the labels, weighted by `model.exit_weights`; distillation and
+    gradient scales are not used.
 
     Args:
         model: An `AdaptiveModel`; `to_tf_keras` says of which layers.
         train: Tuple `(x, y)`; or a `tf.data.Dataset` of batches; or a `data.Splits`, whose
             train split is batched, shuffled and augmented.
         epochs: Integer.
-        learning_rate: Number, the first; it falls to zero along a cosine.
+        learning_rate: Number, the initial learning rate; it decays to zero along a cosine.
         batch_size: Integer.
         verbose: As in `keras.Model.fit`.
 
@@ -36,8 +36,8 @@ def quantization_aware(
     Raises:
         TypeError, ValueError: If an argument is impossible, or a layer is not supported;
             the message names it.
-        RuntimeError: If the twin is not equal, or does not come back whole. Then the
-            weights of `model` are what they were.
+        RuntimeError: If the Keras 2 copy does not equal `model`, or does not come back
+            whole. Then the weights of `model` are unchanged.
 
     Reference:
         [Quantization and Training of Neural Networks for Efficient
@@ -46,14 +46,14 @@ def quantization_aware(
     """
     check_model(model)
     if train is None:
-        raise ValueError("`train` must be given: rounding is learnt. Received: train=None")
+        raise ValueError("`train` must be given to train the network. Received: train=None")
     quantization = tfmot().quantization.keras
-    twin = to_tf_keras(model)
+    copy = to_tf_keras(model)
     try:
-        wrapped = quantization.quantize_model(twin.model)
+        wrapped = quantization.quantize_model(copy.model)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"tensorflow_model_optimization cannot quantise {model.name!r}: {error}"
+            f"tensorflow_model_optimization cannot quantize {model.name!r}: {error}"
         ) from error
     fine_tune(
         model,
@@ -65,7 +65,7 @@ def quantization_aware(
         verbose=verbose,
     )
     values = {variable.name: variable.numpy() for variable in wrapped.variables}
-    twin.give_back(
-        {name: [values[w.name] for w in twin.model.get_layer(name).weights] for name in twin.layers}
+    copy.copy_weights(
+        {name: [values[w.name] for w in copy.model.get_layer(name).weights] for name in copy.layers}
     )
     return model

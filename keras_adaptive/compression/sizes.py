@@ -1,4 +1,4 @@
-"""How small a network has become."""
+"""Sparsity of a network, and the compressed size of its file."""
 
 import gzip
 from pathlib import Path
@@ -23,7 +23,7 @@ def weighted_layers(model):
 
 
 def sparsity(model):
-    """Returns the share of kernel entries that are zero.
+    """Returns the fraction of kernel entries that are zero.
 
     Args:
         model: A Keras model.
@@ -44,12 +44,15 @@ def sparsity(model):
 
 
 def gzipped_size(path):
-    """Returns the bytes of a file after gzip.
+    """Returns the size of a file after gzip, in bytes.
 
-    Zeros and shared values take as much room in a .tflite file as others; what they save
-    shows where the file is compressed, as app stores and web servers do.
+    Zeros and shared values take as much space in a .tflite file as others; the saving
+    appears where the file is compressed, as app stores and web servers do.
 
     Args:
         path: Path of the file.
+
+    Returns:
+        Integer.
     """
     return len(gzip.compress(Path(path).read_bytes(), mtime=0))

@@ -1,9 +1,16 @@
-"""Images in folders named by split and class, read by tensorflow_datasets."""
+"""Images in folders named by split and class, or in a tar file of such folders.
+
+`tensorflow_datasets.ImageFolder` is not used: it wants the splits at the top of the folder,
+takes hidden folders for splits and classes, and cannot cut a split in two.
+"""
 
 import hashlib
-import io
+import random
 import tarfile
+import tempfile
 from pathlib import Path
+
+import tensorflow as tf
 
 
 def datasets():
@@ -17,95 +24,68 @@ def datasets():
     return tensorflow_datasets
 
 
-def cut(builder, evaluated="test"):
-    """The last tenth of the train split becomes the calibrate split."""
-    splits = [
-        builder.as_dataset(split=split, as_supervised=True)
-        for split in ("train[:90%]", "train[90%:]", evaluated)
-    ]
-    return *splits, list(builder.info.features["label"].names)
-
-
 def local(source, cache_dir):
+    """Returns train, calibrate and test split of a folder or tar file, and the class names.
+
+    The last tenth of the training images, in a random order that is always the same, is the
+    calibrate split.
+    """
     if not source.exists():
         raise ValueError(
             f"`data_dir` must exist: there is no such folder or file. Received: data_dir={source}"
         )
-    tfds = datasets()
-    root = Path(cache_dir or tfds.core.constants.DATA_DIR).expanduser()
-    folder = root / "image_folders" / _digest(source)
-    prepared = list(folder.glob("image_folders/*/dataset_info.json"))
-    if prepared:
-        return cut(tfds.builder_from_directory(prepared[0].parent))
-
-    found = {(split, label) for split, label, _, _ in images(source, read=False)}
-    class_names = sorted({label for _, label in found})
-    for split in ("train", "test"):
-        if not any(part == split for part, _ in found):
+    found = {"train": [], "test": []}
+    folder = source if source.is_dir() else _unpacked(source, cache_dir)
+    for path in sorted(folder.rglob("*")):
+        *above, split, label, name = ("", "", *path.relative_to(folder).parts)
+        hidden = any(part.startswith(".") for part in (*above, split, label, name))
+        if split in found and not hidden and path.is_file():
+            found[split].append((str(path), label))
+    for split, images in found.items():
+        if not images:
             raise ValueError(
                 f"`data_dir` must hold images as {split}/<class>/<image>. "
                 f"Received: data_dir={source}, which has none"
             )
-
-    class ImageFolders(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """Images in folders named by split and class."""
-
-        VERSION = tfds.core.Version("1.0.0")
-        name = "image_folders"
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=class_names),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, _):
-            return {split: self._generate_examples(split) for split in ("train", "test")}
-
-        def _generate_examples(self, wanted):
-            for _, label, name, content in images(source, only=wanted):
-                yield f"{label}/{name}", {"image": io.BytesIO(content), "label": label}
-
-    builder = ImageFolders(data_dir=str(folder))
-    builder.download_and_prepare()
-    return cut(builder)
+        random.Random(0).shuffle(images)  # no longer class by class
+    train, test = found.values()
+    class_names = sorted({label for _, label in train + test})
+    kept = round(0.9 * len(train))
+    parts = (train[:kept], train[kept:], test)
+    return *(_dataset(images, class_names) for images in parts), class_names
 
 
-def _digest(source):
-    """Changes when the file or the folder's listing does."""
-    facts = [str(source.resolve())]
-    for path in [source] if source.is_file() else sorted(source.rglob("*")):
-        stat = path.stat()
-        facts.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+def _dataset(images, class_names):
+    numbers = {name: i for i, name in enumerate(class_names)}
+    paths = tf.constant([path for path, _ in images], tf.string)
+    labels = tf.constant([numbers[label] for _, label in images], tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
+    return dataset.map(_read, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def images(source, only=None, read=True):
-    """Yields `(split, class, file name, content)` from a folder or a tar file."""
+def _read(path, label):
+    image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3)), label
 
-    def place(parts):
-        known = len(parts) >= 3 and parts[-3] in ("train", "test")
-        visible = known and not any(part.startswith(".") for part in parts[-3:])
-        return parts[-3:] if visible and only in (None, parts[-3]) else None
 
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            where = place(path.relative_to(source).parts)
-            if where and path.is_file():
-                yield *where, path.read_bytes() if read else None
-        return
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                where = place(Path(member.name).parts)
-                if where and member.isfile():
-                    yield *where, archive.extractfile(member).read() if read else None
-    except tarfile.ReadError as error:
-        raise ValueError(
-            f"`data_dir` must be a folder or a tar file. Received: data_dir={source}"
-        ) from error
+def _unpacked(archive, cache_dir):
+    """Returns the folder that a tar file is unpacked to, once."""
+    root = Path(cache_dir or datasets().core.constants.DATA_DIR).expanduser() / "image_folders"
+    stat = archive.stat()
+    facts = f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    folder = root / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as part:  # a folder is there whole, or not at all
+        images = Path(part) / "images"
+        images.mkdir()
+        try:
+            with tarfile.open(archive) as opened:
+                opened.extractall(images, filter="data")
+        except (tarfile.TarError, EOFError) as error:
+            raise ValueError(
+                f"`data_dir` must be a folder or a tar file. Received: data_dir={archive} ({error})"
+            ) from error
+        images.rename(folder)
+    return folder

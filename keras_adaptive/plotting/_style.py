@@ -1,7 +1,11 @@
 """What pictures share: colours that colour-blind people can tell apart, axes, units."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from keras_adaptive._checks import needs_extra
+
+with needs_extra("plot"):
+    import matplotlib.pyplot as plt
 
 # Okabe and Ito's palette
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"

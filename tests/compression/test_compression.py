@@ -14,7 +14,7 @@ import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
 from keras_adaptive import compression
 from keras_adaptive.compression import _fine_tuning as fine_tuning
-from keras_adaptive.compression import _keras2_copy as twins
+from keras_adaptive.compression import _keras2_copy as keras2
 from keras_adaptive.compression._libraries import SWITCH, tfmot
 from keras_adaptive.compression.sizes import weighted_layers
 from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
@@ -43,16 +43,16 @@ def small(exits=2):
 
 
 @pytest.fixture(scope="module")
-def learnt(data):
+def learned(data):
     model = small()
     model.fit(*data, epochs=20, batch_size=32, verbose=0)
     return model
 
 
 @pytest.fixture
-def copied(learnt):
+def copied(learned):
     copy = small()
-    copy.set_weights(learnt.get_weights())
+    copy.set_weights(learned.get_weights())
     return copy
 
 
@@ -145,7 +145,7 @@ def test_a_network_without_kernels_has_no_zeros():
 
 
 @pytest.mark.slow
-def test_a_number_rises_to_itself_and_the_network_recovers(copied, data, learnt):
+def test_a_number_rises_to_itself_and_the_network_recovers(copied, data, learned):
     model = copied
     pruning = compression.MagnitudePruning(0.5)
     shares = []
@@ -162,7 +162,7 @@ def test_a_number_rises_to_itself_and_the_network_recovers(copied, data, learnt)
         assert abs((kernel == 0).mean() - 0.5) <= 1 / kernel.size
     half = len(shares) // 2
     assert shares[half] == shares[-1]
-    before = accuracies(learnt.predict(data[0], verbose=0), data[1])
+    before = accuracies(learned.predict(data[0], verbose=0), data[1])
     assert (accuracies(model.predict(data[0], verbose=0), data[1]) > before - 0.05).all()
 
 
@@ -209,14 +209,23 @@ def test_prunes_through_a_regime(data):
         ({"sparsity": 1.0}, "sparsity=1.0"),
         ({"sparsity": -0.1}, "sparsity=-0.1"),
         ({"sparsity": True}, "sparsity=True"),
+        ({"sparsity": np.bool_(True)}, "sparsity=np.True_"),
+        ({"sparsity": "0.5"}, "sparsity='0.5'"),
         ({"sparsity": 0.5, "block_size": (1, 0)}, r"block_size=\(1, 0\)"),
         ({"sparsity": 0.5, "block_size": (4,)}, r"block_size=\(4,\)"),
+        ({"sparsity": 0.5, "block_size": 4}, "block_size=4"),
+        ({"sparsity": 0.5, "block_size": (True, 1)}, r"block_size=\(True, 1\)"),
         ({"sparsity": 0.5, "block_pooling": "SUM"}, "block_pooling=SUM"),
     ],
 )
 def test_pruning_rejects_what_is_impossible(arguments, message):
     with pytest.raises(ValueError, match=f"Received: {message}"):
         compression.MagnitudePruning(**arguments)
+
+
+def test_numpy_numbers_are_numbers():
+    pruning = compression.MagnitudePruning(np.float32(0.5), np.array([2, 4]))
+    assert (type(pruning.sparsity), pruning.block_size) == (float, (2, 4))
 
 
 def test_a_number_needs_the_number_of_steps(model, data):
@@ -235,7 +244,7 @@ def test_there_must_be_something_to_prune():
         plain.fit(np.ones((2, 2)), np.ones((2, 2)), callbacks=[compression.MagnitudePruning(0.5)])
 
 
-# ---- the twin in Keras 2
+# ---- the copy in Keras 2
 
 NETWORKS = {
     "msdnet": lambda: ka.build_msdnet(**TINY, blocks=2, gradient_equilibrium=True),
@@ -247,7 +256,7 @@ NETWORKS = {
 
 
 def every_kind():
-    """Every layer that has a twin, with arguments other than the defaults."""
+    """Every layer that can be copied to Keras 2, with arguments other than the defaults."""
     layers = keras.layers
     image = keras.Input((12, 12, 2))
     x = layers.ZeroPadding2D(((1, 0), (2, 1)))(image)
@@ -265,34 +274,34 @@ def every_kind():
     return ka.AdaptiveModel(image, [first, ka.layers.EarlyExit(5, name="exit_1")(x)])
 
 
-def test_every_kind_of_layer_has_its_twin():
+def test_every_kind_of_layer_is_copied():
     kinds = {type(layer).__name__ for layer in every_kind()._flatten_layers()}
-    assert set(twins.LAYERS) <= kinds
+    assert set(keras2.LAYERS) <= kinds
 
 
 @pytest.mark.parametrize(
     "make",
     [every_kind, *(pytest.param(n, id=k, marks=pytest.mark.slow) for k, n in NETWORKS.items())],
 )
-def test_the_twin_is_the_same_network(make, rng):
+def test_the_copy_is_the_same_network(make, rng):
     model = make()
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):  # nothing at its default
             layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
-    twin = compression.to_tf_keras(model)
+    copy = compression.to_tf_keras(model)
     x = rng.normal(size=(5, *model.inputs[0].shape[1:])).astype("float32")
-    assert type(twin.model).__module__.startswith(LEGACY)
+    assert type(copy.model).__module__.startswith(LEGACY)
     expected = [np.asarray(z) for z in model(x, training=False)]
-    found = [np.asarray(z) for z in keras.tree.flatten(twin.model(x, training=False))]
+    found = [np.asarray(z) for z in keras.tree.flatten(copy.model(x, training=False))]
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(b, a, atol=1e-5 * max(1, np.abs(a).max()))
 
 
 def test_every_weight_comes_back_to_its_place(model, rng):
-    twin = compression.to_tf_keras(model)
-    weights = {n: [rng.normal(size=w.shape) for w in x.weights] for n, x in twin.layers.items()}
-    twin.give_back(weights)
-    for name, layer in twin.layers.items():
+    copy = compression.to_tf_keras(model)
+    weights = {n: [rng.normal(size=w.shape) for w in x.weights] for n, x in copy.layers.items()}
+    copy.copy_weights(weights)
+    for name, layer in copy.layers.items():
         for a, b in zip(layer.get_weights(), weights[name], strict=True):
             np.testing.assert_array_equal(a, b.astype("float32"))
     assert sum(w.size for x in weights.values() for w in x) == model.count_params()
@@ -300,9 +309,9 @@ def test_every_weight_comes_back_to_its_place(model, rng):
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
 def test_weights_that_do_not_fit_change_nothing(model, damage):
-    twin = compression.to_tf_keras(model)
+    copy = compression.to_tf_keras(model)
     before = model.get_weights()
-    weights = {n: [np.zeros(w.shape) for w in x.weights] for n, x in twin.layers.items()}
+    weights = {n: [np.zeros(w.shape) for w in x.weights] for n, x in copy.layers.items()}
     if damage == "missing":
         del weights["exit_1_logits"]
     elif damage == "shape":
@@ -310,14 +319,14 @@ def test_weights_that_do_not_fit_change_nothing(model, damage):
     else:
         weights["exit_1_logits"][0][:] = np.nan
     with pytest.raises(RuntimeError, match="Layer 'exit_1_logits' must come back"):
-        twin.give_back(weights)
+        copy.copy_weights(weights)
     assert weights_are(model, before)
 
 
-def test_a_twin_that_differs_is_refused(model, monkeypatch):
-    arguments = twins.LAYERS["BatchNormalization"]
+def test_a_copy_that_differs_is_refused(model, monkeypatch):
+    arguments = keras2.LAYERS["BatchNormalization"]
     kept = tuple(name for name in arguments if name != "epsilon")
-    monkeypatch.setitem(twins.LAYERS, "BatchNormalization", kept)
+    monkeypatch.setitem(keras2.LAYERS, "BatchNormalization", kept)
     with pytest.raises(RuntimeError, match="Output 0 .* must equal that in Keras 3"):
         compression.to_tf_keras(model)
 
@@ -375,31 +384,31 @@ def test_only_adaptive_models_are_compressed(data):
 
 
 @pytest.fixture(scope="module")
-def clustered(learnt, data):
+def clustered(learned, data):
     model = small()
-    model.set_weights(learnt.get_weights())
+    model.set_weights(learned.get_weights())
     assert compression.cluster(model, 16, train=data, epochs=6, verbose=0) is model
     return model
 
 
 @pytest.fixture(scope="module")
-def aware(learnt, data):
+def aware(learned, data):
     model = small()
-    model.set_weights(learnt.get_weights())
+    model.set_weights(learned.get_weights())
     assert compression.quantization_aware(model, data, epochs=4, verbose=0) is model
     return model
 
 
 @pytest.mark.slow
-def test_every_kernel_has_so_many_values(clustered, learnt):
-    for layer, before in zip(weighted_layers(clustered), weighted_layers(learnt), strict=True):
+def test_every_kernel_has_so_many_values(clustered, learned):
+    for layer, before in zip(weighted_layers(clustered), weighted_layers(learned), strict=True):
         assert len(np.unique(layer.kernel)) <= 16 < len(np.unique(before.kernel))
 
 
 def test_clustering_alone_keeps_each_entry_near(model):
     same = small()
     same.set_weights(model.get_weights())
-    assert compression.cluster(model, 32) is model
+    assert compression.cluster(model, np.int64(32)) is model
     for layer, before in zip(weighted_layers(model), weighted_layers(same), strict=True):
         assert len(np.unique(layer.kernel)) <= 32 < len(np.unique(before.kernel))
         spread = np.std(before.kernel)
@@ -429,7 +438,7 @@ def test_fine_tuning_teaches_every_exit_by_its_weight(model, monkeypatch):
     assert compression.quantization_aware(model, (x, y), **how) is model
     assert seen["weighted"] == [0.5, 2.0]
     assert [len(batch) for _, (batch, _) in seen["batches"]] == [8, 8, 4]
-    assert all(np.array_equal(a, b) for _, (a, b) in seen["batches"])  # a label an exit
+    assert all(np.array_equal(a, b) for _, (a, b) in seen["batches"])  # one label per exit
     assert seen["epochs"] == 2
     assert seen["rate"]["class_name"] == "CosineDecay"
     assert seen["rate"]["config"]["initial_learning_rate"] == 0.4
@@ -439,12 +448,12 @@ def test_fine_tuning_teaches_every_exit_by_its_weight(model, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["clustered", "aware"])
-def test_is_as_accurate_as_before(way, request, learnt, test_images):
+def test_is_as_accurate_as_before(way, request, learned, test_images):
     x, y = test_images
     model = request.getfixturevalue(way)
-    before = accuracies(learnt.predict(x, verbose=0), y)
+    before = accuracies(learned.predict(x, verbose=0), y)
     assert (accuracies(model.predict(x, verbose=0), y) > before - 0.05).all()
-    assert not weights_are(model, learnt.get_weights())
+    assert not weights_are(model, learned.get_weights())
 
 
 @pytest.mark.parametrize("clusters", [1, 2.0, True])
@@ -494,11 +503,11 @@ def file_logits(path, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["pruned", "clustered", "aware"])
-def test_calibrates_and_exports_like_any_other(way, request, learnt, digits, tmp_path):
+def test_calibrates_and_exports_like_any_other(way, request, learned, digits, tmp_path):
     x, y = digits.arrays("calibrate")
     if way == "pruned":
         model = small()
-        model.set_weights(learnt.get_weights())
+        model.set_weights(learned.get_weights())
         prune_once(model, sparsity=0.7)
     else:
         model = request.getfixturevalue(way)
@@ -512,7 +521,7 @@ def test_calibrates_and_exports_like_any_other(way, request, learnt, digits, tmp
     expected = accuracies(model.predict(x, verbose=0), y)[exits]
     assert (accuracies(file_logits(paths["int8"], x), y) > expected - 0.03).all()
     dense = tmp_path / "dense.tflite"
-    ka.export_tflite(learnt, dense, policy)
+    ka.export_tflite(learned, dense, policy)
     ratio = compression.gzipped_size(paths[None]) / compression.gzipped_size(dense)
     bound = {"pruned": 0.8, "clustered": 0.8, "aware": 1.05}[way]
     assert ratio < bound
@@ -586,8 +595,8 @@ def test_that_the_process_would_change_otherwise():
 @pytest.mark.subprocess
 def test_other_backends_are_told():
     program = (
-        "from keras_adaptive import compression\n"
-        "try: compression.libraries.tfmot()\n"
+        "from keras_adaptive.compression._libraries import tfmot\n"
+        "try: tfmot()\n"
         "except ValueError as error: print('jax' in str(error))"
     )
     assert run(program, KERAS_BACKEND="jax") == ["True"]
