@@ -1,4 +1,6 @@
-"""Promises that every layer keeps. A new layer is one row of the table."""
+"""What holds for every layer. A new layer is one row of the table."""
+
+import json
 
 import keras
 import numpy as np
@@ -62,9 +64,13 @@ LAYERS = {
     "GatedBlock-open": (gated_block, {"merge": "add"}, GATED[:2]),
     "GatedBlock-channels": (gated_block, {"merge": "replace", "channel_gate": True}, GATED),
     "GradientScale": (layers.GradientScale, {"scale": 0.5}, [(5, 8, 6, 3)]),
-    "RunningMean-first": (layers.RunningMean, {"of": "probs", "count": 1}, [(5, 10)]),
-    "RunningMean-logits": (layers.RunningMean, {"of": "logits", "count": 3}, [(5, 10), (5, 10)]),
-    "RunningMean-probs": (layers.RunningMean, {"of": "probs", "count": 3}, [(5, 10), (5, 10)]),
+    "RunningMean-probs": (layers.RunningMean, {"average": "probs", "count": 3}, [(5, 10), (5, 10)]),
+    "RunningMean-first": (layers.RunningMean, {"average": "probs", "count": 1}, [(5, 10)]),
+    "RunningMean-logits": (
+        layers.RunningMean,
+        {"average": "logits", "count": 3},
+        [(5, 10), (5, 10)],
+    ),
     "SkipGate-everything": (
         layers.SkipGate,
         {"units": 4, "return_probability": True, "return_state": True},
@@ -124,6 +130,20 @@ def test_config_restores_the_layer(make):
     assert again.name == "mine"
 
 
+def as_numpy(value):
+    return value if value is None or isinstance(value, str) else np.asarray(value)[()]
+
+
+def test_numpy_arguments_give_the_config_of_pythons(row):
+    build, arguments, _ = row
+    configs = []
+    for convert in (as_numpy, lambda value: value):
+        keras.utils.clear_session()  # names are counted anew
+        layer = build(**{name: convert(value) for name, value in arguments.items()})
+        configs.append(json.dumps(layer.get_config()))
+    assert configs[0] == configs[1]
+
+
 def test_symbolic_shape_equals_eager_shape(make, inputs):
     layer = make()
     symbolic = flat(layer(*[keras.KerasTensor(x.shape) for x in inputs]))
@@ -163,6 +183,16 @@ def test_computes_in_half_precision_and_stores_float32(make, inputs):
     assert {w.dtype for w in layer.weights} <= {"float32"}
 
 
+FIRST = {name.split("-")[0]: name for name in reversed(LAYERS)}  # the first row of each class
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in FIRST.values() else pytest.mark.slow)
+        for name in LAYERS
+    ],
+)
 def test_litert_agrees_with_keras(make, inputs, tmp_path):
     inputs = [x[:1] for x in inputs]
     model = as_model(make(), inputs)

@@ -1,10 +1,10 @@
-"""Convolution, batch normalisation, ReLU: the unit most networks here are made of."""
+"""Convolution, batch normalization, ReLU: the unit most networks here are made of."""
 
 import keras
 
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 
-# He et al. (2015), fan-out: N(0, sqrt(2 / (k * k * filters))), as MSDNet is initialised.
+# He et al. (2015), fan-out: N(0, sqrt(2 / (k * k * filters))), as MSDNet is initialized.
 HE_FAN_OUT = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 
 
@@ -12,13 +12,13 @@ def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=No
     """Returns the layers of one convolution unit, in the order they are applied.
 
     The layers are Keras's, not one composite, so that converters and other libraries
-    recognise them.
+    recognize them.
 
     Args:
         filters: Integer, the number of output channels.
         kernel_size: Odd integer.
         strides: Integer.
-        use_bias: Boolean. Batch normalisation makes a bias useless; one
+        use_bias: Boolean. Batch normalization makes a bias useless; one
             published stem has it nevertheless.
         name: String, the prefix of the layers' names.
         dtype: The dtype policy of the layers.
@@ -37,7 +37,7 @@ def conv_unit(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=No
 
 
 def norm_relu(name, dtype=None):
-    """Returns batch normalisation and ReLU, which a pre-activation unit begins with."""
+    """Returns batch normalization and ReLU, which a pre-activation unit begins with."""
     return [
         BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm", dtype=dtype),
         keras.layers.ReLU(name=f"{name}_relu", dtype=dtype),
@@ -76,7 +76,7 @@ def apply_layers(layers, x, kept=None, training=None):
     Args:
         layers: List of layers.
         x: The first one's input.
-        kept: `None`, or booleans `(batch,)`: the images that normalisations go by.
+        kept: `None`, or booleans `(batch,)`: the images whose statistics normalizations use.
         training: As in `keras.layers.Layer`.
     """
     for layer in layers:

@@ -1,12 +1,12 @@
-"""A decision that gradients can pass."""
+"""The straight-through estimator: a hard decision that gradients pass."""
 
 import keras
 
 
-def hard(probability):
-    """Returns `1[probability > 0.5]` forward and hands the gradient straight through.
+def straight_through(probability):
+    """Returns `1[probability > 0.5]` and passes the gradient on unchanged.
 
-    Backward, the derivative by `probability` is 1 (the straight-through estimator of
+    Backward, the derivative with respect to `probability` is 1 (the straight-through estimator of
     [Bengio et al., 2013](https://arxiv.org/abs/1308.3432)).
     """
     decision = keras.ops.cast(probability > 0.5, probability.dtype)

@@ -1,4 +1,4 @@
-"""Batch normalisation that does not hold up training."""
+"""Batch normalization that trains faster on CPUs, with the same result as Keras's."""
 
 import keras
 
@@ -7,7 +7,7 @@ VECTOR = 16  # channels that TensorFlow's fused operation takes at a time
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's batch normalisation, computed with fewer passes through memory in training.
+    """Keras's batch normalization, computed with fewer passes through memory in training.
 
     In training `y = gamma * (x - mean) / sqrt(variance + epsilon) + beta` with the batch's
     own mean and variance, and `moving = momentum * moving + (1 - momentum) * batch`; in
@@ -18,11 +18,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     another way in training:
 
     - where the channels are a multiple of 16, TensorFlow's fused operation;
-    - else the features are taken as one row an image, in which even few channels fill a
+    - else the features are taken as one row per image, in which even few channels fill a
       processor's vectors, sums over the batch are matrix products, and the gradient is
       written out.
 
-    With a mask, renormalisation, another axis or another backend the layer is Keras's own.
+    With a mask, renormalization, another axis or another backend the layer is Keras's own.
 
     Args:
         **kwargs: As in `keras.layers.BatchNormalization`.
@@ -62,7 +62,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _fused(x, gamma, beta, epsilon):
-    """Returns the normalised features and the batch's mean and variance."""
+    """Returns the normalized features and the batch's mean and variance."""
     import tensorflow as tf
 
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(

@@ -1,9 +1,10 @@
-"""A gate that decides, image by image, which channels of a block are computed."""
+"""A gate that decides per image which channels of a block are computed."""
 
 import keras
 
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv, norm_relu
-from keras_adaptive.layers._straight_through import hard
+from keras_adaptive.layers._straight_through import straight_through
 from keras_adaptive.layers.skip_gate import OPEN_AT_FIRST
 
 
@@ -18,11 +19,12 @@ class ChannelGate(keras.layers.Layer):
     with a 3x3 convolution of stride 2 that keeps the number of channels: an eighth of the
     cost of a ResNet block. With `bottleneck` (for dense layers, whose input is wide) it is a
     1x1 convolution of stride 2 to `bottleneck` channels and a 3x3 convolution to `channels`,
-    each after a normalisation and ReLU.
+    each after a normalization and ReLU.
 
-    The gate saves arithmetic on paper. A channel that is closed for one image is open for
-    another, and neither the host nor a phone has a convolution that leaves single filters
-    out faster than it computes them all; only whole blocks are really skipped.
+    Closed channels lower the count of MACs only; latency does not change. A channel that is
+    closed for one image is open for another, and neither the host nor a phone has a
+    convolution that omits single filters faster than it computes them all; only whole
+    blocks are really skipped.
 
     Args:
         channels: Integer, the number of channels decided on.
@@ -33,8 +35,8 @@ class ChannelGate(keras.layers.Layer):
 
     Call arguments:
         features: `(batch, height, width, any)`.
-        kept: `None`, or booleans `(batch,)`: the images that the normalisations of the light
-            form go by.
+        kept: `None`, or booleans `(batch,)`: the images whose statistics the normalizations of
+            the light form use.
 
     Output shape:
         `(batch, channels)`, zeros and ones; with `return_probability` a list of these and
@@ -56,18 +58,14 @@ class ChannelGate(keras.layers.Layer):
 
     def __init__(self, channels, bottleneck=None, return_probability=False, forced=None, **kwargs):
         super().__init__(**kwargs)
-        for name, value in (("channels", channels), ("bottleneck", bottleneck)):
-            optional = name == "bottleneck" and value is None
-            if not optional and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-        if forced not in (None, True, False):
-            raise ValueError(f"`forced` must be None or a boolean. Received: forced={forced}")
+        channels = integer("channels", channels, 1)
+        if bottleneck is not None:
+            bottleneck = integer("bottleneck", bottleneck, 1)
+        check_choice((None, True, False), forced=forced)
         self.channels = channels
         self.bottleneck = bottleneck
-        self.return_probability = return_probability
-        self.forced = forced
+        self.return_probability = bool(return_probability)
+        self.forced = None if forced is None else bool(forced)
         self.pool = keras.layers.GlobalAveragePooling2D(dtype=self.dtype_policy, name="average")
         self.decision = keras.layers.Dense(
             channels,
@@ -101,7 +99,7 @@ class ChannelGate(keras.layers.Layer):
         features = apply_layers(self.convolutions, features, kept, training)
         probability = self.decision(self.pool(features))
         if self.forced is None:
-            gates = hard(probability)
+            gates = straight_through(probability)
         else:
             gates = keras.ops.full_like(probability, float(self.forced))
         return [gates, probability] if self.return_probability else gates

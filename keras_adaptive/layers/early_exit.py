@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.layers._conv_unit import HE_FAN_OUT, apply_layers, conv_unit
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 
@@ -15,7 +16,7 @@ class EarlyExit(keras.layers.Layer):
     """Classifies intermediate features, so that easy inputs can stop here.
 
     The features go through the convolutions, if any, are averaged over every
-    axis between the batch and the channels, and are mapped to one logit a class:
+    axis between the batch and the channels, and are mapped to one logit per class:
     `logits = kernel . mean(features) + bias`.
 
     With `collaboration`, the head also reads the logits of the exit before it:
@@ -26,12 +27,12 @@ class EarlyExit(keras.layers.Layer):
     The layer never decides whether to stop. It only offers an answer;
     `ExitPolicy` reads the answers of all exits and takes the first one
     that is confident enough. Training and inference differ only through
-    the batch normalisation of `convolutions` and of `"dense"`.
+    the batch normalization of `convolutions` and of `"dense"`.
 
     Args:
         classes: Integer, the number of classes. At least 2.
         convolutions: Sequence of integers, the channels of the convolution units
-            (convolution, batch normalisation, ReLU) before the average. They
+            (convolution, batch normalization, ReLU) before the average. They
             take features of rank 4. MSDNet's heads have `(128, 128)`.
         kernel_size: Odd integer, of the convolutions.
         strides: Integer, of the convolutions.
@@ -47,7 +48,7 @@ class EarlyExit(keras.layers.Layer):
             `collaboration`, refused without.
 
     Output shape:
-        `(batch, classes)`, unnormalised logits.
+        `(batch, classes)`, unnormalized logits.
 
     Raises:
         ValueError: If an argument is impossible, or `previous` is missing or
@@ -81,33 +82,20 @@ class EarlyExit(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-            raise ValueError(
-                f"`classes` must be an integer of at least 2. Received: classes={classes}"
-            )
-        if not all(isinstance(c, int) and c > 0 for c in convolutions):
-            raise ValueError(
-                "`convolutions` must be a sequence of positive integers. "
-                f"Received: convolutions={convolutions}"
-            )
-        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(
-                "`kernel_size` must be an odd positive integer. "
-                f"Received: kernel_size={kernel_size}"
-            )
-        if not isinstance(strides, int) or strides < 1:
-            raise ValueError(f"`strides` must be a positive integer. Received: strides={strides}")
-        if collaboration not in COLLABORATIONS:
-            raise ValueError(
-                f"`collaboration` must be one of {COLLABORATIONS}. "
-                f"Received: collaboration={collaboration}"
-            )
+        classes, strides = integer("classes", classes, 2), integer("strides", strides, 1)
+        convolutions = tuple(
+            integer(f"convolutions[{i}]", c, 1) for i, c in enumerate(convolutions)
+        )
+        kernel_size = integer("kernel_size", kernel_size, 1)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size}")
+        check_choice(COLLABORATIONS, collaboration=collaboration)
         self.classes = classes
-        self.convolutions = tuple(convolutions)
+        self.convolutions = convolutions
         self.kernel_size = kernel_size
         self.strides = strides
         self.collaboration = collaboration
-        self.stop_gradient = stop_gradient
+        self.stop_gradient = bool(stop_gradient)
         self.units = [
             layer
             for i, channels in enumerate(self.convolutions)
@@ -164,7 +152,9 @@ class EarlyExit(keras.layers.Layer):
         if previous is not None and self.stop_gradient:
             previous = keras.ops.stop_gradient(previous)
         if self.collaboration == "dense":
-            features = keras.ops.concatenate([features, apply_layers(self.embedding, previous)], axis=-1)
+            features = keras.ops.concatenate(
+                [features, apply_layers(self.embedding, previous)], axis=-1
+            )
         logits = self.logits(features)
         return logits + previous if self.collaboration == "identity" else logits
 

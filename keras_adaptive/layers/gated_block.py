@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_adaptive._checks import check_choice
 from keras_adaptive.layers._conv_unit import apply_layers
 from keras_adaptive.layers.channel_gate import ChannelGate
 
@@ -12,7 +13,7 @@ MODES = ("gather", "cond", "if")
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class GatedBlock(keras.layers.Layer):
-    """Computes a block where its gate is open, and hands something else on where it is not.
+    """Computes a block where its gate is open, and passes something else on where it is not.
 
     With `g` the gate of the image (0 or 1), times the gate of the channel if there is a
     `channel_gate`:
@@ -24,7 +25,7 @@ class GatedBlock(keras.layers.Layer):
                    branch(x)                      merge="replace"
 
     Calling it computes the branch for every input and chooses afterwards, which is how it
-    learns: the gradient reaches gate and branch alike. While training, normalisations see
+    learns: the gradient reaches gate and branch alike. While training, normalizations see
     only the inputs whose gate is open, so that those skipped do not disturb the statistics
     of those computed (where no gate is open they see all).
 
@@ -68,8 +69,7 @@ class GatedBlock(keras.layers.Layer):
         branch = list(branch)
         if not branch or not all(isinstance(layer, keras.layers.Layer) for layer in branch):
             raise ValueError(f"`branch` must be a list of layers. Received: branch={branch}")
-        if merge not in MERGES:
-            raise ValueError(f"`merge` must be one of {MERGES}. Received: merge={merge}")
+        check_choice(MERGES, merge=merge)
         if channel_gate is not None and not (
             isinstance(channel_gate, ChannelGate) and channel_gate.return_probability
         ):
@@ -166,8 +166,7 @@ class _SkippingBlock(keras.layers.Layer):
 
     def __init__(self, block, mode, **kwargs):
         super().__init__(**kwargs)
-        if mode not in MODES:
-            raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode}")
+        check_choice(MODES, mode=mode)
         self.block = block
         self.mode = mode
         self.values = [(variable, np.array(variable)) for variable in block.variables]

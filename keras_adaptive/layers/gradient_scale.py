@@ -1,19 +1,21 @@
-"""Scales the gradient without touching the value."""
+"""The identity with a scaled gradient."""
 
 import keras
+
+from keras_adaptive._checks import finite
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class GradientScale(keras.layers.Layer):
-    """Passes its input on unchanged and multiplies the gradient on its way back.
+    """Returns its input unchanged and multiplies the gradient in the backward pass.
 
     Forward: `y = x`. Backward: `dL/dx = scale * dL/dy`.
 
-    It is the part of which Gradient Equilibrium is made: where exit `i` of `k`
+    Gradient Equilibrium is made of it: where exit `i` of `k`
     leaves the network, the gradient of its classifier counts `1 / (k - i)` and
     that of the rest of the network `(k - i - 1) / (k - i)`, so that the gradient
-    of an early layer does not grow with the number of exits behind it. It does
-    nothing at inference.
+    of an early layer does not grow with the number of exits behind it. It has
+    no effect at inference.
 
     Args:
         scale: Float, the factor of the gradient. Not negative.
@@ -26,7 +28,7 @@ class GradientScale(keras.layers.Layer):
         The input's.
 
     Raises:
-        ValueError: If `scale` is not a number of at least 0.
+        ValueError: If `scale` is not a finite number of at least 0.
 
     Example:
 
@@ -40,9 +42,9 @@ class GradientScale(keras.layers.Layer):
 
     def __init__(self, scale, **kwargs):
         super().__init__(**kwargs)
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not scale >= 0:
-            raise ValueError(f"`scale` must be a number of at least 0. Received: scale={scale}")
-        self.scale = scale
+        self.scale = finite(scale, "scale")
+        if self.scale < 0:
+            raise ValueError(f"`scale` must be at least 0. Received: scale={scale}")
 
     def call(self, inputs):
         @keras.ops.custom_gradient

@@ -1,15 +1,17 @@
-"""The answer of several models that are asked one after the other."""
+"""The mean output of several models that run one after the other."""
 
 import math
 
 import keras
+
+from keras_adaptive._checks import check_choice, integer
 
 KINDS = ("logits", "probs")
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class RunningMean(keras.layers.Layer):
-    """Takes one more model's logits into the mean of those before.
+    """Updates the mean of several models' logits with those of the next model.
 
     With the model's logits `z_k`, the `k`-th, and the mean so far `m_{k-1}`:
 
@@ -21,7 +23,7 @@ class RunningMean(keras.layers.Layer):
     logits. The layer has no weights.
 
     Args:
-        of: `"logits"` or `"probs"`: what is averaged.
+        average: `"logits"` or `"probs"`: what is averaged.
         count: Integer, `k`: how many models the mean is of, this one included.
         **kwargs: Passed to `keras.layers.Layer`.
 
@@ -46,14 +48,11 @@ class RunningMean(keras.layers.Layer):
         algorithm 1.
     """
 
-    def __init__(self, of, count, **kwargs):
+    def __init__(self, average, count, **kwargs):
         super().__init__(**kwargs)
-        if of not in KINDS:
-            raise ValueError(f"`of` must be one of {KINDS}. Received: of={of}")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"`count` must be an integer of at least 1. Received: count={count}")
-        self.of = of
-        self.count = count
+        check_choice(KINDS, average=average)
+        self.average = average
+        self.count = integer("count", count, 1)
 
     def call(self, logits, previous=None):
         if (previous is None) != (self.count == 1):
@@ -61,11 +60,11 @@ class RunningMean(keras.layers.Layer):
                 "`previous`, the mean so far, must be given from `count=2` on and only then. "
                 f"Received: previous={previous}, count={self.count}"
             )
-        if self.of == "probs":
+        if self.average == "probs":
             logits = keras.ops.log_softmax(logits, axis=-1)
         if previous is None:
             return logits
-        if self.of == "logits":
+        if self.average == "logits":
             return previous + (logits - previous) / self.count
         previous = previous + math.log((self.count - 1) / self.count)
         logits = logits - math.log(self.count)
@@ -78,4 +77,11 @@ class RunningMean(keras.layers.Layer):
         return logits_shape
 
     def get_config(self):
-        return {**super().get_config(), "of": self.of, "count": self.count}
+        return {**super().get_config(), "average": self.average, "count": self.count}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if "of" in config:  # its name before 0.2
+            config["average"] = config.pop("of")
+        return cls(**config)

@@ -1,10 +1,11 @@
-"""A gate that decides, image by image, whether the next block is computed."""
+"""A gate that decides per image whether the next block is computed."""
 
 import keras
 import numpy as np
 
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
-from keras_adaptive.layers._straight_through import hard
+from keras_adaptive.layers._straight_through import straight_through
 
 KINDS = ("recurrent", "feedforward", "feedforward_deep")
 OPEN_AT_FIRST = 2.0  # logit: an untrained gate lets nine of ten through
@@ -22,15 +23,15 @@ class SkipGate(keras.layers.Layer):
         forward:   gate = 1[p > 0.5]
         backward:  d gate / d p = 1
 
-    One gate serves all blocks of a network: hand the state on (`return_state=True`), and,
+    One gate serves all blocks of a network: pass the state on (`return_state=True`), and,
     where blocks differ in width, project outside and give `(batch, units)`, which is taken
     as it is.
 
-    Feed-forward: a convolution with normalisation and ReLU and stride 2, an average, a dense
+    Feed-forward: a convolution with normalization and ReLU and stride 2, an average, a dense
     layer and a sigmoid; `"feedforward_deep"`: 2x2 maximum pooling and one more convolution,
     with stride 1, before it. Such a gate belongs to one block.
 
-    The gate computes no block and skips none; `GatedBlock` takes its word.
+    The gate computes no block and skips none; `GatedBlock` acts on its decision.
 
     Args:
         units: Integer, of the LSTM.
@@ -73,12 +74,9 @@ class SkipGate(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-            raise ValueError(f"`units` must be a positive integer. Received: units={units}")
-        if kind not in KINDS:
-            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind}")
-        if forced not in (None, True, False):
-            raise ValueError(f"`forced` must be None or a boolean. Received: forced={forced}")
+        units = integer("units", units, 1)
+        check_choice(KINDS, kind=kind)
+        check_choice((None, True, False), forced=forced)
         if return_state and kind != "recurrent":
             raise ValueError(
                 "`return_state` must be False for a gate without state. "
@@ -86,9 +84,9 @@ class SkipGate(keras.layers.Layer):
             )
         self.units = units
         self.kind = kind
-        self.return_probability = return_probability
-        self.return_state = return_state
-        self.forced = forced
+        self.return_probability = bool(return_probability)
+        self.return_state = bool(return_state)
+        self.forced = None if forced is None else bool(forced)
         self.decision = keras.layers.Dense(
             1,
             bias_initializer=keras.initializers.Constant(OPEN_AT_FIRST),
@@ -149,7 +147,7 @@ class SkipGate(keras.layers.Layer):
             output = self.pool(apply_layers(self.convolutions, features))
         probability = self.decision(output)
         if self.forced is None:
-            gate = hard(probability)
+            gate = straight_through(probability)
         else:
             # compared all the same, so that a forced gate costs what a free one does
             gate = keras.ops.cast(probability > (-1.0 if self.forced else 2.0), probability.dtype)

@@ -1,11 +1,13 @@
-"""A small network that reads an answer and says whether it is good enough."""
+"""A small network that gives the probability of stopping at an exit."""
 
 import keras
+
+from keras_adaptive._checks import integer
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class StoppingPolicy(keras.layers.Layer):
-    """Gives the probability of stopping at an exit, from the exit's class probabilities.
+    """Computes the probability of stopping at an exit from the exit's class probabilities.
 
     Three dense layers, the first two with ReLU:
 
@@ -46,9 +48,7 @@ class StoppingPolicy(keras.layers.Layer):
 
     def __init__(self, units=64, **kwargs):
         super().__init__(**kwargs)
-        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-            raise ValueError(f"`units` must be a positive integer. Received: units={units}")
-        self.units = units
+        self.units = units = integer("units", units, 1)
         self.hidden = [
             keras.layers.Dense(
                 units, activation="relu", dtype=self.dtype_policy, name=f"hidden_{i}"

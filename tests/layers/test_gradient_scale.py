@@ -18,5 +18,5 @@ def test_keeps_the_value_and_scales_the_gradient(rng, scale):
 
 @pytest.mark.parametrize("scale", [-1, float("nan"), "1", None, True])
 def test_rejects_impossible_scale(scale):
-    with pytest.raises(ValueError, match=f"Received: scale={scale}"):
+    with pytest.raises(ValueError, match=f"Received: scale={scale!r}"):
         GradientScale(scale)

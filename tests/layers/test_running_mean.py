@@ -8,10 +8,10 @@ from keras_adaptive.layers import RunningMean
 from keras_adaptive.policy.confidence import softmax
 
 
-def running(of, logits):
+def running(average, logits):
     found = []
     for k, z in enumerate(logits):
-        found.append(np.asarray(RunningMean(of, k + 1)(z, *found[-1:])))
+        found.append(np.asarray(RunningMean(average, k + 1)(z, *found[-1:])))
     return np.stack(found)
 
 
@@ -40,14 +40,19 @@ def test_mean_of_probabilities_is_finite_where_they_vanish():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"of": "labels", "count": 2}, "Received: of=labels"),
-        ({"of": "probs", "count": 0}, "Received: count=0"),
-        ({"of": "probs", "count": True}, "Received: count=True"),
+        ({"average": "labels", "count": 2}, "Received: average=labels"),
+        ({"average": "probs", "count": 0}, "Received: count=0"),
+        ({"average": "probs", "count": True}, "Received: count=True"),
     ],
 )
 def test_rejects_impossible_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         RunningMean(**arguments)
+
+
+def test_configs_written_before_0_2_still_open():
+    layer = RunningMean.from_config({"name": "mean", "of": "probs", "count": 2})
+    assert (layer.name, layer.average, layer.count) == ("mean", "probs", 2)
 
 
 def test_previous_is_given_from_the_second_on():

@@ -6,7 +6,7 @@ from test_early_exit import padded_convolution
 
 import keras_adaptive as ka
 from keras_adaptive.layers import SkipGate
-from keras_adaptive.layers._straight_through import hard
+from keras_adaptive.layers._straight_through import straight_through
 
 
 def test_hard_decides_at_one_half_and_hands_the_gradient_on():
@@ -15,7 +15,7 @@ def test_hard_decides_at_one_half_and_hands_the_gradient_on():
     p = tf.constant([0.0, 0.2, 0.5, 0.500001, 0.9, 1.0])
     with tf.GradientTape() as tape:
         tape.watch(p)
-        decision = hard(p)
+        decision = straight_through(p)
         loss = tf.reduce_sum(decision * tf.range(6.0))
     np.testing.assert_array_equal(decision, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(tape.gradient(loss, p), np.arange(6))
