@@ -7,16 +7,49 @@ import sys
 import lazy_loader
 
 __version__ = "0.1.0"
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # __init__.pyi
-__all__ += ["__version__"]
+# the public names, of __init__.pyi, imported when they are used: no Keras before that
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+# The classes that .keras files name, and where they are. Keras opens a file by the names that are
+# registered with it, so they are registered when it is imported, whichever comes first.
+_REGISTERED = {
+    "AdaptiveModel": "training.adaptive_model",
+    "BatchNormalization": "layers.batch_normalization",
+    "ChannelGate": "layers.channel_gate",
+    "Distillation": "training.distillation",
+    "EarlyExit": "layers.early_exit",
+    "GateLoss": "training.gate_loss",
+    "GatedBlock": "layers.gated_block",
+    "GradientScale": "layers.gradient_scale",
+    "Reinforce": "training.reinforce",
+    "RunningMean": "layers.running_mean",
+    "SkipGate": "layers.skip_gate",
+    "StoppingLoss": "training.stopping_loss",
+    "StoppingModel": "training.stopping_model",
+    "StoppingPolicy": "layers.stopping_policy",
+    "UpsampleLike": "models.deeplabv3",
+}
 
 
-class _AfterKeras:
-    """Registers our classes when Keras has been imported, so that it opens files of ours.
+class _Late:
+    """Stands for a registered class until its module is imported, which registers itself."""
 
-    Importing this package loads neither Keras nor TensorFlow. But `keras.saving.load_model`
-    finds classes by registered name, which must work whichever of the two came first.
-    """
+    def __init__(self, name):
+        self.name = name
+
+    def from_config(self, config):
+        module = importlib.import_module(f"{__name__}.{_REGISTERED[self.name]}")
+        return getattr(module, self.name).from_config(config)
+
+
+def _register(keras):
+    known = keras.saving.get_custom_objects()
+    for name in _REGISTERED:
+        known.setdefault(f"{__name__}>{name}", _Late(name))
+
+
+class _WhenKerasIsImported:
+    """An entry of `sys.meta_path` that registers our classes after Keras was imported."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -29,18 +62,13 @@ class _AfterKeras:
 
             def execute_and_register(module):
                 execute(module)
-                _register()
+                _register(module)
 
             spec.loader.exec_module = execute_and_register
         return spec
 
 
-def _register():
-    for name in ("layers", "training", "models.deeplabv3"):
-        importlib.import_module(f"{__name__}.{name}")
-
-
 if "keras" in sys.modules:
-    _register()
+    _register(sys.modules["keras"])
 else:
-    sys.meta_path.insert(0, _AfterKeras)
+    sys.meta_path.insert(0, _WhenKerasIsImported)
