@@ -17,7 +17,7 @@ import numpy as np
 import keras_adaptive as ka
 from benchmarks import _rows, camvid, common, pool
 from keras_adaptive.calibration.select_cascade import cascade_front, select_cascade
-from keras_adaptive.models.segmentation_cascade import SegmentationCascade, cut, mean_iou
+from keras_adaptive.models.segmentation_cascade import SegmentationCascade, mean_iou, split_cells
 from keras_adaptive.report import exit_ratio_lines
 
 BATCH = 250
@@ -249,7 +249,7 @@ def segmentation():
     for grid, margin in GRIDS:
         cascade = SegmentationCascade(list(networks.values()), grid=grid, margin=margin)
         logits, costs = cascade.predict_with_costs(chosen_on[0])
-        policy, aim = best_policy(logits, cut(chosen_on[1], grid), costs, wanted)
+        policy, aim = best_policy(logits, split_cells(chosen_on[1], grid), costs, wanted)
         cascade.predict(images, policy)  # traces every size it meets
         how = {"grid": f"{grid[0]} x {grid[1]}", "margin": cascade.margin, "aim": aim}
         how["worst_macs"] = float(costs[-1] * grid[0] * grid[1])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive._checks import check_costs, check_labels, check_logits
+from keras_adaptive._checks import check_costs, check_labels, check_logits, integer
 from keras_adaptive.calibration.calibrate import calibrate_budgets
 from keras_adaptive.policy.policy import Policy
 
@@ -324,3 +324,28 @@ def _check_exits(exits, per_exit):
     if exits.max() >= len(per_exit):
         raise ValueError(f"`exits` must be below {len(per_exit)}. Received: {exits.max()}")
     return exits
+
+
+def mean_iou(predicted, labels, classes):
+    """Returns the mean intersection over union of the classes of a segmentation.
+
+    Of a class it is `correct / (predicted or labeled)` pixels.
+
+    Args:
+        predicted: Integer array of classes.
+        labels: Integer array of the same shape; pixels of -1 are not counted.
+        classes: Integer, the number of classes. Those that occur nowhere are left out.
+
+    Example:
+
+    >>> mean_iou(np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), classes=3)
+    0.5
+    """
+    classes = integer("classes", classes, 1)
+    predicted, labels = np.ravel(predicted), np.ravel(labels)
+    counted = labels >= 0
+    pairs = np.bincount(
+        labels[counted] * classes + predicted[counted], minlength=classes**2
+    ).reshape(classes, classes)
+    union = pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
+    return float((pairs.diagonal()[union > 0] / union[union > 0]).mean())

@@ -188,3 +188,21 @@ def test_extremes_are_of_those_that_leave_there(rng):
         evaluation.extremes(exits + 3, scores)
     with pytest.raises(ValueError, match="`count` must be a positive integer"):
         evaluation.extremes(exits, scores, count=0)
+
+
+def test_mean_iou_is_that_of_sets(rng):
+    predicted, labels = rng.integers(0, 4, (2, 500))
+    labels[:50] = -1
+    scores = []
+    for c in range(4):
+        p = {i for i in range(500) if predicted[i] == c and labels[i] >= 0}
+        t = {i for i in range(500) if labels[i] == c}
+        scores.append(len(p & t) / len(p | t))
+    assert evaluation.mean_iou(predicted, labels, 6) == pytest.approx(np.mean(scores))
+
+
+def test_mean_iou_by_hand():
+    predicted, labels = np.array([[0, 0, 1], [2, 2, 1]]), np.array([[0, 1, 1], [2, -1, 0]])
+    # class 0: 1 of 3; class 1: 1 of 3; class 2: 1 of 1
+    assert evaluation.mean_iou(predicted, labels, 4) == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+    assert evaluation.mean_iou(labels, np.array([[0, 1, 1], [2, -1, 0]]), 3) == 1

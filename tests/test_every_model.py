@@ -1,6 +1,6 @@
-"""Promises that every builder's network keeps. A new network is one row of the table.
+"""Properties that every builder's network has. A new network is one row of the table.
 
-Cheap promises are checked on every row. Training, the predictor and the exporter take seconds
+Cheap ones are checked on every row. Training, the predictor and the exporter take seconds
 a row: the quick suite checks them on rows that differ in kind, the slow one on the others.
 """
 
@@ -112,7 +112,7 @@ def model(request):
 
 
 def quick_on(*names):
-    """Parametrizes an expensive promise: quick on the rows named, slow on the others."""
+    """Parametrizes an expensive property: quick on the rows named, slow on the others."""
     assert set(names) <= set(MODELS)
     rows = [
         name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in MODELS

@@ -6,7 +6,7 @@ import keras_adaptive as ka
 
 
 def classifier(channels, shape=(8, 8, 1), classes=10, **dense):
-    """A convolution, batch normalisation, a mean and a dense layer: takes any size."""
+    """A convolution, batch normalization, a mean and a dense layer: takes any size."""
     x = keras.Input(shape)
     features = keras.layers.Conv2D(channels, 3)(x)
     features = keras.layers.ReLU()(keras.layers.BatchNormalization()(features))

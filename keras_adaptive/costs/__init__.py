@@ -1,4 +1,4 @@
-"""What leaving at each exit costs: MACs, parameters, energy."""
+"""The cost of every exit: MACs, parameters, energy."""
 
 from keras_adaptive.costs.energy_model import EnergyModel as EnergyModel
 from keras_adaptive.costs.exit_costs import exit_costs as exit_costs

@@ -1,11 +1,11 @@
-"""How much energy a layer takes: arithmetic, and three levels of memory."""
+"""A model of the energy of a layer: arithmetic, and three levels of memory."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EnergyModel:
-    """Energy of a layer by the numbers it multiplies and moves.
+    """Energy of a layer, from its multiply-accumulates and the numbers it moves.
 
         E = #main * e_main + #cache * e_cache + #register * e_register + #MAC * e_MAC
 

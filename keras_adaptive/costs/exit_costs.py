@@ -1,4 +1,4 @@
-"""What leaving at each exit costs: multiply-accumulates, energy, parameters.
+"""The cost of leaving at each exit: multiply-accumulates, energy or parameters.
 
 A network's cost is the sum over the operations that are executed. Composite
 layers are opened by calling them symbolically, so a layer needs no code of its
@@ -17,9 +17,7 @@ from keras_adaptive.costs.energy_model import EnergyModel
 
 UNITS = ("macs", "reference_flops", "params", "energy")  # or an EnergyModel
 
-
 BLOCK = re.compile(r"block_(\d+)_layer_\d+_scale_\d+")
-
 
 FREE = (
     keras.layers.InputLayer,
@@ -48,7 +46,6 @@ FREE = (
     keras.layers.Maximum,
 )
 
-
 KERNELS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
@@ -57,22 +54,17 @@ KERNELS = (
     keras.layers.DepthwiseConv2D,
 )
 
-
 TRANSPOSED = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
 
-
 SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-
 
 WEIGHTED = (*KERNELS, *TRANSPOSED, *SEPARABLE, keras.layers.Dense)
 
-
 LEAVES = (*WEIGHTED, keras.layers.LSTMCell)
-
 
 POOLS = (
     keras.layers.MaxPooling1D,
@@ -83,7 +75,6 @@ POOLS = (
     keras.layers.AveragePooling3D,
 )
 
-
 GLOBAL_POOLS = (
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
@@ -92,7 +83,6 @@ GLOBAL_POOLS = (
     keras.layers.GlobalMaxPooling2D,
     keras.layers.GlobalMaxPooling3D,
 )
-
 
 ACTIVATIONS = (
     keras.layers.ReLU,
@@ -246,7 +236,7 @@ def exit_costs(inputs, exits, unit="macs", lazy=True):
         exits: List of the symbolic logits, first exit first.
         unit: `"macs"`: multiply-accumulates of convolutions and dense layers.
             `"reference_flops"`: as the public MSDNet implementation counts: MACs,
-            plus one a ReLU element, plus the pooling window a pooled element,
+            plus one per ReLU element, plus the pooling window per pooled element,
             plus the biases of dense layers. `"params"`: parameters, without
             batch statistics. `"energy"`, or an `EnergyModel`: see there.
         lazy: Boolean. True: only what this exit or an earlier one needs.

@@ -1,4 +1,4 @@
-"""What a network with gates costs each image: what its gates did not leave out."""
+"""The cost per sample of a network with gates: what its gates left to be computed."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from keras_adaptive.layers.gated_block import GatedBlock
 
 
 class BlockCosts(NamedTuple):
-    """What the parts of a gated block cost.
+    """The costs of the parts of a gated block.
 
     Attributes:
         gate: Its channel gate, 0 without one.
@@ -27,17 +27,17 @@ class BlockCosts(NamedTuple):
     def executed(self, is_open, share):
         """Returns the cost where a share of the channels is open.
 
-        A closed channel saves its share of the last layer. The channel gate is paid wherever
-        the block's gate is open.
+        A closed channel saves its share of the last layer. The channel gate is
+        computed wherever the block's gate is open.
         """
         return is_open * (self.gate + self.branch + share * self.last)
 
 
 class GatedCosts(NamedTuple):
-    """What a gated network costs an image, as a function of what its gates said.
+    """The cost per sample of a gated network, as a function of its gates' decisions.
 
     Attributes:
-        fixed: `(exits,)`, what every image pays.
+        fixed: `(exits,)`, the cost that every sample has.
         gates: List of symbolic tensors: of every gated block its gate `(batch, 1)`, the
             gate's probability, and the shares of open channels `(batch, 2)`; `None` where
             it has none.

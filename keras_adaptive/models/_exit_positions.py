@@ -1,10 +1,15 @@
-"""Where early exits stand in a network of stages and blocks."""
+"""Positions of early exits in a network of stages and blocks."""
 
 import math
+import numbers
+
+import numpy as np
+
+from keras_adaptive._checks import integer, integer_sequence
 
 
 def exit_positions(exits, stages):
-    """Returns after how many blocks each early exit stands; the last exit is not listed.
+    """Returns the number of blocks before each early exit; the last exit is not listed.
 
     Args:
         exits: `None`: no early exit. An integer: so many exits in all, after equal shares of
@@ -14,7 +19,7 @@ def exit_positions(exits, stages):
         stages: List of the number of blocks of every stage.
 
     Raises:
-        ValueError: If there is no such place.
+        ValueError: If there is no such position.
 
     Example:
 
@@ -26,14 +31,13 @@ def exit_positions(exits, stages):
     total = sum(stages)
     if exits is None:
         return []
-    if isinstance(exits, int) and not isinstance(exits, bool):
-        if not 1 <= exits <= total:
+    if not isinstance(exits, (tuple, list, np.ndarray)) or np.ndim(exits) == 0:
+        exits = integer("exits", exits, 1)
+        if exits > total:
             raise ValueError(f"`exits` must be from 1 to {total} blocks. Received: exits={exits}")
         return [_round(total * (i + 1) / exits) for i in range(exits - 1)]
-    if not isinstance(exits, (tuple, list)):
-        raise ValueError(f"`exits` must be an integer or a sequence. Received: exits={exits}")
     places = list(exits)
-    if all(isinstance(n, float) for n in places):
+    if all(isinstance(n, numbers.Real) and not isinstance(n, numbers.Integral) for n in places):
         if not all(0 < share < 1 for share in places):
             raise ValueError(f"`exits` as shares must be between 0 and 1. Received: exits={exits}")
         starts = [sum(stages[:i]) for i in range(len(stages))]
@@ -42,13 +46,11 @@ def exit_positions(exits, stages):
             for start, blocks in zip(starts, stages, strict=True)
             for share in places
         ]
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < total for n in places)
-    if not whole or sorted(set(places)) != places:
-        raise ValueError(
-            f"`exits` must stand after ascending numbers of blocks below {total}. "
-            f"Received: exits={exits}"
-        )
-    return places
+    must = f"ascending numbers of blocks, from 1 to {total - 1}"
+    found = integer_sequence("exits", places, 1, must)
+    if sorted(set(found)) != list(found) or max(found, default=0) >= total:
+        raise ValueError(f"`exits` must be {must}. Received: exits={exits}")
+    return list(found)
 
 
 def _round(x):

@@ -33,7 +33,7 @@ class Gating:
 
         Args:
             x: Input of the branch and of its channel gate; the skip gate reads the mean of it.
-            instead: What goes on where the block is skipped.
+            instead: The output where the block is skipped.
             branch, merge: As in `GatedBlock`.
             name: String, the prefix of names.
             bottleneck: As in `ChannelGate`.

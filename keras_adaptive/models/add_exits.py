@@ -1,6 +1,7 @@
-"""Early exits for a network that has none: any functional Keras model."""
+"""Adds early exits to any functional Keras model."""
 
 import difflib
+import numbers
 
 import keras
 import numpy as np
@@ -28,10 +29,10 @@ PASSING = (
 
 
 def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
-    """Makes a network adaptive: gives it early exits beside the answer it has.
+    """Adds early exits to a network, beside the output it has.
 
     Every place in `at` gets an `EarlyExit` that reads the features there; the model's own
-    output is the last exit, and gives the same answer as before. The network is not
+    output is the last exit, with the same answer as before. The network is not
     copied: its layers, and so its weights, are shared with `model`. Only a softmax at the
     end is taken off, since exits give logits, and the dense layer it is part of becomes
     one with equal weights. Where the output is features instead (`include_top=False`),
@@ -39,7 +40,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
 
     Models inside the model are opened: their layers can be named like others.
 
-    The new heads know nothing yet. `model.fit` trains heads and network together, or the
+    The new heads are not trained yet. `model.fit` trains heads and network together, or the
     heads alone with `trainable=False`. The model comes compiled for training from scratch;
     compile it again with a lower learning rate to refine a trained network.
 
@@ -48,7 +49,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
             output, for example of `keras.applications`. Its preprocessing must be part
             of it, as layers.
         at: Where early exits stand: a sequence of layer names, in any order; a sequence
-            of numbers between 0 and 1: after about these shares of the
+            of numbers between 0 and 1: after about these shares of the whole network's
             multiply-accumulates; an integer: so many exits in all, after about equal
             shares. By shares, exits stand only where one tensor holds all that later
             layers read, for example between two residual blocks.
@@ -195,11 +196,11 @@ def _logits(answer):
 
 def _places(at, nodes):
     """Returns the tensors that early exits read, in the order of the network."""
-    if isinstance(at, int) and not isinstance(at, bool):
+    if isinstance(at, numbers.Integral) and not isinstance(at, bool):
         at = integer("at", at, 1)
         return _at_shares([(k + 1) / at for k in range(at - 1)], nodes, at)
-    listed = list(at) if isinstance(at, (list, tuple)) else []
-    if listed and all(isinstance(place, float) for place in listed):
+    listed = list(at) if isinstance(at, (list, tuple, np.ndarray)) and np.ndim(at) else []
+    if listed and all(_is_share(place) for place in listed):
         if not all(0 < share < 1 for share in listed) or sorted(set(listed)) != listed:
             raise ValueError(
                 "`at` as shares of the cost must be ascending and between 0 and 1. "
@@ -212,6 +213,10 @@ def _places(at, nodes):
         "`at` must be an integer, a list of layer names or a list of shares of the cost between "
         f"0 and 1. Received: at={at}"
     )
+
+
+def _is_share(place):
+    return isinstance(place, numbers.Real) and not isinstance(place, numbers.Integral)
 
 
 def _at_layers(names, nodes):
@@ -269,7 +274,7 @@ def _at_shares(shares, nodes, at):
 def _cuts(nodes):
     """Returns the tensors that alone hold what is read later, and their shares of the cost.
 
-    Of several at the same cost (a convolution, its normalisation, its activation) the last
+    Of several at the same cost (a convolution, its normalization, its activation) the last
     one counts.
     """
     total, last_read = 0, {}

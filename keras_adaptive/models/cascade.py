@@ -1,4 +1,4 @@
-"""A cascade: whole models that see the same input, asked one after the other."""
+"""Cascades: whole models, run one after the other on the same input, cheap ones first."""
 
 import keras
 
@@ -22,7 +22,7 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
       members' probabilities;
     - `"last"`: `z_k` alone. `AgreementPolicy` can then compare the members' answers.
 
-    What comes out is an `AdaptiveModel` like any other: calibrate it, predict and export
+    The result is an `AdaptiveModel` like any other: calibrate it, predict and export
     with it. A policy whose thresholds are all `+inf` but the last (`ExitPolicy([inf,
     inf, -inf])`) makes it an ensemble. With `"last"` a closed member is not computed.
 
@@ -43,7 +43,7 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
         combine: `"mean_logits"`, `"mean_probs"` or `"last"`.
         stopping: A `layers.StoppingPolicy`, of which every exit but the last gets a copy with
             weights of its own, or `None`.
-        cost_weight: Number, what cost counts against accuracy; see `training.StoppingLoss`,
+        cost_weight: Number, the weight of cost against accuracy; see `training.StoppingLoss`,
             with which the cascade is then compiled. Other arguments of it: `compile` again.
 
     Returns:
@@ -74,7 +74,7 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
     check_choice(tuple(COMBINATIONS), combine=combine)
     if stopping is None and cost_weight != 0:
         raise ValueError(
-            "`cost_weight` must be 0 without `stopping`: nothing would learn from it. "
+            "`cost_weight` must be 0 without `stopping`, which alone uses it. "
             f"Received: cost_weight={cost_weight}"
         )
     members = _checked(members)

@@ -1,17 +1,17 @@
-"""A cascade for videos: clip after clip, until the answer is sure."""
+"""Cascades for videos: clip after clip, until the prediction is confident."""
 
 import keras
 import numpy as np
 
-from keras_adaptive._checks import check_choice, integer
+from keras_adaptive._checks import check_choice, integer, integers
 from keras_adaptive.models.cascade import chain, check_model, logits_of
 
 
 def build_clip_cascade(members, clips, *, exits="clip"):
-    """Chains the clips of a video as stages of evidence, for one network or several.
+    """Builds a cascade over the clips of a video, for one network or several.
 
     The input is a video's clips, `(clips, frames, height, width, channels)`, as
-    `cut_clips` makes them. Each member looks at all clips, one after
+    `cut_clips` makes them. Each member reads all clips, one after
     the other, and the answer is the mean of all logits so far. With `exits="clip"` a video
     may leave after any clip; with `"member"` only after all clips of a member (what the
     paper's table 5 compares, where cost is given for one clip).
@@ -24,7 +24,7 @@ def build_clip_cascade(members, clips, *, exits="clip"):
         exits: `"clip"` or `"member"`.
 
     Returns:
-        A compiled `AdaptiveModel`, with an exit a clip or a member.
+        A compiled `AdaptiveModel`, with one exit per clip or per member.
 
     Raises:
         ValueError: If the members do not fit together.
@@ -93,12 +93,9 @@ def cut_clips(video, frames, size, *, temporal=10, spatial=3):
         [X3D (Feichtenhofer, 2020)](https://arxiv.org/abs/2004.04730): 10 x 3 views.
     """
     video = np.asarray(video)
-    numbers = (frames, size, temporal, spatial)
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers):
-        raise ValueError(
-            "`frames`, `size`, `temporal` and `spatial` must be positive integers. "
-            f"Received: frames={frames}, size={size}, temporal={temporal}, spatial={spatial}"
-        )
+    frames, size, temporal, spatial = integers(
+        1, frames=frames, size=size, temporal=temporal, spatial=spatial
+    )
     if video.ndim != 4 or video.shape[0] < frames or min(video.shape[1:3]) < size:
         raise ValueError(
             f"`video` must be of shape (frames, height, width, channels), with at least "

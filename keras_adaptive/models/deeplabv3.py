@@ -1,4 +1,4 @@
-"""DeepLabv3-style segmentation on any backbone: members for cascades of dense outputs."""
+"""Segmentation networks with the head of DeepLabv3, members for segmentation cascades."""
 
 import keras
 
@@ -27,22 +27,22 @@ class UpsampleLike(keras.layers.Layer):
 
     def __init__(self, factor, **kwargs):
         super().__init__(**kwargs)
-        self.factor = factor
+        self.factor = integer("factor", factor, 1)
 
     def call(self, x, like):
         height, width = keras.ops.shape(like)[1:3]
         return self._enlarged(self._enlarged(x, 1), 2)[:, :height, :width]
 
     def _enlarged(self, x, axis):
-        """Each place becomes `factor` places between its neighbours."""
+        """Each place becomes `factor` places between its neighbors."""
         x = keras.ops.moveaxis(x, axis, 1)
         before = keras.ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
         after = keras.ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
         places = []
         for i in range(self.factor):
             shift = (i + 0.5) / self.factor - 0.5
-            neighbour = before if shift < 0 else after
-            places.append((1 - abs(shift)) * x + abs(shift) * neighbour)
+            neighbor = before if shift < 0 else after
+            places.append((1 - abs(shift)) * x + abs(shift) * neighbor)
         _, length, other, channels = keras.ops.shape(x)
         x = keras.ops.stack(places, axis=2)
         x = keras.ops.reshape(x, (-1, length * self.factor, other, channels))
@@ -58,7 +58,7 @@ class UpsampleLike(keras.layers.Layer):
 def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6, 12, 18)):
     """Builds a segmentation network with the head of DeepLabv3 on a backbone.
 
-    The features go through a 1x1 convolution, one dilated 3x3 convolution a rate, and
+    The features go through a 1x1 convolution, one dilated 3x3 convolution per rate, and
     their mean over the image (atrous spatial pyramid pooling), are joined by a 1x1
     convolution and classified, and the logits are resized to the image. The backbone is
     used as it is: its strides are not turned into dilation.

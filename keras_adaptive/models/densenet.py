@@ -4,12 +4,13 @@ import math
 
 import keras
 
-from keras_adaptive._checks import check_choice, check_image, integer, integers
-from keras_adaptive.layers._conv_unit import apply_layers, conv, conv_unit, norm_relu
+from keras_adaptive._checks import check_choice, check_image, finite, integer, integers
+from keras_adaptive.layers._conv_unit import apply_layers, conv, norm_relu
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
-from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
+from keras_adaptive.models._stem import imagenet_stem, stem_for
+from keras_adaptive.models.presets import with_presets
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 IMAGENET_DEPTHS = {
@@ -57,8 +58,8 @@ def build_densenet(
     """Builds a densely connected network, compiled with the recipe of `build_msdnet`.
 
     Layer `l` of a block reads all features before it: `x_l = concat(x_{l-1}, layer(x_{l-1}))`
-    with `layer` normalisation, ReLU, 3x3 convolution to `growth_rate` channels; with
-    `bottleneck`, a normalisation, ReLU and 1x1 convolution to four times as many come first.
+    with `layer` normalization, ReLU, 3x3 convolution to `growth_rate` channels; with
+    `bottleneck`, a normalization, ReLU and 1x1 convolution to four times as many come first.
     Between blocks a 1x1 convolution keeps a share `reduction` of the channels and an average
     halves the size. With gates, a skipped layer gives what the layer before it gave.
 
@@ -70,7 +71,7 @@ def build_densenet(
         weights: Path of a `.weights.h5` file to load, or `None`: random.
         depth: Integer. For small images `6 n + 4` with bottlenecks, `3 n + 4` without, of
             three blocks of `n` layers. With the ImageNet stem 121, 169 or 201.
-        growth_rate: Integer, channels a layer adds.
+        growth_rate: Integer, channels that each layer adds.
         reduction: Number from 0 (excluded) to 1.
         bottleneck: Boolean.
         stem: `"cifar"`: a 3x3 convolution; `"imagenet"`: 7x7 with stride 2, then pooling.
@@ -81,11 +82,11 @@ def build_densenet(
             block.
         head_channels: Integer, channels of the two convolutions of an early exit. `None`: 64;
             256 with the ImageNet stem.
-        gates: What is skipped where an image does not need it: `None`: nothing; `"layer"`:
-            whole layers, as one recurrent `SkipGate` decides; `"channel"`: channels, as a
-            `ChannelGate` a layer decides; `"both"`. A block's first layer has no gate.
-            Closed channels save MACs on paper and no time, see `ChannelGate`; skipped
-            layers save both.
+        gates: What may be skipped, decided per image: `None`: nothing; `"layer"`: whole
+            layers, as one recurrent `SkipGate` decides; `"channel"`: channels, as one
+            `ChannelGate` per layer decides; `"both"`. A block's first layer has no gate.
+            Skipped channels lower the MAC count only, and latency does not change (see
+            `ChannelGate`); skipped layers lower both.
 
     Returns:
         An `AdaptiveModel`.
@@ -108,13 +109,11 @@ def build_densenet(
     input_shape, classes = check_image(input_shape, classes)
     growth_rate, depth = integers(1, growth_rate=growth_rate, depth=depth)
     check_choice((True, False), bottleneck=bottleneck)
-    check_choice((None, "cifar", "imagenet"), stem=stem)
-    if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
+    if not 0 < finite(reduction, "reduction") <= 1:
         raise ValueError(
             f"`reduction` must be above 0 and at most 1. Received: reduction={reduction}"
         )
-    if stem is None:
-        stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
+    stem = stem_for(stem, input_shape)
     if head_channels is None:
         head_channels = 256 if stem == "imagenet" else 64
     head_channels = integer("head_channels", head_channels, 1)
@@ -122,7 +121,7 @@ def build_densenet(
     early = exit_positions(exits, blocks)
 
     gating = Gating(gates)
-    inputs = keras.Input(tuple(input_shape), name="image")
+    inputs = keras.Input(input_shape, name="image")
     x = _stem(inputs, growth_rate, bottleneck, stem)
     outputs, done = [], 0
     for block, layers in enumerate(blocks):
@@ -172,10 +171,7 @@ def _blocks(depth, bottleneck, stem):
 
 def _stem(x, growth_rate, bottleneck, stem):
     if stem == "imagenet":
-        x = apply_layers(conv_unit(2 * growth_rate, 7, strides=2, name="stem"), x)
-        # after a ReLU, padding with zeros is padding with minus infinity
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+        return imagenet_stem(x, 2 * growth_rate, "stem")
     return apply_layers(conv(2 * growth_rate if bottleneck else 16, 3, name="stem"), x)
 
 

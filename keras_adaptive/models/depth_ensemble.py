@@ -1,5 +1,6 @@
-"""The ensembles that MSDNet is compared with: one kind of network, deeper and deeper."""
+"""Ensembles of networks of one kind and growing depth, the baseline of the MSDNet paper."""
 
+from keras_adaptive._checks import integer_sequence
 from keras_adaptive.models.cascade import build_cascade
 
 PRESETS = {
@@ -12,7 +13,7 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
 
     At every exit the predictions of all networks so far are averaged. Used whole it is an
     ensemble; calibrated, the ensemble with dynamic evaluation: an image goes on to a deeper
-    network until the answer is sure.
+    network until the prediction is confident.
 
     Args:
         build: `build_resnet` or `build_densenet`, or another function that takes `depth`.
@@ -22,7 +23,7 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
         **arguments: Passed to `build`, for example `input_shape=(32, 32, 3)`.
 
     Returns:
-        A compiled `AdaptiveModel` with one exit a depth. Train the members alone, each as
+        A compiled `AdaptiveModel` with one exit per depth. Train the members alone, each as
         `build(depth=depth, **arguments)`, and chain them by `build_cascade`; or fit this
         model, which trains them together, through the averages.
 
@@ -41,17 +42,9 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), sections 5.1 and
         5.2.
     """
-    if isinstance(depths, str):
-        if depths not in PRESETS:
-            raise ValueError(
-                f"`depths` must be growing integers or one of {tuple(PRESETS)}. "
-                f"Received: depths={depths}"
-            )
-        depths = PRESETS[depths]
-    depths = list(depths)
-    if not depths or sorted(set(depths)) != depths:
-        raise ValueError(
-            f"`depths` must be growing integers or one of {tuple(PRESETS)}. "
-            f"Received: depths={depths}"
-        )
-    return build_cascade([build(depth=d, **arguments) for d in depths], combine=combine)
+    must = f"growing integers or one of {tuple(PRESETS)}"
+    named = PRESETS.get(depths) if isinstance(depths, str) else depths
+    found = integer_sequence("depths", depths if named is None else named, 1, must)
+    if not found or sorted(set(found)) != list(found):
+        raise ValueError(f"`depths` must be {must}. Received: depths={depths}")
+    return build_cascade([build(depth=d, **arguments) for d in found], combine=combine)

@@ -1,11 +1,12 @@
-"""EfficientNet at any scale: members for cascades that grow together."""
+"""EfficientNets of any scale, members for cascades whose members are scaled together."""
 
 import math
 
 import keras
 
-from keras_adaptive._checks import check_image, integers
+from keras_adaptive._checks import check_image, finite, integers
 from keras_adaptive.layers.batch_normalization import BatchNormalization
+from keras_adaptive.models._squeeze_and_excite import squeeze_and_excite
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 DEPTH, WIDTH, RESOLUTION = 1.2, 1.1, 1.15  # to the power phi
@@ -69,9 +70,9 @@ def build_efficientnet(phi=0.0, classes=1000, *, input_shape=None, dropout=0.2):
     >>> tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
     ((None, 128, 128, 3), (None, 10))
     """
-    if isinstance(phi, bool) or not isinstance(phi, (int, float)) or not abs(phi) <= 20:
+    if not abs(finite(phi, "phi")) <= 20:
         raise ValueError(f"`phi` must be a number from -20 to 20. Received: phi={phi}")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+    if not 0 <= finite(dropout, "dropout") < 1:
         raise ValueError(f"`dropout` must be from 0 to below 1. Received: dropout={dropout}")
     depth, width, resolution = compound_scaling(phi)
     if input_shape is None:
@@ -79,7 +80,7 @@ def build_efficientnet(phi=0.0, classes=1000, *, input_shape=None, dropout=0.2):
     input_shape, classes = check_image(input_shape, classes)
     integers(8, height=input_shape[0], width=input_shape[1])
 
-    image = keras.Input(tuple(input_shape), name="image")
+    image = keras.Input(input_shape, name="image")
     x = keras.layers.Rescaling(1 / 255, name="pixels")(image)
     x = _unit(x, _channels(STEM, width), 3, 2, "stem")
     for stage, (kernel, repeats, channels, expansion, strides) in enumerate(STAGES):
@@ -109,7 +110,7 @@ def _initializer(config):
 
 
 def _unit(x, filters, kernel, strides, name, depthwise=False, activation=True):
-    """Convolution, batch normalisation, and swish if wanted."""
+    """Convolution, batch normalization, and swish if wanted."""
     padding = "same"
     if strides > 1:
         after = kernel // 2
@@ -134,22 +135,10 @@ def _block(inputs, filters, kernel, expansion, strides, name):
     if expansion > 1:
         x = _unit(x, channels * expansion, 1, 1, f"{name}_expand")
     x = _unit(x, None, kernel, strides, f"{name}_depthwise", depthwise=True)
-    x = _squeeze_and_excite(x, max(1, int(channels * SQUEEZE)), name)
+    narrow = max(1, int(channels * SQUEEZE))
+    start = {"class_name": "VarianceScaling", "config": KERNEL}
+    x = squeeze_and_excite(x, narrow, name, "swish", start)
     x = _unit(x, filters, 1, 1, f"{name}_project", activation=False)
     if strides > 1 or filters != channels:
         return x
     return keras.layers.Add(name=f"{name}_add")([x, inputs])
-
-
-def _squeeze_and_excite(x, narrow, name):
-    wide = x.shape[-1]
-    gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
-    for filters, activation, part in ((narrow, "swish", "reduce"), (wide, "sigmoid", "excite")):
-        gate = keras.layers.Conv2D(
-            filters,
-            1,
-            activation=activation,
-            kernel_initializer=_initializer(KERNEL),
-            name=f"{name}_{part}",
-        )(gate)
-    return keras.layers.Multiply(name=f"{name}_gate")([x, gate])

@@ -1,14 +1,22 @@
-"""Multi-Scale DenseNet: many exits on one densely connected network."""
+"""Multi-Scale DenseNets: densely connected networks with many exits."""
 
 import math
 
 import keras
 
-from keras_adaptive._checks import check_choice, check_image, integer, integers
+from keras_adaptive._checks import (
+    check_choice,
+    check_image,
+    finite,
+    integer,
+    integer_sequence,
+    integers,
+)
 from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.layers.gradient_scale import GradientScale
-from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
+from keras_adaptive.models._stem import imagenet_stem, stem_for
+from keras_adaptive.models.presets import with_presets
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 CIFAR = {"input_shape": (32, 32, 3), "classes": 10, "stem": "cifar"}
@@ -57,7 +65,7 @@ def build_msdnet(
 
     Every layer keeps features at several scales, from fine to coarse. Layer `l` at
     scale `s` gives `concat[x_s, down(x_{s-1}), same(x_s)]`; the finest scale has no
-    `down`. Exits look at the coarsest scale, which is there from the first layer on.
+    `down`. Exits read the coarsest scale, which is there from the first layer on.
     As the network gets deeper it drops its finest scale, one at a time, and then
     shrinks what is left by a 1x1 convolution.
 
@@ -80,9 +88,9 @@ def build_msdnet(
             `i - 1` and `i` there are `step * i + 1`.
         channels: Integer, channels of the first layer, times the growth factor of
             the scale.
-        growth_rate: Integer, channels a layer adds, times the growth factor.
-        growth_factors: Sequence of integers, one a scale, finest first.
-        bottleneck_factors: Sequence of integers, one a scale: a 1x1 convolution
+        growth_rate: Integer, channels that each layer adds, times the growth factor.
+        growth_factors: Sequence of integers, one per scale, finest first.
+        bottleneck_factors: Sequence of integers, one per scale: a 1x1 convolution
             narrows the input to this many times the output of a 3x3 convolution, of
             the scale the input comes from.
         head_channels: Integer, channels of the two convolutions of an exit. `None`:
@@ -95,11 +103,11 @@ def build_msdnet(
             pooling. `None`: by the image's size, ImageNet from 128 pixels.
         gradient_equilibrium: Whether the gradients of the exits are balanced.
             `"all"` or True: at every scale (as the paper says); `"coarsest"`: only at
-            the scale exits look at (as its code does).
+            the scale that exits read (as its code does).
         collaboration: Whether an exit reads the one before: `None`, `"identity"`
             (adds its logits) or `"dense"` (reads an embedding of them).
-        collaboration_stop_gradient: Whether the exit before is shielded from the
-            gradient that comes this way (the paper: yes; its code: no).
+        collaboration_stop_gradient: Whether the exit before gets no gradient through this
+            connection (the paper: yes; its code: no).
 
     Returns:
         An `AdaptiveModel` with `blocks` exits.
@@ -127,22 +135,22 @@ def build_msdnet(
     )
     check_choice(("lin_grow", "even"), step_mode=step_mode)
     check_choice(("max", "min"), prune=prune)
-    check_choice((None, "cifar", "imagenet"), stem=stem)
     check_choice((False, True, "all", "coarsest"), gradient_equilibrium=gradient_equilibrium)
     check_choice((None, "identity", "dense"), collaboration=collaboration)
-    _check_factors(growth_factors, bottleneck_factors, growth_rate)
-    if not isinstance(reduction, (int, float)) or not 0 <= reduction <= 1:
+    growth_factors, bottleneck_factors = _checked_factors(
+        growth_factors, bottleneck_factors, growth_rate
+    )
+    if not 0 <= finite(reduction, "reduction") <= 1:
         raise ValueError(f"`reduction` must be from 0 to 1. Received: reduction={reduction}")
     if head_channels is not None:
         head_channels = integer("head_channels", head_channels, 1)
-    if stem is None:
-        stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
+    stem = stem_for(stem, input_shape)
     if head_channels is None and stem == "cifar":
         head_channels = 128
 
-    network = _Layers(growth_rate, tuple(growth_factors), tuple(bottleneck_factors))
+    network = _Layers(growth_rate, growth_factors, bottleneck_factors)
     plan = _plan(_layers_per_block(blocks, base, step, step_mode), len(growth_factors), prune)
-    inputs = keras.Input(tuple(input_shape), name="image")
+    inputs = keras.Input(input_shape, name="image")
     features = network.first(inputs, channels, stem)
     outputs = []
     for layer in plan:
@@ -175,7 +183,7 @@ def build_msdnet(
 
 
 class _Layer:
-    """Where a layer is and what it does: numbers only."""
+    """The position of a layer, the scales it reads and keeps, and what follows it."""
 
     def __init__(self, block, number, scales_in, scales_out, transition, exit):
         self.block, self.number = block, number
@@ -211,7 +219,7 @@ def _plan(layers_per_block, scales, prune):
 
 
 class _Layers:
-    """Makes the layers of one network. Features are lists, one tensor a scale kept."""
+    """Makes the layers of one network. Features are lists, one tensor per scale kept."""
 
     def __init__(self, growth_rate, growth_factors, bottleneck_factors):
         self.growth_rate = growth_rate
@@ -224,12 +232,7 @@ class _Layers:
         for scale, factor in enumerate(self.growth):
             name = f"block_0_layer_0_scale_{scale}"
             if scale == 0 and stem == "imagenet":
-                x = apply_layers(
-                    conv_unit(channels * factor, 7, strides=2, use_bias=True, name=name), x
-                )
-                # after a ReLU, padding with zeros is padding with minus infinity
-                x = keras.layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(x)
-                x = keras.layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)
+                x = imagenet_stem(x, channels * factor, name, use_bias=True)
             else:
                 strides = 2 if scale else 1
                 x = apply_layers(conv_unit(channels * factor, 3, strides=strides, name=name), x)
@@ -286,20 +289,15 @@ def _balance(features, exit, blocks, coarsest_only):
     ]
 
 
-def _check_factors(growth_factors, bottleneck_factors, growth_rate):
-    for name, factors in (
-        ("growth_factors", growth_factors),
-        ("bottleneck_factors", bottleneck_factors),
-    ):
-        whole = isinstance(factors, (tuple, list)) and all(
-            isinstance(f, int) and not isinstance(f, bool) and f > 0 for f in factors
-        )
-        if not whole or not factors or len(factors) != len(growth_factors):
-            raise ValueError(
-                f"`{name}` must be positive integers, one a scale. Received: {name}={factors}"
-            )
-    if any(growth_rate * factor < 2 for factor in growth_factors[1:]):
+def _checked_factors(growth_factors, bottleneck_factors, growth_rate):
+    must = "positive integers, one per scale"
+    growth = integer_sequence("growth_factors", growth_factors, 1, must)
+    if not growth:
+        raise ValueError(f"`growth_factors` must be {must}. Received: growth_factors=()")
+    narrow = integer_sequence("bottleneck_factors", bottleneck_factors, 1, must, len(growth))
+    if any(growth_rate * factor < 2 for factor in growth[1:]):
         raise ValueError(
             "`growth_rate` must give every coarser scale at least 2 channels. "
-            f"Received: growth_rate={growth_rate}, growth_factors={growth_factors}"
+            f"Received: growth_rate={growth_rate}, growth_factors={growth}"
         )
+    return growth, narrow

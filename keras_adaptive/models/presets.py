@@ -1,12 +1,12 @@
-"""Named configurations: a preset fills only what the caller leaves out."""
+"""Named configurations of the builders; a preset fills only what the caller leaves out."""
 
 import functools
 import inspect
 from pathlib import Path
 
-from keras_adaptive.models.pretrained import pretrained, pretrained_names
+import numpy as np
 
-IMAGENET_FROM = 128  # pixels: the smallest side for which `stem=None` means "imagenet"
+from keras_adaptive.models.pretrained import pretrained, pretrained_names
 
 
 def with_presets(presets):
@@ -65,4 +65,4 @@ def _trained(weights, builder):
 
 
 def _plain(value):
-    return list(value) if isinstance(value, (tuple, list)) else value
+    return list(value) if isinstance(value, (tuple, list, np.ndarray)) else value

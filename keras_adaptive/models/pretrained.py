@@ -1,4 +1,4 @@
-"""Trained networks that come with the library: weights, policy and facts, no network needed."""
+"""Trained networks that come with the library: weights, exit policy and model card."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ class Pretrained(NamedTuple):
         builder: String, the function that builds the network.
         arguments: Dictionary, the arguments it was built with.
         class_names: List of strings.
-        mean, std: Lists of one number a channel: inputs are `(pixel / 255 - mean) / std`.
+        mean, std: Lists of one number per channel: inputs are `(pixel / 255 - mean) / std`.
         policy: The `ExitPolicy` chosen for it, for half of its full cost.
         weights: Path of its weights.
         card: String, its model card, in Markdown: data, recipe, results, limits.
@@ -36,15 +36,17 @@ class Pretrained(NamedTuple):
     weights: Path
     card: str
 
-    def standardise(self, images):
+    def standardize(self, images):
         """Returns uint8 images as the network takes them: `(images / 255 - mean) / std`."""
         images = np.asarray(images, "float32") / 255
         return (images - np.float32(self.mean)) / np.float32(self.std)
 
-    def answers(self, split):
-        """Returns what the network said about images that trained nothing.
+    standardise = standardize  # its name before 0.2; until 0.3
 
-        Thresholds can be chosen and tried on them without images; stored in float16.
+    def answers(self, split):
+        """Returns the network's logits for held-out images, and their labels.
+
+        Thresholds can be chosen and tried on them without the images. Stored in float16.
 
         Args:
             split: `"calibrate"`, to choose on, or `"test"`, to report on.
@@ -63,7 +65,7 @@ class Pretrained(NamedTuple):
 
 
 def pretrained_names():
-    """Returns the names of the trained networks that are there."""
+    """Returns the names of the trained networks that come with the library."""
     return sorted(path.parent.name for path in FOLDER.glob("*/report.json"))
 
 
@@ -82,7 +84,7 @@ def pretrained(name):
     if name not in pretrained_names():
         raise ValueError(f"`name` must be one of {pretrained_names()}. Received: name={name}")
     folder = FOLDER / name
-    run = json.loads((folder / "report.json").read_text())["run"]
+    run = json.loads((folder / "report.json").read_text(encoding="utf-8"))["run"]
     return Pretrained(
         name,
         run["network"]["builder"],
@@ -91,5 +93,5 @@ def pretrained(name):
         **run["preprocessing"],
         policy=ExitPolicy.load(folder / "policy.json"),
         weights=folder / "model.weights.h5",
-        card=(folder / "card.md").read_text(),
+        card=(folder / "card.md").read_text(encoding="utf-8"),
     )

@@ -2,12 +2,13 @@
 
 import keras
 
-from keras_adaptive._checks import check_choice, check_image, integer
+from keras_adaptive._checks import check_choice, check_image, finite, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv, conv_unit, norm_relu
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
-from keras_adaptive.models.presets import IMAGENET_FROM, with_presets
+from keras_adaptive.models._stem import imagenet_stem, stem_for
+from keras_adaptive.models.presets import with_presets
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 STYLES = ("post", "pre")
@@ -48,14 +49,14 @@ def build_resnet(
     """Builds a residual network, compiled with the recipe of `build_msdnet`.
 
     A block of style `"post"` (He et al., 2015; SkipNet, DDI) gives
-    `relu(shortcut(x) + branch(x))` with `branch` convolution, normalisation, ReLU,
-    convolution, normalisation; where a stage begins, `shortcut` is a 1x1 convolution with
-    stride 2 and a normalisation. A block of style `"pre"` (Guan et al., 2018) gives
-    `x + branch(x)` with `branch` twice normalisation, ReLU, convolution; where a stage
+    `relu(shortcut(x) + branch(x))` with `branch` convolution, normalization, ReLU,
+    convolution, normalization; where a stage begins, `shortcut` is a 1x1 convolution with
+    stride 2 and a normalization. A block of style `"pre"` (Guan et al., 2018) gives
+    `x + branch(x)` with `branch` twice normalization, ReLU, convolution; where a stage
     begins, a 1x1 convolution with stride 2 comes first, and is followed by blocks of equal
     width.
 
-    With gates, a skipped block hands on its shortcut (where a stage begins that is the
+    With gates, a skipped block passes on its shortcut (where a stage begins that is the
     convolution with stride 2, which is always computed).
 
     Networks for small images have three stages of `(depth - 2) // 6` blocks with 16, 32 and
@@ -82,11 +83,11 @@ def build_resnet(
         head_channels: Integer, channels of the two convolutions of an early exit. `None`:
             as many as the last stage of small images has: `64 * width`; 256 with the
             ImageNet stem.
-        gates: What is skipped where an image does not need it: `None`: nothing; `"layer"`:
-            whole blocks, as one recurrent `SkipGate` decides; `"channel"`: channels, as a
-            `ChannelGate` a block decides; `"both"`. The first block has no gate.
-            Closed channels save MACs on paper and no time, see `ChannelGate`; skipped
-            blocks save both.
+        gates: What may be skipped, decided per image: `None`: nothing; `"layer"`: whole
+            blocks, as one recurrent `SkipGate` decides; `"channel"`: channels, as one
+            `ChannelGate` per block decides; `"both"`. The first block has no gate.
+            Skipped channels lower the MAC count only, and latency does not change (see
+            `ChannelGate`); skipped blocks lower both.
 
     Returns:
         An `AdaptiveModel`.
@@ -113,13 +114,11 @@ def build_resnet(
     input_shape, classes = check_image(input_shape, classes)
     depth = integer("depth", depth, 8)
     check_choice(STYLES, style=style)
-    check_choice((None, "cifar", "imagenet"), stem=stem)
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not width > 0:
+    if not finite(width, "width") > 0:
         raise ValueError(f"`width` must be a positive number. Received: width={width}")
     if head_channels is not None:
         head_channels = integer("head_channels", head_channels, 1)
-    if stem is None:
-        stem = "imagenet" if min(input_shape[:2]) >= IMAGENET_FROM else "cifar"
+    stem = stem_for(stem, input_shape)
     stages, bottleneck = _stages(depth, style, stem)
     base = 64 if stem == "imagenet" else 16
     channels = [max(1, round(base * width * 2**i)) for i in range(len(stages))]
@@ -128,7 +127,7 @@ def build_resnet(
     early = exit_positions(exits, stages)
 
     gating = Gating(gates)
-    inputs = keras.Input(tuple(input_shape), name="image")
+    inputs = keras.Input(input_shape, name="image")
     x = _stem(inputs, channels[0], stem, style)
     outputs = []
     places = [(stage, block) for stage, blocks in enumerate(stages) for block in range(blocks)]
@@ -174,10 +173,7 @@ def _stages(depth, style, stem):
 
 def _stem(x, channels, stem, style):
     if stem == "imagenet":
-        x = apply_layers(conv_unit(channels, 7, strides=2, name="stem"), x)
-        # after a ReLU, padding with zeros is padding with minus infinity
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+        return imagenet_stem(x, channels, "stem")
     make = conv if style == "pre" else conv_unit
     return apply_layers(make(channels, 3, name="stem"), x)
 

@@ -1,4 +1,4 @@
-"""Cascades of any size: all members scaled together."""
+"""Cascades of EfficientNets, all members scaled together for a larger or smaller budget."""
 
 import numbers
 

@@ -1,8 +1,8 @@
-"""Cascades for dense outputs: only the unsure cells of an image go on.
+"""Segmentation cascades: only the cells of an image that are not confident go on.
 
 The first member sees the whole image. Its answer is cut into a grid of cells, and each
-cell is a sample to `calibrate`, `evaluate` and `ExitPolicy`: sure ones keep the answer,
-the others are cut out of the image and given to the next member.
+cell is a sample to `calibrate`, `evaluate` and `ExitPolicy`: confident ones keep the
+answer, the others are cut out of the image and given to the next member.
 """
 
 from typing import NamedTuple
@@ -11,16 +11,18 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
+from keras_adaptive._checks import integer, integer_sequence
+from keras_adaptive.evaluation import mean_iou as mean_iou
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
 
 class Segmentation(NamedTuple):
-    """The answers to a batch of images, in input order.
+    """The segmentation of a batch of images, in input order.
 
     Attributes:
         labels: `(images, height, width)`, the most probable class of every pixel.
-        exits: `(images, rows, columns)`, the member a cell left at.
-        costs: `(images,)`, MACs spent on an image.
+        exits: `(images, rows, columns)`, the index of the last member each cell needed.
+        costs: `(images,)`, MACs spent per image.
     """
 
     labels: np.ndarray
@@ -28,7 +30,7 @@ class Segmentation(NamedTuple):
     costs: np.ndarray
 
 
-def cut(maps, grid, margin=0):
+def split_cells(maps, grid, margin=0):
     """Cuts images, labels or logits into cells.
 
     Args:
@@ -43,7 +45,7 @@ def cut(maps, grid, margin=0):
 
     Example:
 
-    >>> cut(np.arange(8).reshape(1, 2, 4), (1, 2)).tolist()
+    >>> split_cells(np.arange(8).reshape(1, 2, 4), (1, 2)).tolist()
     [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
     """
     maps = np.asarray(maps)
@@ -60,38 +62,16 @@ def cut(maps, grid, margin=0):
     return np.stack(cells, axis=1).reshape(-1, *cells[0].shape[1:])
 
 
-def join(cells, grid):
-    """Puts cells without a margin together again: `join(cut(x, grid), grid)` is `x`."""
+def join_cells(cells, grid):
+    """Returns the maps that `split_cells` with the same grid and no margin has cut."""
     rows, columns = grid
     height, width = cells.shape[1:3]
     maps = cells.reshape(-1, rows, columns, *cells.shape[1:])
     return np.moveaxis(maps, 3, 2).reshape(-1, rows * height, columns * width, *cells.shape[3:])
 
 
-def mean_iou(predicted, labels, classes):
-    """Returns the mean over the classes of `right / (predicted or labelled)` pixels.
-
-    Args:
-        predicted: Integer array of classes.
-        labels: Integer array of the same shape; pixels of -1 are not counted.
-        classes: Integer, the number of classes. Those that occur nowhere are left out.
-
-    Example:
-
-    >>> mean_iou(np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), classes=3)
-    0.5
-    """
-    predicted, labels = np.ravel(predicted), np.ravel(labels)
-    counted = labels >= 0
-    pairs = np.bincount(
-        labels[counted] * classes + predicted[counted], minlength=classes**2
-    ).reshape(classes, classes)
-    union = pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
-    return float((pairs.diagonal()[union > 0] / union[union > 0]).mean())
-
-
 class SegmentationCascade:
-    """Segmentation networks, asked one after the other about ever fewer cells.
+    """Segmentation networks, run one after the other on fewer and fewer cells.
 
     Exit `k` of a cell is the mean of the logits of members 0 to `k`. The first member sees
     the whole image, the others a cell and `margin` pixels around it. What a cell costs is
@@ -139,13 +119,12 @@ class SegmentationCascade:
             raise ValueError(
                 f"`members` must have the same number of classes. Received: {sorted(classes)}"
             )
-        _check_whole(grid, margin)
+        self.grid, margin = _checked(grid, margin)
         self.members = list(members)
-        self.grid = tuple(grid)
         self.margin = 0 if self.grid == (1, 1) else margin
 
     def cell_costs(self, image_size, unit="macs"):
-        """Returns what a cell has cost after each member, array `(members,)`.
+        """Returns the cost of a cell after each member, array `(members,)`.
 
         Args:
             image_size: `(height, width)` of the images.
@@ -159,7 +138,7 @@ class SegmentationCascade:
         return np.cumsum(own)
 
     def predict_with_costs(self, images, batch_size=8, unit="macs"):
-        """Asks every member about every cell.
+        """Runs every member on every cell.
 
         Args:
             images: Array `(images, height, width, channels)`.
@@ -169,26 +148,26 @@ class SegmentationCascade:
         Returns:
             Tuple of logits `(members, cells, cell height, cell width, classes)` and costs
             `(members,)`, for `calibrate` and `evaluate`. Labels are cut likewise:
-            `cut(labels, grid)`.
+            `split_cells(labels, grid)`.
         """
         total, exits = 0, []
         cells = None
         for k, member in enumerate(self.members):
             if k == 0:
-                own = cut(_ask(member, images, batch_size), self.grid)
+                own = split_cells(_ask(member, images, batch_size), self.grid)
             else:
-                cells = cut(images, self.grid, self.margin) if cells is None else cells
+                cells = split_cells(images, self.grid, self.margin) if cells is None else cells
                 own = self._inside(_ask(member, cells, batch_size * len(cells) // len(images)))
             total = total + own
             exits.append(total / (k + 1))
         return np.stack(exits), self.cell_costs(images.shape[1:3], unit)
 
     def predict(self, images, policy, batch_size=8):
-        """Segments images, asking a member only about cells that the policy sends on.
+        """Segments images, running a member only on cells that the policy sends on.
 
         Args:
             images: Array `(images, height, width, channels)`.
-            policy: `ExitPolicy` with one threshold a member.
+            policy: `ExitPolicy` with one threshold per member.
             batch_size: Integer, whole images at a time.
 
         Returns:
@@ -196,10 +175,10 @@ class SegmentationCascade:
         """
         if not isinstance(policy, ExitPolicy) or len(policy.thresholds) != len(self.members):
             raise ValueError(
-                f"`policy` must be an ExitPolicy with {len(self.members)} thresholds, one a "
+                f"`policy` must be an ExitPolicy with {len(self.members)} thresholds, one per "
                 f"member. Received: policy={policy!r}"
             )
-        policy.check_thresholds_suffice()
+        policy.validate_stagewise()
         images = np.asarray(images)
         parts = [
             self._batch(images[i : i + batch_size], policy)
@@ -210,18 +189,18 @@ class SegmentationCascade:
         return Segmentation(labels, exits, spent)
 
     def _batch(self, images, policy):
-        total = cut(_ask(self.members[0], images, len(images)), self.grid)
+        total = split_cells(_ask(self.members[0], images, len(images)), self.grid)
         exits = np.zeros(len(total), int)
         rows = np.flatnonzero(~policy.leaves(0, total))
         if len(rows) and len(self.members) > 1:
-            cells = cut(images, self.grid, self.margin)
+            cells = split_cells(images, self.grid, self.margin)
         for k, member in enumerate(self.members[1:], 1):
             if not len(rows):
                 break
             total[rows] += self._inside(_ask(member, cells[rows], len(cells)))
             exits[rows] = k
             rows = rows[~policy.leaves(k, total[rows] / (k + 1))]
-        labels = join(total.argmax(axis=-1), self.grid)
+        labels = join_cells(total.argmax(axis=-1), self.grid)
         return labels, exits.reshape(-1, *self.grid)
 
     def _inside(self, logits):
@@ -247,25 +226,18 @@ def _cost(member, size, unit):
     return float(costs.exit_costs([image], logits, unit)[0])
 
 
-def _check_whole(grid, margin):
-    whole = isinstance(grid, (tuple, list)) and len(grid) == 2
-    numbers = [*grid, margin] if whole else [None]
-    if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers) or (
-        min(grid) < 1 or margin < 0
-    ):
-        raise ValueError(
-            "`grid` must be (rows, columns), positive integers, and `margin` an integer of at "
-            f"least 0. Received: grid={grid}, margin={margin}"
-        )
+def _checked(grid, margin):
+    must = "(rows, columns), positive integers"
+    return integer_sequence("grid", grid, 1, must, length=2), integer("margin", margin, 0)
 
 
 def _cell_size(size, grid, margin):
-    _check_whole(grid, margin)
+    grid, margin = _checked(grid, margin)
     height, width = (n // g for n, g in zip(size, grid, strict=True))
     if (height * grid[0], width * grid[1]) != tuple(size):
         raise ValueError(
             "`grid` must divide the image's height and width. "
-            f"Received: grid={tuple(grid)}, size {tuple(size)}"
+            f"Received: grid={grid}, size {tuple(size)}"
         )
     if margin > min(size):
         raise ValueError(

@@ -1,8 +1,10 @@
-"""A self-cascade: one model that looks at the same image again, larger."""
+"""Self-cascades: one model, run on the same image at growing resolutions."""
 
 import keras
+import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import integer_sequence
 from keras_adaptive.models.cascade import chain, check_model, logits_of, resized
 
 
@@ -10,12 +12,12 @@ def build_self_cascade(model, resolutions, *, input_shape=None):
     """Chains a model with itself at growing resolutions, with an exit after each.
 
     Exit `k` gives the mean of the model's logits at the first `k + 1` resolutions. There
-    is one set of weights; a larger image costs more and, up to a point, is seen better
-    than at the size the model was trained on.
+    is one set of weights; a larger image costs more and, up to a point, is classified
+    better than at the size the model was trained on.
 
     The image comes at the largest resolution and is shrunk for the others by bilinear
-    interpolation. With `input_shape` it comes at that size, and larger looks are
-    enlarged from it.
+    interpolation. With `input_shape` it comes at that size, and is enlarged for
+    larger resolutions.
 
     Args:
         model: A built `keras.Model` with one image as input, made of layers that take
@@ -25,7 +27,7 @@ def build_self_cascade(model, resolutions, *, input_shape=None):
         input_shape: `(height, width, channels)` of the image, or `None`.
 
     Returns:
-        A compiled `AdaptiveModel` with one exit a resolution.
+        A compiled `AdaptiveModel` with one exit per resolution.
 
     Raises:
         ValueError: If a resolution is impossible for the model.
@@ -56,27 +58,21 @@ def build_self_cascade(model, resolutions, *, input_shape=None):
         _check_size(any_size, size)
     if input_shape is None:
         input_shape = (max(s[0] for s in sizes), max(s[1] for s in sizes), channels)
-    image = keras.Input(tuple(input_shape), name="image")
+    must = "(height, width, channels), positive integers"
+    image = keras.Input(integer_sequence("input_shape", input_shape, 1, must, 3), name="image")
     looks = [resized(image, size) for size in sizes]
     return chain(image, [any_size(look) for look in looks], "mean_logits", "self_cascade")
 
 
 def _sizes(resolutions):
     """Returns the resolutions as pairs, checked."""
-    found = []
-    for resolution in resolutions if isinstance(resolutions, (list, tuple)) else ():
-        pair = (resolution, resolution) if isinstance(resolution, int) else resolution
-        whole = isinstance(pair, (list, tuple)) and len(pair) == 2
-        whole = whole and all(
-            isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair
-        )
-        found.append(tuple(pair) if whole else None)
-    areas = [pair and pair[0] * pair[1] for pair in found]
-    if len(found) < 2 or None in areas or sorted(set(areas)) != areas:
-        raise ValueError(
-            "`resolutions` must be at least two sizes in pixels, growing: integers or "
-            f"(height, width). Received: resolutions={resolutions}"
-        )
+    must = "at least two sizes in pixels, growing: integers or (height, width)"
+    listed = resolutions if isinstance(resolutions, (list, tuple, np.ndarray)) else ()
+    pairs = [size if np.ndim(size) else (size, size) for size in listed]
+    found = [integer_sequence("resolutions", pair, 1, must, length=2) for pair in pairs]
+    areas = [height * width for height, width in found]
+    if len(found) < 2 or sorted(set(areas)) != areas:
+        raise ValueError(f"`resolutions` must be {must}. Received: resolutions={resolutions}")
     return found
 
 

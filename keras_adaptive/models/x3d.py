@@ -1,8 +1,9 @@
-"""X3D: a 3-D network for clips, whose 3x3x3 convolutions are channelwise."""
+"""X3D networks for clips of video, whose 3x3x3 convolutions are channelwise."""
 
 import keras
 
-from keras_adaptive._checks import integer, integers
+from keras_adaptive._checks import integer, integer_sequence, integers
+from keras_adaptive.models._squeeze_and_excite import squeeze_and_excite
 from keras_adaptive.models.presets import with_presets
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
@@ -28,7 +29,7 @@ def build_x3d(
 ):
     """Builds an X3D network for clips of video, as a network with one exit.
 
-    A stem looks at space (1x3x3), then at time (5x1x1). Stages of inverted residual blocks
+    A stem convolves over space (1x3x3), then over time (5x1x1). Stages of inverted residual blocks
     follow, which halve height and width and keep every frame; each has a channelwise
     3x3x3 convolution, and every other one squeeze and excitation.
 
@@ -55,29 +56,22 @@ def build_x3d(
     Reference:
         [X3D (Feichtenhofer, 2020)](https://arxiv.org/abs/2004.04730).
     """
-    whole = isinstance(input_shape, (tuple, list)) and len(input_shape) == 4
-    if not whole:
-        raise ValueError(
-            "`input_shape` must be (frames, height, width, channels). "
-            f"Received: input_shape={input_shape}"
-        )
-    names = ("frames", "height", "width of the image", "channels")
-    *input_shape, width, top = integers(
-        1, **dict(zip(names, input_shape, strict=True)), width=width, top=top
-    )
+    must = "(frames, height, width, channels), positive integers"
+    input_shape = integer_sequence("input_shape", input_shape, 1, must, length=4)
+    width, top = integers(1, width=width, top=top)
     classes = integer("classes", classes, 2)
     blocks = integers(1, **{f"blocks[{i}]": n for i, n in enumerate(blocks)})
 
-    clip = keras.Input(tuple(input_shape), name="clip")
+    clip = keras.Input(input_shape, name="clip")
     x = _convolution(clip, width, (1, 3, 3), 2, "stem_space")
     x = _convolution(x, width, (5, 1, 1), 1, "stem_time", groups=width)
-    x = _normalised(x, "stem", "relu")
+    x = _normalized(x, "stem", "relu")
     for stage, count in enumerate(blocks):
         for block in range(count):
             name = f"stage_{stage}_block_{block}"
             x = _block(x, width * 2**stage, 1 if block else 2, block % 2 == 0, name)
     x = _convolution(x, _inner(x.shape[-1]), (1, 1, 1), 1, "top")
-    x = _normalised(x, "top", "relu")
+    x = _normalized(x, "top", "relu")
     x = keras.layers.GlobalAveragePooling3D(name="mean")(x)
     x = keras.layers.Dense(top, activation="relu", use_bias=False, name="features")(x)
     x = keras.layers.Dropout(0.5, name="dropout")(x)
@@ -103,7 +97,7 @@ def _convolution(x, channels, kernel, strides, name, groups=1):
     )(x)
 
 
-def _normalised(x, name, activation=None):
+def _normalized(x, name, activation=None):
     x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     return keras.layers.Activation(activation, name=f"{name}_act")(x) if activation else x
 
@@ -111,26 +105,18 @@ def _normalised(x, name, activation=None):
 def _block(inputs, channels, strides, squeeze, name):
     inner = _inner(channels)
     x = _convolution(inputs, inner, (1, 1, 1), 1, f"{name}_expand")
-    x = _normalised(x, f"{name}_expand", "relu")
+    x = _normalized(x, f"{name}_expand", "relu")
     x = _convolution(x, inner, (3, 3, 3), strides, f"{name}_channelwise", groups=inner)
-    x = _normalised(x, f"{name}_channelwise")
+    x = _normalized(x, f"{name}_channelwise")
     if squeeze:
-        x = _squeeze_and_excite(x, name)
+        narrow = max(8, int(inner * SQUEEZE + 4) // 8 * 8)
+        x = squeeze_and_excite(x, narrow, name, "relu")
     x = keras.layers.Activation("swish", name=f"{name}_swish")(x)
     x = _convolution(x, channels, (1, 1, 1), 1, f"{name}_project")
-    x = _normalised(x, f"{name}_project")
+    x = _normalized(x, f"{name}_project")
     shortcut = inputs
     if strides > 1 or inputs.shape[-1] != channels:
         shortcut = _convolution(inputs, channels, (1, 1, 1), strides, f"{name}_shortcut")
-        shortcut = _normalised(shortcut, f"{name}_shortcut")
+        shortcut = _normalized(shortcut, f"{name}_shortcut")
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _squeeze_and_excite(x, name):
-    wide = x.shape[-1]
-    narrow = max(8, int(wide * SQUEEZE + 4) // 8 * 8)
-    gate = keras.layers.GlobalAveragePooling3D(keepdims=True, name=f"{name}_squeeze")(x)
-    gate = keras.layers.Conv3D(narrow, 1, activation="relu", name=f"{name}_reduce")(gate)
-    gate = keras.layers.Conv3D(wide, 1, activation="sigmoid", name=f"{name}_excite")(gate)
-    return keras.layers.Multiply(name=f"{name}_gate")([x, gate])

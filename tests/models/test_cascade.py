@@ -130,8 +130,8 @@ def test_one_file_holds_two_models_and_the_device_cascades(members, images, tmp_
 
     cascade = ka.build_cascade(members[1:])
     logits = np.stack(cascade.predict(images, verbose=0))
-    sure = ka.policy.confidence(logits)[0]
-    between = np.sort(sure)[5:7].mean()
+    confidence = ka.policy.confidence(logits)[0]
+    between = np.sort(confidence)[5:7].mean()
     policy = ka.ExitPolicy([between, -np.inf])
     ka.export_tflite(cascade, tmp_path / "cascade.tflite", policy)
     device = AnytimeModel(tmp_path / "cascade.tflite")

@@ -49,11 +49,11 @@ def test_members_look_at_all_clips_before_the_next_is_asked(members, videos):
     assert cascade.exit_costs().tolist() == by_clip.exit_costs()[3::4].tolist()
 
 
-def test_a_sure_video_is_looked_at_no_further(members, videos):
+def test_a_confident_video_goes_no_further(members, videos):
     cascade = build_clip_cascade(members[0], clips=4)
     logits = np.stack(cascade.predict(videos, verbose=0))
-    sure = ka.policy.confidence(logits)
-    policy = ka.ExitPolicy([np.sort(s)[3:5].mean() for s in sure])
+    confidence = ka.policy.confidence(logits)
+    policy = ka.ExitPolicy([np.sort(s)[3:5].mean() for s in confidence])
     result = ka.AdaptivePredictor(cascade, policy).predict(videos)
     np.testing.assert_array_equal(result.exits, policy.decide(logits))
     assert len(set(result.exits)) > 1

@@ -48,7 +48,7 @@ def test_rejects_videos_that_are_too_small(arguments, message):
 
 @pytest.mark.parametrize("places", [{"temporal": 0}, {"spatial": 0}, {"spatial": 2.0}])
 def test_rejects_impossible_numbers_of_places(places):
-    with pytest.raises(ValueError, match="must be positive integers"):
+    with pytest.raises(ValueError, match="must be an integer of at least 1"):
         cut_clips(video(9, 9, 9), 4, 5, **places)
 
 

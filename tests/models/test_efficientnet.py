@@ -50,7 +50,7 @@ def test_scaling_is_a_power():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"phi": "b0"}, "Received: phi=b0"),
+        ({"phi": "b0"}, "Received: phi='b0'"),
         ({"phi": 99}, "Received: phi=99"),
         ({"classes": 1}, "Received: classes=1"),
         ({"dropout": 1}, "Received: dropout=1"),

@@ -195,7 +195,7 @@ def test_compiles_with_the_papers_recipe():
     assert float(optimizer.learning_rate) == pytest.approx(0.1)
 
 
-def test_starts_as_he_et_al_with_unit_normalisation():
+def test_starts_as_he_et_al_with_unit_normalization():
     model = ka.build_msdnet(preset="cifar_budgeted_4")
     kernel = model.get_layer("exit_0").units[1].kernel
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.05)
@@ -226,7 +226,7 @@ def test_loads_weights(tmp_path):
         ({"stem": "vgg"}, "Received: stem=vgg"),
         ({"reduction": 2}, "Received: reduction=2"),
         ({"reduction": 0.01}, "`reduction` must leave"),
-        ({"growth_factors": (1, 2)}, "`bottleneck_factors` must be positive integers, one a scale"),
+        ({"growth_factors": (1, 2)}, "`bottleneck_factors` must be positive integers, one per"),
         ({"growth_factors": 3}, "`growth_factors` must be"),
         ({"growth_rate": 1, "growth_factors": (1, 1, 1)}, "at least 2 channels"),
         ({"gradient_equilibrium": "some"}, "Received: gradient_equilibrium=some"),

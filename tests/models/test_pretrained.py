@@ -62,7 +62,7 @@ def test_its_facts_are_at_hand(network):
     with pytest.raises(ValueError, match="`split` must be one of .*Received: split=train"):
         facts.answers("train")
     pixels = np.full((1, 8, 8, 1), 255, "uint8")
-    np.testing.assert_allclose(facts.standardise(pixels), 2.0)
+    np.testing.assert_allclose(facts.standardize(pixels), 2.0)
 
 
 @pytest.mark.parametrize(

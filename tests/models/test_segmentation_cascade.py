@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_adaptive as ka
-from keras_adaptive.models.segmentation_cascade import SegmentationCascade, cut, join, mean_iou
+from keras_adaptive.models.segmentation_cascade import SegmentationCascade, join_cells, split_cells
 from keras_adaptive.policy.confidence import softmax
 
 
@@ -29,36 +29,25 @@ def images(rng):
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2))
 def test_cells_are_where_they_were(rows, columns, margin):
     maps = np.arange(2 * 6 * 6).reshape(2, 6, 6)
-    cells = cut(maps, (rows, columns), margin)
+    cells = split_cells(maps, (rows, columns), margin)
     height, width = 6 // rows, 6 // columns
     assert cells.shape == (2 * rows * columns, height + 2 * margin, width + 2 * margin)
     inner = cells[:, margin : margin + height, margin : margin + width]
-    np.testing.assert_array_equal(join(inner, (rows, columns)), maps)
+    np.testing.assert_array_equal(join_cells(inner, (rows, columns)), maps)
     padded = np.pad(maps, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric")
     last = padded[-1, -height - 2 * margin :, -width - 2 * margin :]
     np.testing.assert_array_equal(cells[-1], last)
 
 
-def test_mean_iou_is_that_of_sets(rng):
-    predicted, labels = rng.integers(0, 4, (2, 500))
-    labels[:50] = -1
-    scores = []
-    for c in range(4):
-        p = {i for i in range(500) if predicted[i] == c and labels[i] >= 0}
-        t = {i for i in range(500) if labels[i] == c}
-        scores.append(len(p & t) / len(p | t))
-    assert mean_iou(predicted, labels, 6) == pytest.approx(np.mean(scores))
-
-
 def test_with_enough_margin_a_cell_is_answered_as_in_the_whole_image(members, images):
     whole, _ = SegmentationCascade(members).predict_with_costs(images)
     cells, _ = SegmentationCascade(members, grid=(2, 3), margin=2).predict_with_costs(images)
-    found = np.stack([join(z, (2, 3)) for z in cells])
+    found = np.stack([join_cells(z, (2, 3)) for z in cells])
     # at the border of the image the margin is mirrored, where the whole image has zeros
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     np.testing.assert_allclose(found[inner], whole[inner], atol=1e-5)
     bare, _ = SegmentationCascade(members, grid=(2, 3)).predict_with_costs(images)
-    found = np.stack([join(z, (2, 3)) for z in bare])
+    found = np.stack([join_cells(z, (2, 3)) for z in bare])
     assert np.abs(found[1:][inner[:]] - whole[1:][inner[:]]).max() > 1e-3
 
 
@@ -82,14 +71,14 @@ def test_costs_count_the_area_that_is_looked_at(members):
 def test_predicts_what_the_policy_decides(members, images, grid):
     cascade = SegmentationCascade(members, grid=grid, margin=1)
     logits, costs = cascade.predict_with_costs(images)
-    sure = ka.policy.confidence(logits)
-    policy = ka.ExitPolicy([np.median(s) for s in sure])
+    confidence = ka.policy.confidence(logits)
+    policy = ka.ExitPolicy([np.median(s) for s in confidence])
     exits = policy.decide(logits)
     assert len(set(exits)) > 1
     found = cascade.predict(images, policy, batch_size=2)
     np.testing.assert_array_equal(found.exits.ravel(), exits)
     chosen = logits[exits, np.arange(len(exits))].argmax(-1)
-    np.testing.assert_array_equal(found.labels, join(chosen, grid))
+    np.testing.assert_array_equal(found.labels, join_cells(chosen, grid))
     per_image = costs[exits].reshape(3, -1).sum(axis=1)
     np.testing.assert_allclose(found.costs, per_image)
 
@@ -99,8 +88,8 @@ def test_calibrates_like_any_other_network(members, images, rng):
     logits, costs = cascade.predict_with_costs(images)
     labels = rng.integers(-1, 3, images.shape[:3])
     budget = costs[:2].mean()
-    policy = ka.calibrate(logits, cut(labels, (2, 3)), costs, budget=budget)
-    report = ka.evaluate(policy, logits, cut(labels, (2, 3)), costs)
+    policy = ka.calibrate(logits, split_cells(labels, (2, 3)), costs, budget=budget)
+    report = ka.evaluate(policy, logits, split_cells(labels, (2, 3)), costs)
     assert report.mean_cost <= budget
     found = cascade.predict(images, policy)
     counted = labels >= 0
@@ -108,7 +97,7 @@ def test_calibrates_like_any_other_network(members, images, rng):
     assert found.costs.mean() == pytest.approx(6 * report.mean_cost)
 
 
-def test_a_cell_without_a_sure_pixel_goes_on(members, images):
+def test_a_cell_without_a_confident_pixel_goes_on(members, images):
     logits, _ = SegmentationCascade(members).predict_with_costs(images * 0)
     assert softmax(logits[0]).max() < 0.5
     assert set(ka.ExitPolicy([0.0, 0.0, 0.0]).decide(logits)) == {2}
@@ -145,22 +134,16 @@ def test_refuses_what_does_not_fit(members, images):
 
 def test_cells_are_cut_from_the_whole_image_with_what_is_around_them():
     maps = np.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
-    cells = cut(maps, (2, 3), 1)
+    cells = split_cells(maps, (2, 3), 1)
     assert cells.shape == (12, 4, 4, 1)
     padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
     for i, cell in enumerate(cells):  # the first image row by row, then the second
         image, row, column = i // 6, i % 6 // 3, i % 3
         expected = padded[image, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4]
         np.testing.assert_array_equal(cell, expected)
-    assert cut(maps, (2, 3), 4).shape == (12, 10, 10, 1)  # the smaller side: the most there is
+    largest = split_cells(maps, (2, 3), 4)  # a margin as wide as the smaller side
+    assert largest.shape == (12, 10, 10, 1)
     with pytest.raises(ValueError, match="Received: margin=5"):
-        cut(maps, (2, 3), 5)
+        split_cells(maps, (2, 3), 5)
     with pytest.raises(ValueError, match=r"must divide .* grid=\(4, 4\), size \(4, 6\)"):
-        cut(maps, (4, 4))
-
-
-def test_mean_iou_by_hand():
-    predicted, labels = np.array([[0, 0, 1], [2, 2, 1]]), np.array([[0, 1, 1], [2, -1, 0]])
-    # class 0: 1 of 3; class 1: 1 of 3; class 2: 1 of 1
-    assert mean_iou(predicted, labels, 4) == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
-    assert mean_iou(labels, np.array([[0, 1, 1], [2, -1, 0]]), 3) == 1
+        split_cells(maps, (4, 4))
