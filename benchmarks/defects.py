@@ -38,7 +38,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks import _rows
-from keras_adaptive.files import write_whole
+from keras_adaptive._files import write_whole
 
 ROOT = Path(__file__).parent.parent
 LIST = _rows.RESULTS / "defects.json"
@@ -463,24 +463,26 @@ def apply(defect, tree):
 
 
 def acquainted(file, defect, tree):
-    """Returns the tests that name the changed file or its folder, its own first."""
+    """Returns the tests that name the changed file or lie in its folder, its own first."""
     path = Path(file)
-    module = path.parent.name if path.stem == "__init__" else path.stem
+    package, *folders = path.parts[:-1]
+    folder = package if package == "tflite" else Path(*folders).name
+    module = path.parent.name if path.stem == "__init__" else path.stem.lstrip("_")
     nodes = ast.parse((tree / file).read_text()).body
-    names = {x.name for x in nodes if isinstance(x, ast.FunctionDef | ast.ClassDef)} | {module}
-    names = {name for name in names if not name.startswith("_")}
+    names = {x.name for x in nodes if isinstance(x, ast.FunctionDef | ast.ClassDef)}
+    names = {name for name in names if not name.startswith("_")} | {path.stem, module}
     owner = defect["function"].split(".")[0]
     found = []
     for test in sorted((tree / "tests").rglob("test_*.py")):
         words = set(re.findall(r"\w+", test.read_text()))
         if test.stem == f"test_{module}":
             found.append((0, test))
-        elif path.parent.name in test.stem or owner in words:
+        elif test.parent.name == folder or owner in words:
             found.append((1, test))
         elif names & words:
             found.append((2, test))
     # the examples in the docstrings
-    own = [file] if file.startswith("keras_adaptive/") else []
+    own = [file] if package == "keras_adaptive" else []
     return [str(test.relative_to(tree)) for _, test in sorted(found)] + own
 
 

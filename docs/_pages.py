@@ -96,7 +96,7 @@ def _api():
     loader = griffe.GriffeLoader(search_paths=PLACES)
     root, device = (loader.load(name, try_relative_path=False) for name in OURS)
     loader.resolve_aliases()
-    inner = [x for x in root.modules.values() if not x.name.startswith("_")]
+    inner = [x for x in root.modules.values() if not (x.is_alias or x.name.startswith("_"))]
     modules = [root, *sorted(inner, key=lambda module: module.name), device]
     exports = {module.path: exported(module) for module in modules}
     homes = {}
@@ -126,6 +126,8 @@ def _definition(module, name):
     inner = module.modules
     for place in (module, *([inner[name]] if name in inner else []), *inner.values()):
         member = place.members.get(name)
+        if member is not None and member.is_attribute and isinstance(member.value, griffe.ExprName):
+            return _definition(place, member.value.name)  # an alias: `old = new`
         if member is not None and member.is_alias:
             ours = member.target_path.split(".")[0] in OURS
             member = member.final_target if ours else None
