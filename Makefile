@@ -14,14 +14,16 @@ command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Insta
 	test -z "$$CI"; exit; };
 endef
 
-.PHONY: help demo test test-python test-android test-web test-slow test-all lint docs bench bench-calibration bench-training bench-throughput \
-	bench-inference bench-gate-time bench-cascades bench-moving-digits bench-device bench-fuzz \
-	bench-gates bench-stopping bench-compression bench-search vectors notebooks readme clean
+.PHONY: help demo test test-python test-android test-web test-slow test-all coverage lint docs \
+	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
+	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
+	bench-compression bench-search bench-defects vectors notebooks readme clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
 	@echo "make test   lint and test everything that is quick: five minutes on two cores"
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
+	@echo "make coverage   both, and which lines of the packages they run"
 	@echo "make docs   build the site from guides, tutorials and docstrings, in site/"
 	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
@@ -47,6 +49,13 @@ test-slow: .venv/test
 
 test-all: test test-slow
 
+# the Python tests of test-all; the settings are in pyproject.toml
+coverage: .venv/test
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,14 +75,14 @@ bench: bench-calibration bench-training bench-throughput bench-inference bench-g
 bench-calibration: .venv/test
 	$(BIN)/python -m benchmarks.calibration
 
-# hours: a row is kept when it is done
+# hours; resumes where it was interrupted
 bench-training: .venv/test
 	$(BIN)/python -m benchmarks.training
 
 bench-throughput: .venv/test
 	$(BIN)/python -m benchmarks.throughput
 
-# about an hour: a row is kept when it is done
+# about an hour; resumes where it was interrupted
 bench-gates: .venv/test
 	$(BIN)/python -m benchmarks.gates
 	$(BIN)/python -m benchmarks.gates --time
@@ -94,7 +103,7 @@ bench-moving-digits: .venv/test
 bench-device: .venv/test
 	$(BIN)/python -m benchmarks.device
 
-# an hour: a row is kept when it is done
+# an hour; resumes where it was interrupted
 bench-stopping: .venv/test
 	$(BIN)/python -m benchmarks.stopping
 
@@ -102,13 +111,18 @@ bench-stopping: .venv/test
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
 
-# half an hour: a row is kept when it is done
+# half an hour; resumes where it was interrupted
 bench-compression: .venv/test
 	$(BIN)/python -m benchmarks.compression
 
-# likewise; a search that was killed goes on
+# likewise, the search too
 bench-search: .venv/test
 	$(BIN)/python -m benchmarks.search
+
+# hours, and so not part of `bench`: the tests up to their first failure, once for each of 30
+# small defects; resumes where it was interrupted
+bench-defects: .venv/test
+	$(BIN)/python -m benchmarks.defects run --suite all
 
 # tflite/testdata, which programs in every language are held to
 vectors: .venv/test
@@ -135,4 +149,5 @@ notebooks: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs site tutorials/*.ipynb
+	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs site \
+		.coverage* tutorials/*.ipynb
