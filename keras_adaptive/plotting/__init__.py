@@ -5,6 +5,7 @@ from keras_adaptive.plotting.curve import accuracy_and_cost as accuracy_and_cost
 from keras_adaptive.plotting.curve import accuracy_cost_curve as accuracy_cost_curve
 from keras_adaptive.plotting.curve import pareto_front as pareto_front
 from keras_adaptive.plotting.curve import sweep as sweep
+from keras_adaptive.plotting.exit_fractions import exit_fractions as exit_fractions
 from keras_adaptive.plotting.exit_fractions import exit_shares as exit_shares
 from keras_adaptive.plotting.history import exit_history as exit_history
 from keras_adaptive.plotting.images import easy_and_hard as easy_and_hard

@@ -1,4 +1,4 @@
-"""What pictures share: colours that colour-blind people can tell apart, axes, units."""
+"""What all pictures share: a palette for color-blind readers, axes, units."""
 
 import numpy as np
 
@@ -18,25 +18,25 @@ def new_axes(ax, size=(6, 4)):
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
-def exit_colours(exits):
-    """Returns one colour an exit, from dark (easy) to light (hard)."""
+def exit_colors(exits):
+    """Returns one color per exit, from dark (easy) to light (hard)."""
     return [plt.get_cmap("cividis")(0.08 + 0.84 * k / max(exits - 1, 1)) for k in range(exits)]
 
 
 def scaled(most):
-    """Returns the divisor and the prefix with which a number is written shortly."""
+    """Returns the divisor and the unit prefix that make a number short."""
     steps = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
     return next(((s, prefix) for s, prefix in steps if most >= s), (1, ""))
 
 
 def tidy(ax, grid="both"):
-    """Takes away what a reader need not see."""
+    """Removes the upper and right spines, and adds a faint grid."""
     ax.spines[["top", "right"]].set_visible(False)
     if grid:
         ax.grid(alpha=0.25, axis=grid)
         ax.set_axisbelow(True)
 
 
-def ink_on(colour):
-    """Returns black or white, whichever is legible on a colour."""
-    return "white" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.55 else "black"
+def ink_on(color):
+    """Returns black or white, whichever is legible on a color."""
+    return "white" if np.dot(color[:3], (0.299, 0.587, 0.114)) < 0.55 else "black"

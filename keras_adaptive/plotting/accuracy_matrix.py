@@ -1,4 +1,4 @@
-"""What a stopping policy does."""
+"""The accuracy of every exit on the samples that leave at each exit."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from keras_adaptive.plotting._style import new_axes
 
 
 def accuracy_matrix(matrix, *, ax=None):
-    """Draws how right every exit is about the samples that leave at each.
+    """Draws the accuracy of every exit on the samples that leave at each exit.
 
     Args:
         matrix: Array `(exits, exits)`, from `evaluation.accuracy_matrix`.
@@ -27,11 +27,6 @@ def accuracy_matrix(matrix, *, ax=None):
         ax.text(j, i, text, ha="center", va="center", color="white" if value > 0.6 else "black")
     ax.set_xticks(range(len(matrix)))
     ax.set_yticks(range(len(matrix)))
-    ax.set_xlabel("leaves at exit")
-    ax.set_ylabel("judged by exit")
+    ax.set_xlabel("samples that leave at exit")
+    ax.set_ylabel("answer of exit")
     return ax
-
-
-def _show(ax, image):
-    gray = image.shape[-1] == 1
-    ax.imshow(image[..., 0] if gray else image, cmap="gray" if gray else None)

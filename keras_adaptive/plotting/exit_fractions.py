@@ -1,63 +1,64 @@
-"""Who leaves where."""
+"""Exit fractions: how many of the samples leave at each exit."""
 
 import numpy as np
 
-from keras_adaptive.plotting._style import exit_colours, ink_on, new_axes, tidy
+from keras_adaptive.plotting._style import exit_colors, ink_on, new_axes, tidy
 
-LEGIBLE = 0.045  # a smaller share has no room for its number
+LEGIBLE = 0.045  # a smaller fraction has no room for its number
 
 
-def exit_shares(shares, names=None, *, ax=None):
-    """Draws which share of the samples leaves at each exit, one bar a policy.
+def exit_fractions(fractions, names=None, *, ax=None):
+    """Draws the fraction of the samples that leaves at each exit, one bar per policy.
 
     Args:
-        shares: Array `(exits,)` or `(policies, exits)`, as `Report.exit_fractions`.
-        names: Sequence of strings, one a policy. `None`: no names.
+        fractions: Array `(exits,)` or `(policies, exits)`, as
+            `EvaluationResult.exit_fractions`.
+        names: Sequence of strings, one per policy. `None`: no names.
         ax: Matplotlib axes to draw on. `None`: new ones.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: If the shares of a policy do not sum to 1.
+        ValueError: If the fractions of a policy do not sum to 1.
     """
-    shares = np.atleast_2d(np.asarray(shares, "float64"))
-    if shares.ndim != 2 or (shares < 0).any() or not np.allclose(shares.sum(axis=1), 1):
+    fractions = np.atleast_2d(np.asarray(fractions, "float64"))
+    if fractions.ndim != 2 or (fractions < 0).any() or not np.allclose(fractions.sum(axis=1), 1):
         raise ValueError(
-            "`shares` must be (exits,) or (policies, exits), of sum 1 a policy. "
-            f"Received: shares={shares.tolist()}"
+            "`fractions` must be (exits,) or (policies, exits), of sum 1 for each policy. "
+            f"Received: fractions={fractions.tolist()}"
         )
-    policies, exits = shares.shape
+    policies, exits = fractions.shape
     names = [""] * policies if names is None else list(names)
     if len(names) != policies:
-        raise ValueError(f"`names` must be one a policy, {policies}. Received: names={names}")
+        raise ValueError(f"`names` must be one per policy, {policies}. Received: names={names}")
     ax = new_axes(ax, (6.4, 1.1 + 0.42 * policies))
     left = np.zeros(policies)
-    for k, colour in enumerate(exit_colours(exits)):
+    for k, color in enumerate(exit_colors(exits)):
         ax.barh(
             np.arange(policies),
-            100 * shares[:, k],
+            100 * fractions[:, k],
             left=100 * left,
             height=0.72,
-            color=colour,
+            color=color,
             edgecolor="white",
             lw=0.8,
             label=f"exit {k}",
         )
-        for row in np.flatnonzero(shares[:, k] >= LEGIBLE):
+        for row in np.flatnonzero(fractions[:, k] >= LEGIBLE):
             ax.annotate(
-                f"{100 * shares[row, k]:.0f}",
-                (100 * (left[row] + shares[row, k] / 2), row),
+                f"{100 * fractions[row, k]:.0f}",
+                (100 * (left[row] + fractions[row, k] / 2), row),
                 ha="center",
                 va="center",
-                color=ink_on(colour),
+                color=ink_on(color),
                 fontsize="small",
             )
-        left += shares[:, k]
+        left += fractions[:, k]
     ax.set_yticks(np.arange(policies), names)
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="share of the samples that leave there (%)")
+    ax.set(xlim=(0, 100), xlabel="fraction of the samples that leaves at the exit (%)")
     tidy(ax, grid=None)
     ax.spines["left"].set_visible(False)
     ax.legend(
@@ -70,3 +71,6 @@ def exit_shares(shares, names=None, *, ax=None):
         columnspacing=1.2,
     )
     return ax
+
+
+exit_shares = exit_fractions  # its name before 0.2; until 0.3

@@ -1,14 +1,14 @@
-"""Every exit over the epochs."""
+"""A metric of every exit during training."""
 
 from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.plotting._style import exit_colours, new_axes, tidy
+from keras_adaptive.plotting._style import exit_colors, new_axes, tidy
 
 
 def exit_history(history, metric="accuracy", *, ax=None):
-    """Draws a metric of every exit over the epochs.
+    """Draws a metric of every exit over the epochs of a training.
 
     Args:
         history: What `fit` returned with an `ExitHistory` among its callbacks, or the
@@ -20,7 +20,7 @@ def exit_history(history, metric="accuracy", *, ax=None):
         The axes.
 
     Raises:
-        ValueError: If the history has no such metric of an exit.
+        ValueError: If the history does not hold the metric for every exit.
     """
     if isinstance(history, (str, Path)):
         table = np.genfromtxt(history, delimiter=",", names=True)
@@ -35,13 +35,13 @@ def exit_history(history, metric="accuracy", *, ax=None):
             f"`history` must hold exit_0_{metric}: train with the callback ExitHistory. "
             f"Received: {sorted(history)}"
         )
-    for k, colour in enumerate(exit_colours(exits)):
+    for k, color in enumerate(exit_colors(exits)):
         for prefix, style in (("", ":"), ("val_", "-")):
             values = history.get(f"{prefix}exit_{k}_{metric}")
             if values is not None:
                 label = f"{prefix.replace('val_', 'validation, ')}exit {k}"
                 epochs = np.arange(1, len(values) + 1)
-                ax.plot(epochs, values, style, marker=".", color=colour, label=label)
+                ax.plot(epochs, values, style, marker=".", color=color, label=label)
     ax.set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel(metric)

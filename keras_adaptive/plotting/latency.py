@@ -1,4 +1,4 @@
-"""How long an answer takes."""
+"""Latency: the time until the answer of each exit."""
 
 import numpy as np
 
@@ -6,20 +6,20 @@ from keras_adaptive.plotting._style import BLUE, GRAY, new_axes, tidy
 
 
 def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
-    """Draws the time until the answer of each exit: the median and how far it scatters.
+    """Draws the time until the answer of each exit: its median and percentiles.
 
     Args:
         milliseconds: Array `(samples, exits)`, for example of `elapsed_ms` of
             `AnytimeModel.stream`; or `(exits,)`, of `measure_latency`.
         ax: Matplotlib axes to draw on. `None`: new ones.
         static_ms: Number, the time of an ordinary network to compare with, or `None`.
-        percentiles: Tuple of the lower and the upper end of the bars.
+        percentiles: Tuple, the percentiles at the lower and the upper end of the bars.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: If there is no time, or one that is none.
+        ValueError: If there are no times, or some are negative or not finite.
     """
     times = np.atleast_2d(np.asarray(milliseconds, "float64"))
     if times.ndim != 2 or not times.size or not (np.isfinite(times).all() and (times >= 0).all()):
@@ -39,9 +39,9 @@ def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
         ms=6,
         color=BLUE,
         capsize=4,
-        label=f"median, and from {percentiles[0]} to {percentiles[1]} % of the samples"
+        label=f"median, and percentiles {percentiles[0]} to {percentiles[1]}"
         if scatter
-        else "leaving there",
+        else "one measurement",
     )
     for x, y in zip(places, median, strict=True):
         ax.annotate(

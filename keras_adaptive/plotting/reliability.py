@@ -1,4 +1,4 @@
-"""Whether confidence means what it says."""
+"""Reliability diagrams: accuracy against confidence."""
 
 import matplotlib.pyplot as plt
 
@@ -7,20 +7,20 @@ from keras_adaptive.plotting._style import BLUE, GRAY, ORANGE, tidy
 
 
 def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
-    """Draws how often answers of a given confidence are right, exit by exit.
+    """Draws a reliability diagram of every exit: accuracy against confidence.
 
-    On the diagonal, confidence means what it says. With temperatures, before is drawn
-    beside after. The expected calibration error is in the legend.
+    On the diagonal, confidence equals accuracy. With temperatures, both are drawn: before
+    and after temperature scaling. The legend has the expected calibration error (ECE).
 
     Args:
         logits: Array `(exits, samples, classes)`.
         labels: Integer array `(samples,)`.
         temperatures: Array `(exits,)`, as in `ExitPolicy.temperatures`, or `None`.
-        axes: Sequence of matplotlib axes, one an exit. `None`: new ones.
-        bins: Integer.
+        axes: Sequence of matplotlib axes, one per exit. `None`: new ones.
+        bins: Integer, the number of bins of confidence.
 
     Returns:
-        Array of axes, one an exit.
+        Array of axes, one per exit.
     """
     exits = len(logits)
     if axes is None:
@@ -33,13 +33,13 @@ def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
         tables.append(("with temperature", BLUE, _reliability(logits, labels, temperatures, bins)))
     for k, ax in enumerate(axes):
         ax.plot([0, 1], [0, 1], ":", color=GRAY)
-        for name, colour, table in tables:
+        for name, color, table in tables:
             label = f"{name}, ECE {100 * table.errors[k]:.1f} %"
             confidences, accuracies = table.confidences[k], table.accuracies[k]
-            ax.plot(confidences, accuracies, "-o", color=colour, ms=3, label=label)
+            ax.plot(confidences, accuracies, "-o", color=color, ms=3, label=label)
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence")
         ax.set_title(f"exit {k}", fontsize="medium")
         tidy(ax)
         ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
-    axes[0].set_ylabel("share right")
+    axes[0].set_ylabel("accuracy")
     return axes

@@ -1,4 +1,4 @@
-"""How much each gated block is skipped."""
+"""Skipping ratios: how much of each gated block is skipped."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from keras_adaptive.plotting._style import new_axes, tidy
 
 
 def skipping_ratios(shares, *, ax=None, labels=None):
-    """Draws, block by block, how much is skipped on average.
+    """Draws how much of each gated block is skipped on average.
 
     Args:
         shares: Array `(blocks, samples)`, of `AdaptiveModel.predict_gates`; or a dictionary
@@ -18,7 +18,7 @@ def skipping_ratios(shares, *, ax=None, labels=None):
         The axes.
 
     Raises:
-        ValueError: If there are no shares, or those of different numbers of blocks.
+        ValueError: If there are no shares, or the numbers of blocks differ.
 
     Reference:
         [SkipNet (Wang et al., 2018)](https://arxiv.org/abs/1711.09485), figure 8.
@@ -28,7 +28,7 @@ def skipping_ratios(shares, *, ax=None, labels=None):
     blocks = {len(ratio) for ratio in ratios.values()}
     if len(blocks) != 1:
         raise ValueError(
-            "`shares` must be of one network or of networks with as many gated blocks. "
+            "`shares` must be of networks with the same number of gated blocks. "
             f"Received: numbers of blocks {sorted(blocks)}"
         )
     (count,) = blocks
