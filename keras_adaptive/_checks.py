@@ -159,5 +159,5 @@ def needs_extra(extra):
         yield
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"The module {error.name} is missing: pip install 'keras_adaptive[{extra}]'"
+            f"The module {error.name.partition('.')[0]} is missing: pip install 'keras_adaptive[{extra}]'"
         ) from error

@@ -1,10 +1,10 @@
-"""Lets the converter see every branch: switches that open gated blocks, and are taken out again.
+"""Switches that force gated blocks open during int8 conversion, and are removed afterwards.
 
 The converter measures int8 ranges while it runs the network on calibration images. A block
-that none of them opens it leaves in float32, and its gate could never open either: a logit
-that was always negative has a range that ends at 0. So, while converting, every stage has an
-input more, booleans that open its blocks whatever the gates say; in the file they are a
-constant, false. And the ranges of gates' logits are made symmetric.
+that none of them opens would stay float32, and its gate could never open: a logit that was
+always negative has a range that ends at 0. So, while converting, every stage has one more
+input, booleans that open its blocks whatever the gates say; in the file they are the constant
+false. The ranges of the gates' logits are made symmetric.
 """
 
 import keras
@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_adaptive import _graph
 from keras_adaptive.export import _writer
-from keras_adaptive.layers.gated_block import GatedBlock
+from keras_adaptive.layers.gated_block import GatedBlock, _SkippingBlock
 from keras_adaptive.layers.skip_gate import SkipGate
 
 SWITCHES = "open_blocks"  # the input's name
@@ -25,23 +25,23 @@ def with_switches(stages):
     """Returns the stages with switches, and how many each has.
 
     Args:
-        stages: As `_graph.minimal_stages` gives them: for batches, whose switches are booleans
-            `(batch, blocks)`; or with gated blocks skipping by `"if"`, for batches of one.
-            A stage without gated blocks stays as it is.
+        stages: As `_graph.minimal_stages` returns them: for batches, whose switches are
+            booleans `(batch, blocks)`; or with gated blocks skipping by `"if"`, for batches
+            of one. A stage without gated blocks stays as it is.
     """
     switched, counts = [], []
-    for stage, takes, gives in stages:
+    for stage, inputs, outputs in stages:
         nodes = _graph.nodes_between(stage.inputs, stage.outputs)
         blocks = [node for node in nodes if _is_gated(node)]
         counts.append(len(blocks))
         if blocks:
-            stage, takes = _switched(stage, nodes, blocks), [*takes, SWITCHES]
-        switched.append((stage, takes, gives))
+            stage, inputs = _switched(stage, nodes, blocks), [*inputs, SWITCHES]
+        switched.append((stage, inputs, outputs))
     return switched, counts
 
 
 def _is_gated(node):
-    is_block = isinstance(node.operation, GatedBlock) or hasattr(node.operation, "way")
+    is_block = isinstance(node.operation, (GatedBlock, _SkippingBlock))
     return is_block and len(node.input_tensors) > 2
 
 
@@ -67,9 +67,9 @@ def _switched(stage, nodes, blocks):
 
 
 def _decisive(gate):
-    """Returns the probability in place of a gate whose 0 and 1 might lie out of its range.
+    """Returns a gate's probability where the gate's 0 and 1 might lie outside its int8 range.
 
-    A probability is quantised in steps of 1/256, whatever the images.
+    A probability is quantized in steps of 1/256, whatever the images.
     """
     node = _graph.node_of(gate)
     source = node.operation
@@ -79,13 +79,13 @@ def _decisive(gate):
 
 
 def gates_of(stage):
-    """Returns the model that gives the gates of a stage's blocks, in the switches' order."""
+    """Returns the model that computes the gates of a stage's blocks, in the switches' order."""
     nodes = _graph.nodes_between(stage.inputs, stage.outputs)
     return _graph.model_of(stage.inputs, [x.input_tensors[2] for x in nodes if _is_gated(x)])
 
 
 def without_switches(content):
-    """Returns the file with every switch off for good, and no input for it."""
+    """Returns the file with every switch a constant, false, and no longer an input."""
     file = _writer.read(content)
     for signature in file.signatureDefs:
         inputs = {_writer.text(entry.name): entry for entry in signature.inputs}
@@ -103,7 +103,7 @@ def without_switches(content):
 
 
 def _widen(file, subgraph):
-    """Makes the ranges of logits symmetric whose sigmoid is compared with something."""
+    """Makes the int8 range of every logit symmetric whose sigmoid is compared with a number."""
     code = {id(op): file.operatorCodes[op.opcodeIndex].builtinCode for op in subgraph.operators}
     readers = {}
     for op in subgraph.operators:
