@@ -158,6 +158,7 @@ def needs_extra(extra):
     try:
         yield
     except ModuleNotFoundError as error:
+        module = error.name.partition(".")[0]
         raise ImportError(
-            f"The module {error.name.partition('.')[0]} is missing: pip install 'keras_adaptive[{extra}]'"
+            f"The module {module} is missing: pip install 'keras_adaptive[{extra}]'"
         ) from error

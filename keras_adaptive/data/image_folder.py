@@ -12,15 +12,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_adaptive._checks import needs_extra
+
 
 def datasets():
-    try:
+    with needs_extra("data"):
         import tensorflow_datasets
-    except ImportError as error:
-        raise ImportError(
-            "Data other than the digits needs tensorflow_datasets: "
-            "pip install 'keras_adaptive[data]'"
-        ) from error
     return tensorflow_datasets
 
 
