@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_adaptive as ka
-from anytime_tflite import AnytimeModel
+from anytime_tflite import AnytimeModel, read_info
 
 FILES = Path(__file__).parent / "data" / "before_layout"
 
@@ -100,3 +100,11 @@ def test_a_tflite_file_opens(kept, name):
         if name == "single_call":
             exits = [device.predict(image).exit for image in kept["images"]]
             assert exits == kept["single_call_predict"].tolist()
+
+
+def test_the_old_key_of_what_quantization_changed_is_read():
+    assert b'"quantisation": {' in (FILES / "int8.tflite").read_bytes()
+    info = read_info(FILES / "int8.tflite")
+    assert "quantisation" not in info
+    assert info["quantization"]["samples"] == 12
+    assert read_info(FILES / "float32.tflite")["quantization"] is None

@@ -1,8 +1,9 @@
-"""Two packages carry anytime_tflite: the one for devices, alone or beside keras_adaptive."""
+"""The two packages that carry anytime_tflite, and what each says where an extra is missing."""
 
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,11 @@ import pytest
 import anytime_tflite
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel, read_info
+from anytime_tflite.backends import BACKENDS, interpreter_class
+from keras_adaptive.cli import run as cli_run
+from keras_adaptive.compression import to_tf_keras
+from keras_adaptive.compression._libraries import tfmot
+from keras_adaptive.data.image_folder import datasets
 
 ROOT = Path(__file__).parent.parent
 SOURCES = {
@@ -122,6 +128,73 @@ def test_the_command_is_installed():
     from keras_adaptive.cli import main
 
     assert command.load() is main
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Function that makes modules missing, as if they were not installed."""
+
+    def remove(*modules):
+        for name in list(sys.modules):
+            if name.split(".")[0] in modules:
+                monkeypatch.delitem(sys.modules, name)
+        for module in modules:
+            monkeypatch.setitem(sys.modules, module, None)
+
+    return remove
+
+
+def imported(name):
+    """Function that imports a module of ours anew, which other tests go on without."""
+
+    def use():
+        kept = sys.modules.pop(name)
+        try:
+            importlib.import_module(name)
+        finally:
+            sys.modules[name] = kept
+
+    return use
+
+
+def normalized(name):
+    return name.lower().replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "use"),
+    [
+        ("matplotlib", "plot", imported("keras_adaptive.plotting._style")),
+        ("tensorflow_datasets", "data", datasets),
+        ("PIL", "data", lambda: cli_run._picture("image.png", 8, 8, "L")),
+        ("keras_tuner", "tune", imported("keras_adaptive.tuning.hyper_model")),
+        ("tensorflow_model_optimization", "compress", tfmot),
+        ("tf_keras", "compress", lambda: to_tf_keras(None)),
+    ],
+)
+def test_a_missing_module_names_the_extra_that_installs_it(without, module, extra, use):
+    assert ka.plotting
+    assert ka.tuning
+    installs = {
+        normalized(re.match(r"[\w.-]+", requirement)[0])
+        for requirement in importlib.metadata.requires("keras_adaptive")
+        if re.search(rf"extra == ['\"]{extra}['\"]", requirement)
+    }
+    distributions = importlib.metadata.packages_distributions()[module]
+    assert installs & {normalized(name) for name in distributions}
+    without(module)
+    command = rf"The module {module} is missing: pip install 'keras_adaptive\[{extra}\]'"
+    with pytest.raises(ImportError, match=command):
+        use()
+
+
+@pytest.mark.parametrize(
+    "use", [interpreter_class, lambda: BACKENDS["compiled_model"]("model.tflite", None, 1)]
+)
+def test_a_missing_interpreter_names_the_extra_that_installs_it(without, use):
+    without("ai_edge_litert", "tflite_runtime")
+    with pytest.raises(ImportError, match=r"missing: pip install 'anytime-tflite\[litert\]'"):
+        use()
 
 
 @pytest.mark.slow

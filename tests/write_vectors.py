@@ -19,9 +19,9 @@ FOLDER = Path(__file__).parent.parent / "tflite" / "testdata"
 CLASSES = 5
 
 
-def _logits(rng, stages, sureness=2.0):
+def _logits(rng, stages, strength=2.0):
     z = rng.normal(size=(stages, CLASSES))
-    z[:, rng.integers(CLASSES)] += np.linspace(0, sureness, stages)
+    z[:, rng.integers(CLASSES)] += np.linspace(0, strength, stages)
     return z.round(3)
 
 
@@ -40,17 +40,17 @@ def _case(confidence, logits, thresholds, temperatures, **more):
     }
 
 
-def _expect(case, exit, stopped_by, sure=None):
+def _expect(case, exit, stopped_by, values=None):
     logits = np.array(case["logits"])
-    if sure is None:
+    if values is None:
         kind, temperatures = case["confidence"], case["temperatures"]
-        sure = ka.policy.confidence(logits[:, None], kind, temperatures)[:, 0]
+        values = ka.policy.confidence(logits[:, None], kind, temperatures)[:, 0]
     divided = logits[exit] / case["temperatures"][exit]
     case["expected"] = {
         "exit": int(exit),
         "stopped_by": stopped_by,
         "label": int(logits[exit].argmax()),
-        "confidences": sure[: exit + 1].tolist(),
+        "confidences": values[: exit + 1].tolist(),
         "probabilities": ka.policy.softmax(divided).tolist(),
     }
     return case
@@ -62,8 +62,8 @@ def confidences():
         for _ in range(12):
             logits = _logits(rng, 4)
             temperatures = rng.uniform(0.5, 2, 4).round(2)
-            sure = ka.policy.confidence(logits[:, None], kind, temperatures)[:, 0]
-            thresholds = np.append(sure[:3] + rng.choice([-0.01, 0.01, np.inf], 3), -np.inf)
+            values = ka.policy.confidence(logits[:, None], kind, temperatures)[:, 0]
+            thresholds = np.append(values[:3] + rng.choice([-0.01, 0.01, np.inf], 3), -np.inf)
             policy = ka.ExitPolicy(thresholds, kind, temperatures)
             exit = int(policy.decide(logits[:, None])[0])
             case = _case(kind, logits, thresholds, temperatures)
@@ -84,12 +84,12 @@ def patience():
     never = [np.inf, np.inf, np.inf, -np.inf]
     for needed in (2, 3):
         for _ in range(8):
-            logits = _logits(rng, 4, sureness=1.0)
+            logits = _logits(rng, 4, strength=1.0)
             exit = int(ka.PatiencePolicy(needed).decide(logits[:, None])[0])
             case = _case("max_prob", logits, never, np.ones(4), patience=needed)
             yield _expect(case, exit, "end" if exit == 3 else "patience")
-    sure = np.array([[9.0, 0, 0, 0, 0]] * 3)  # both at once: confidence is named
-    case = _case("max_prob", sure, [np.inf, 0.5, -np.inf], np.ones(3), patience=2)
+    values = np.array([[9.0, 0, 0, 0, 0]] * 3)  # both at once: confidence is named
+    case = _case("max_prob", values, [np.inf, 0.5, -np.inf], np.ones(3), patience=2)
     yield _expect(case, 1, "confidence")
 
 
@@ -105,7 +105,7 @@ def deadlines():
         yield _expect(case, exit, "deadline")
     case = _case("max_prob", logits, never, ones, stage_ms=times, deadline_ms=15)
     yield _expect(case, 3, "end")
-    # sure and late at once: confidence is named
+    # confident and late at once: confidence is named
     case = _case("max_prob", logits, [0.0, *never[1:]], ones, stage_ms=times, deadline_ms=0)
     yield _expect(case, 0, "confidence")
     for stage in range(4):  # cancelled while a stage runs; the last one ends by itself
@@ -129,8 +129,8 @@ def learned():
         exit = int(policy.decide(logits[:, None])[0])
         case = _case("learned", logits, policy.thresholds, np.ones(4))
         case["stopping"] = pack(policy.networks)
-        sure = policy.confidences(logits[:, None])[:, 0]
-        yield _expect(case, exit, "end" if exit == 3 else "confidence", sure)
+        values = policy.confidences(logits[:, None])[:, 0]
+        yield _expect(case, exit, "end" if exit == 3 else "confidence", values)
 
 
 FILES = {

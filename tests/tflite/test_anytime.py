@@ -220,12 +220,12 @@ def test_stream_computes_no_more_than_is_read(device, test_images, monkeypatch):
     assert ran == [0]
 
 
-def test_pixels_are_standardised_as_the_file_says(device, digits, test_images):
+def test_pixels_are_standardized_as_the_file_says(device, digits, test_images):
     pixels, _ = digits.images("test", 10)
-    for image, standardised in zip(pixels, test_images[0], strict=False):
+    for image, standardized in zip(pixels, test_images[0], strict=False):
         np.testing.assert_allclose(
             device.classify(image).probabilities,
-            device.classify(standardised).probabilities,
+            device.classify(standardized).probabilities,
             atol=1e-5,
         )
 
@@ -276,10 +276,14 @@ def test_rejects_impossible_images(device, image, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"deadline_ms": -1}, "`deadline_ms` must be at least 0"),
-        ({"deadline_ms": np.nan}, "`deadline_ms` must be at least 0"),
+        ({"deadline_ms": -1}, "`deadline_ms` must be a number of at least 0"),
+        ({"deadline_ms": np.nan}, "`deadline_ms` must be a number of at least 0"),
+        ({"deadline_ms": True}, "`deadline_ms` must be a number of at least 0"),
+        ({"deadline_ms": "soon"}, "`deadline_ms` must be a number of at least 0"),
         ({"thresholds": [0.5]}, "`thresholds` must be 3 numbers"),
         ({"thresholds": [np.nan, 0, 0]}, "`thresholds` must be 3 numbers"),
+        ({"thresholds": [None, 0, 0]}, "`thresholds` must be 3 numbers"),
+        ({"thresholds": [0.5, True, 0]}, "`thresholds` must be 3 numbers"),
         ({"patience": 1}, "`patience` must be an integer of at least 2"),
     ],
 )
@@ -288,7 +292,17 @@ def test_rejects_impossible_arguments(device, arguments, message):
         device.classify(np.zeros((8, 8, 1), "float32"), **arguments)
 
 
-def test_rejects_pixels_where_the_file_does_not_standardise(plain):
+def test_numpy_numbers_are_numbers(exported):
+    image = np.zeros((8, 8, 1), "float32")
+    with AnytimeModel(exported, num_threads=np.int64(1)) as device:
+        answer = device.classify(image, np.float32(0), np.full(3, np.inf, "float32"))
+        assert (answer.exit, answer.stopped_by) == (0, "deadline")
+        answer = device.classify(image, np.int64(10**6), [np.float64(np.inf), np.int8(0), 0])
+        assert (answer.exit, answer.stopped_by) == (1, "confidence")
+        assert device.classify(image, patience=np.int32(3)).exit in (0, 1, 2)
+
+
+def test_rejects_pixels_where_the_file_does_not_standardize(plain):
     with pytest.raises(ValueError, match="`image` must be of floats"):
         plain[0].classify(np.zeros((8, 8, 1), "uint8"))
     plain[0].classify(np.full((8, 8, 1), 255.0))  # nothing is known of their range

@@ -32,16 +32,16 @@ def follow(case):
     thresholds = [float(t) for t in case["thresholds"]]
     networks = stopping_networks(case)
     run = Run(case["confidence"], thresholds, case["patience"], case["deadline_ms"], networks)
-    last, elapsed, sure = len(case["logits"]) - 1, 0.0, []
+    last, elapsed, confidences = len(case["logits"]) - 1, 0.0, []
     for stage, logits in enumerate(case["logits"]):
         logits = np.array(logits) / case["temperatures"][stage]
         elapsed += case["stage_ms"][stage]
         next_ms = case["stage_ms"][stage + 1] if stage < last else None
         cancelled = case["cancelled_during"] is not None and stage >= case["cancelled_during"]
-        sure.append(run.confidence_of(stage, logits, softmax(logits)))
+        confidences.append(run.confidence_of(stage, logits, softmax(logits)))
         stopped_by = run.stopped_by(stage, logits, elapsed, next_ms, cancelled)
         if stopped_by:
-            return stage, stopped_by, sure, logits
+            return stage, stopped_by, confidences, logits
     raise AssertionError("the last stage must stop")
 
 
@@ -49,11 +49,11 @@ def follow(case):
 def test_follows_the_vectors(name):
     reasons = set()
     for case in cases(name):
-        exit, stopped_by, sure, logits = follow(case)
+        exit, stopped_by, confidences, logits = follow(case)
         expected = case["expected"]
         assert (exit, stopped_by) == (expected["exit"], expected["stopped_by"]), case
         assert logits.argmax() == expected["label"]
-        np.testing.assert_allclose(sure, expected["confidences"], atol=1e-12)
+        np.testing.assert_allclose(confidences, expected["confidences"], atol=1e-12)
         np.testing.assert_allclose(softmax(logits), expected["probabilities"], atol=1e-12)
         reasons.add(stopped_by)
     by_confidence = {"confidence", "end"}

@@ -1,4 +1,4 @@
-"""Runs an exported file on the device. Needs numpy and a TFLite interpreter, no more."""
+"""Runs an exported file on the device. Needs only numpy and a TFLite interpreter."""
 
 from anytime_tflite.anytime import Answer as Answer
 from anytime_tflite.anytime import AnytimeModel as AnytimeModel

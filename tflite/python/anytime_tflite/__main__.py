@@ -1,4 +1,4 @@
-"""The command line of the device: what a file says, and how fast it is here."""
+"""The command `anytime-tflite`: checks a file, prints its metadata, times it on this device."""
 
 import argparse
 import json

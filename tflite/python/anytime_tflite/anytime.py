@@ -1,4 +1,4 @@
-"""Answers that get better while there is time, until one is confident enough."""
+"""`AnytimeModel`: runs a file stage by stage until confident or out of time."""
 
 import os
 import threading
@@ -245,9 +245,11 @@ class AnytimeModel:
         """Yields an answer per stage; or, if `only_last`, the one that `classify` returns."""
         start = time.perf_counter()
         backend = self._open()
-        if deadline_ms is not None and not deadline_ms >= 0:
-            raise ValueError(f"`deadline_ms` must be at least 0. Received: {deadline_ms=}")
-        deadline = np.inf if deadline_ms is None else deadline_ms
+        deadline = np.inf if deadline_ms is None else _as_float(deadline_ms)
+        if not deadline >= 0:
+            raise ValueError(
+                f"`deadline_ms` must be a number of at least 0, or None. Received: {deadline_ms=}"
+            )
         limits = None
         if only_last:
             patience = self._check_patience(patience)
@@ -275,7 +277,7 @@ class AnytimeModel:
             elapsed = 1000 * (now - start)
             stopped_by = run.stopped_by(i, logits, elapsed, next_ms, self._cancelled.is_set())
             if stopped_by == "deadline" and elapsed < deadline:
-                # a slow spell must not last for ever
+                # a slow spell must not keep later images out of this stage for good
                 self._expected_ms[i + 1] = max(
                     0.99 * self._expected_ms[i + 1], self._fastest_ms[i + 1]
                 )
@@ -364,7 +366,7 @@ class AnytimeModel:
         return [checked[k] for k in self.exits]
 
     def _check_thresholds(self, thresholds: Sequence[float]) -> list[float]:
-        thresholds = [float(t) for t in thresholds]
+        thresholds = [_as_float(t) for t in thresholds]
         total = len(self.info["thresholds"])
         if len(thresholds) != total or any(t != t for t in thresholds):
             raise ValueError(
@@ -388,6 +390,14 @@ class AnytimeModel:
                 f"`patience` must be an integer of at least 2, or None. Received: {patience=}"
             )
         return int(patience)
+
+
+def _as_float(value: Any) -> float:
+    """Returns a number of Python or numpy as a float, and NaN for anything else."""
+    try:
+        return float("nan") if isinstance(value, bool | np.bool_) else float(value)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def is_integer(value: object, at_least: int) -> bool:

@@ -1,4 +1,4 @@
-"""The programs that can run a stage, one class each: the interpreter and CompiledModel."""
+"""The backends that can run a stage: the TFLite interpreter and LiteRT's CompiledModel."""
 
 import os
 from typing import Any, Protocol
@@ -53,7 +53,8 @@ def interpreter_class() -> Any:
             from tflite_runtime.interpreter import Interpreter
         except ImportError as error:
             raise ImportError(
-                "A TFLite interpreter is needed: pip install ai-edge-litert (or tflite-runtime)"
+                "A TFLite interpreter is missing: pip install 'anytime-tflite[litert]' "
+                "(or tflite-runtime)"
             ) from error
     return Interpreter
 
@@ -64,7 +65,7 @@ class InterpreterBackend:
     The public way to run a signature allocates its tensors anew and copies every output
     each time, which costs up to a third of a small stage. Where the interpreter's own
     wrapper can be reached, and gives the same logits, features are copied once, from the
-    stage that gives them to those that take them.
+    stage that computes them to those that read them.
 
     Args:
         path: Path of the file.
@@ -178,7 +179,7 @@ class CompiledModelBackend:
             from ai_edge_litert.options import CpuOptions, Options
         except ImportError as error:
             raise ImportError(
-                "The compiled model needs LiteRT: pip install 'ai-edge-litert>=2.1'"
+                "The compiled model of LiteRT is missing: pip install 'anytime-tflite[litert]'"
             ) from error
         cpu = CpuOptions() if num_threads is None else CpuOptions(num_threads=num_threads)
         options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)

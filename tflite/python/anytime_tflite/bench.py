@@ -23,7 +23,7 @@ def bench(
     num_threads: int = 1,
     backend: str = "interpreter",
 ) -> dict[str, Any]:
-    """Times a file on random images; the baseline in turn with it.
+    """Times a file on random images, in turn with a baseline.
 
     Args:
         path: Path of a file written by `keras_adaptive.export_tflite`.
@@ -122,7 +122,7 @@ def _quantiles(values: Sequence[float] | Array) -> dict[str, float]:
 
 
 def _baseline(path: str | os.PathLike[str], num_threads: int) -> Callable[[], float]:
-    """Returns a function that runs another file once and says how many milliseconds it took."""
+    """Returns a function that runs another file once and returns the milliseconds it took."""
     try:
         interpreter = interpreter_class()(model_path=str(path), num_threads=num_threads)
         interpreter.allocate_tensors()
@@ -155,7 +155,7 @@ def _baseline(path: str | os.PathLike[str], num_threads: int) -> Callable[[], fl
 
 
 def resident_mb() -> float:
-    """Returns the megabytes this program has in memory; the most so far where not on Linux."""
+    """Returns this program's memory in megabytes; where not on Linux, its peak so far."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -167,7 +167,7 @@ def resident_mb() -> float:
 
 
 def memory_mb(path: str | os.PathLike[str], num_threads: int = 1) -> float:
-    """Returns what a fresh program grows by when it loads a file and runs every signature."""
+    """Returns the megabytes that a new program needs to load a file and run every signature."""
     command = [sys.executable, "-m", "anytime_tflite", "memory", str(path), str(num_threads)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(run.stdout.split()[-1])

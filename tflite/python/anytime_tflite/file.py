@@ -1,4 +1,4 @@
-"""Reads the metadata of a .tflite file, and refuses a file that is damaged or incomplete."""
+"""Reads and checks the metadata of a .tflite file."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ _KEYS = {
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the metadata of a file, once it is known to be whole; no interpreter is needed.
+    """Checks that a file is complete and returns its metadata; needs no interpreter.
 
     Args:
         path: Path of a file written by `keras_adaptive.export_tflite`.
@@ -42,7 +42,7 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         ValueError: If the file is missing, cut, changed, of another kind, or of a version
-            this program does not know.
+            that is not supported.
 
     Example:
 
@@ -102,6 +102,8 @@ def _parse(content: bytes, start: int, length: int, path: Path) -> dict[str, Any
         raise ValueError(
             f"`path` must be a file whose info is complete. Received: path={path} with {wrong}"
         )
+    if "quantisation" in info:  # the key in files written before 0.2
+        info["quantization"] = info.pop("quantisation")
     return info
 
 
@@ -175,7 +177,7 @@ def _preprocessing_fits(preprocessing: dict[str, Any] | None) -> bool:
 
 
 def _check_digest(content: bytes, start: int, length: int, expected: str, path: Path) -> None:
-    """The digest is of the file while the digest's own 64 characters are zeros."""
+    """Raises a ValueError unless the file has its digest, computed while that field is zeros."""
     at = content.find(_DIGEST, start, start + length)
     zeroed = hashlib.sha256()
     if at >= 0:

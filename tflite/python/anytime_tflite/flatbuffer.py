@@ -1,7 +1,7 @@
-"""Reads the part of a .tflite file we need, and checks that the rest is in one piece.
+"""Reads the metadata of a .tflite file and checks the structure of the rest.
 
-A file that was cut or damaged would crash the interpreter, and the program with it:
-what `check` lets through has every offset inside the file and every number of a tensor,
+A file that was cut or damaged would crash the interpreter, and the program with it: in a
+file that `check` accepts, every offset is inside the file and every number of a tensor,
 buffer, operation or subgraph within its list. It follows the public schema of TFLite.
 """
 
@@ -16,7 +16,7 @@ _DEPTH = 64  # of subgraphs that call subgraphs
 
 
 class Damaged(ValueError):
-    """The file is not in one piece."""
+    """The structure of the file is damaged."""
 
 
 class Table:
@@ -106,7 +106,7 @@ def metadata(content: bytes, name: str) -> tuple[int, int] | None:
 
 
 def check(content: bytes) -> None:
-    """Raises `Damaged` if the file would lead an interpreter astray."""
+    """Raises `Damaged` if an interpreter could not read the file safely."""
     model = root(content)
     buffers = [buffer.vector(0)[1] for buffer in model.tables(4)]
     for buffer in model.tables(4):
@@ -248,7 +248,7 @@ _OPTIONS: dict[int, tuple[str, int, tuple[tuple[int, int], ...]]] = {
 
 
 def _passing(calls: Sequence[Sequence[int]], subgraphs: Sequence[Table]) -> set[int]:
-    """Returns the branches that only pass values on: of a stage that a sample passes by.
+    """Returns the branches that only pass values on: those of a stage that a sample skips.
 
     What the stage would have given has a place in the caller's memory, where nothing is
     written and nobody reads. So it may only be called where a condition holds.

@@ -1,6 +1,6 @@
-"""When to stop: the same rule as on the host, one image at a time.
+"""The rule that decides when to stop: that of the host's policies, for one image at a time.
 
-Programs in other languages follow it too; `tflite/testdata` holds them to it.
+Programs in other languages implement it too; `tflite/testdata` tests them.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,18 +62,18 @@ def stopping_probability(network: Network, probabilities: Array) -> float:
 
 
 class Run:
-    """One image's way through the stages.
+    """Decides after each stage whether an image stops there.
 
     After each stage, in this order: at the last stage the image stops (`"end"`); it stops
     if its confidence is at least the exit's threshold (`"confidence"`), if the last
-    `patience` answers name the same class (`"patience"`), if it was told to
+    `patience` answers name the same class (`"patience"`), if it was cancelled
     (`"cancelled"`), and if the deadline has passed or the next stage would pass it
     (`"deadline"`).
 
     Args:
         confidence: Name of the confidence. `"learned"`: the probability of stopping.
-        thresholds: One number per stage, or `None`: confidence stops nothing.
-        patience: Integer, or `None`: agreement stops nothing.
+        thresholds: One number per stage, or `None`: no stop by confidence.
+        patience: Integer, or `None`: no stop by agreement.
         deadline_ms: Number, or `None`.
         networks: For `"learned"`: one network per stage, see `stopping_probability`; `None`
             for the network's last exit.
@@ -135,8 +135,8 @@ class Run:
             stage: Integer.
             logits: Array `(classes,)`, already divided by the exit's temperature.
             elapsed_ms: Number, since the image was given.
-            next_ms: Number, what the next stage is expected to take; `None`: this is the last.
-            cancelled: Whether somebody told it to stop.
+            next_ms: Number, the expected time of the next stage; `None`: this is the last.
+            cancelled: Boolean, whether the image was cancelled.
         """
         before, self.label = self.label, int(logits.argmax())
         self._agreeing = self._agreeing + 1 if self.label == before else 1
