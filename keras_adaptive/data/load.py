@@ -1,4 +1,4 @@
-"""Images and labels in three splits: train, calibrate, test.
+"""Loads images and labels in three splits: train, calibrate, test.
 
 The network is fitted on `train`, thresholds are chosen on `calibrate`, results come
 from `test`. `calibrate` is cut off the published training split; `test` is the
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_adaptive.data.image_folder import cut, datasets, local
+from keras_adaptive._checks import integer, integer_sequence
+from keras_adaptive.data.image_folder import datasets, local
 from keras_adaptive.data.splits import Splits
 
 COUNTED = 50_000  # images that mean and standard deviation are taken from
@@ -20,13 +21,10 @@ COUNTED = 50_000  # images that mean and standard deviation are taken from
 
 RETRIES = 1  # of a download: without a network, an error at once and not after minutes
 
-
 # name in tensorflow_datasets: the split with labels that results come from, where not "test"
 EVALUATED = {"imagenet2012": "validation", "imagenet_resized": "validation"}
 
-
 ALIASES = {"downsampled_imagenet": "imagenet_resized"}  # the same images, but with labels
-
 
 # name: image size and margin around it, for photographs of many sizes
 PHOTOGRAPHS = {"imagenet2012": ((224, 224), 256 / 224)}
@@ -44,9 +42,10 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
             With `data_dir` it is just a name. Results come from the test split, or from the
             validation split where that is the one with labels.
         data_dir: Path of a folder or tar file that holds `train/<class>/*` and
-            `test/<class>/*` images, at any depth. Read once into tensorflow_datasets
-            records.
-        cache_dir: Where records are kept. `None`: tensorflow_datasets' own place.
+            `test/<class>/*` images, at any depth; hidden files and folders are left out. A
+            tar file is unpacked once.
+        cache_dir: Where downloaded and unpacked data is kept. `None`: tensorflow_datasets'
+            own place.
         image_size: Integer, or `(height, width)`: images are scaled to cover it and cut
             around their middle. `None`: as they are; then all must be of one size. For
             `"imagenet2012"` `None` is 224, and the shorter side is scaled to 256 / 224 of it
@@ -83,7 +82,7 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
         parts = _downloaded(f"{base}/{config}" if config else base, cache_dir, name)
     *splits, class_names = parts
     if train_limit is not None:
-        splits[0] = splits[0].take(train_limit)
+        splits[0] = splits[0].take(integer("train_limit", train_limit, 1))
     train, calibrate, test = (_of_one_size(split, image_size, margin) for split in splits)
     mean, std = _pixel_statistics(train.take(COUNTED))
     return Splits(
@@ -94,21 +93,16 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
         mean,
         std,
         flips=data_dir is not None or name != "digits",
-        originals=splits[0] if margin > 1 else None,
+        raw_train=splits[0] if margin > 1 else None,
     )
 
 
 def _size(image_size):
     if image_size is None:
         return None
-    size = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
-    if len(size) != 2 or not whole:
-        raise ValueError(
-            "`image_size` must be a positive integer or (height, width). "
-            f"Received: image_size={image_size}"
-        )
-    return tuple(size)
+    size = image_size if np.ndim(image_size) else (image_size, image_size)
+    must = "a positive integer or (height, width)"
+    return integer_sequence("image_size", size, 1, must, length=2)
 
 
 def _is_path(name):
@@ -150,20 +144,33 @@ def _downloaded(name, cache_dir, asked):
         evaluated = EVALUATED.get(builder.name, "test")
         if known and evaluated not in known and "validation" in known:
             evaluated = "validation"
-        return cut(builder, evaluated)
+        return _three_splits(builder, evaluated)
     except Exception as error:  # what a download can raise has no common class
         reason = " ".join(str(error).split())
         raise ValueError(
-            "`name` must be a path, or a data set of labelled images with a train split and a "
+            "`name` must be a path, or a data set of labeled images with a train split and a "
             "test or validation split that tensorflow_datasets can load or download. Without a "
             "network, give `data_dir`: a folder or tar file with train/<class>/* and "
             f"test/<class>/*. Received: name={asked} ({type(error).__name__}: {reason[:400]})"
         ) from error
 
 
+def _three_splits(builder, evaluated):
+    """The last tenth of the train split becomes the calibrate split."""
+    splits = [
+        builder.as_dataset(split=split, as_supervised=True)
+        for split in ("train[:90%]", "train[90%:]", evaluated)
+    ]
+    return *splits, list(builder.info.features["label"].names)
+
+
 @contextlib.contextmanager
 def _few_retries():
-    """Lets tensorflow_datasets give up soon where there is no network."""
+    """Lets tensorflow_datasets give up soon where there is no network.
+
+    It has no option for this, and retries for minutes. A request of our own beforehand would
+    refuse data that was fetched by hand, on a machine without a network.
+    """
     from tensorflow_datasets.core.download import downloader
 
     kept = downloader.MAX_RETRIES
@@ -202,7 +209,7 @@ def _covering(image, size, margin):
 
 
 def _pixel_statistics(dataset):
-    """Returns mean and standard deviation a channel, of pixels divided by 255."""
+    """Returns mean and standard deviation per channel, of pixels divided by 255."""
     channels = dataset.element_spec[0].shape[-1]
     zeros = tf.zeros(channels, tf.float64)
 

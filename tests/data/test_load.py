@@ -24,7 +24,7 @@ def test_digits_come_in_three_splits_that_share_nothing(digits):
     assert len(everything) == len(set(everything))
 
 
-def test_training_pixels_are_standardised(digits):
+def test_training_pixels_are_standardized(digits):
     x, y = digits.arrays("train")
     assert x.dtype == "float32"
     assert x.mean() == pytest.approx(0, abs=1e-4)
@@ -54,8 +54,8 @@ def pictures(folder, splits=("train", "test"), classes=("cat", "dog"), size=(6, 
         for label, name in enumerate(classes):
             (folder / split / name).mkdir(parents=True)
             for i in range(count):
-                colour = (label * 100 + i, i, 7)
-                Image.new("RGB", size, colour).save(folder / split / name / f"{i}.png")
+                color = (label * 100 + i, i, 7)
+                Image.new("RGB", size, color).save(folder / split / name / f"{i}.png")
     return folder
 
 
@@ -75,7 +75,39 @@ def test_reads_a_folder_or_a_tar_of_images(tmp_path, packed):
         assert [pets.size(split) for split in data.SPLITS] == [18, 2, 20]
         x, y = pets.images("test", 20)
         np.testing.assert_array_equal(x[:, 0, 0, 0] >= 100, y == 1)
-    assert len(list((tmp_path / "cache" / "image_folders").iterdir())) == 1
+    unpacked = tmp_path / "cache" / "image_folders"
+    assert len(list(unpacked.iterdir())) == 1 if packed else not unpacked.exists()
+
+
+def test_images_may_stand_deep_and_hidden_ones_are_left_out(tmp_path):
+    source = pictures(tmp_path / "pets" / "photos" / "2024")
+    pictures(tmp_path / "pets" / ".trash")
+    (source / "train" / ".DS_Store").mkdir()
+    (source / "train" / "cat" / ".thumbnail.png").write_bytes(b"no image")
+    pets = data.load(tmp_path / "pets")
+    assert [pets.size(split) for split in data.SPLITS] == [18, 2, 20]
+    assert pets.class_names == ["cat", "dog"]
+
+
+def test_calibration_images_are_a_random_part_that_stays_the_same(tmp_path):
+    source = pictures(tmp_path / "pets", count=50)
+    pets = data.load(source)
+    labels = [int(y) for _, y in pets.calibrate.as_numpy_iterator()]
+    assert len(labels) == 10
+    assert set(labels) == {0, 1}
+    again = data.load(source)
+    np.testing.assert_array_equal(again.arrays("calibrate")[0], pets.arrays("calibrate")[0])
+
+
+def test_nothing_of_a_tar_file_leaves_its_folder(tmp_path):
+    source = pictures(tmp_path / "pets")
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        archive.add(source, "pets")
+        archive.add(source / "train" / "cat" / "0.png", "../../outside.png")
+    with pytest.raises(ValueError, match="must be a folder or a tar file.*outside"):
+        data.load(tmp_path / "pets.tar", cache_dir=tmp_path / "cache" / "deep")
+    assert not list(tmp_path.rglob("outside.png"))
+    assert not list((tmp_path / "cache" / "deep" / "image_folders").iterdir())
 
 
 def test_limits_and_resizes(tmp_path):
@@ -157,10 +189,31 @@ def test_a_path_comes_first(tmp_path, monkeypatch):
         data.load(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("size", [0, (4,), (4, -1), 2.5, "64"])
+@pytest.mark.parametrize("size", [0, (4,), (4, -1), 2.5, "64", True, (4, 4, 3)])
 def test_rejects_impossible_sizes(size):
     with pytest.raises(ValueError, match="Received: image_size="):
         data.load("digits", image_size=size)
+
+
+def test_integers_of_numpy_are_taken():
+    asked = {"image_size": (np.int64(6), np.int32(4)), "train_limit": np.int64(7)}
+    digits = data.load("digits", **asked)
+    assert digits.input_shape == (6, 4, 1)
+    assert digits.size("train") == 7
+    assert data.load("digits", image_size=np.int64(4)).input_shape == (4, 4, 1)
+    assert data.load("digits", image_size=np.array([4, 6])).input_shape == (4, 6, 1)
+    assert len(digits.images("test", np.int64(3))[0]) == 3
+    assert len(next(iter(digits.batches("test", np.int64(5))))[0]) == 5
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, True])
+def test_rejects_impossible_counts(digits, wrong):
+    with pytest.raises(ValueError, match="`train_limit` must be an integer of at least 1"):
+        data.load("digits", train_limit=wrong)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+        digits.batches("test", wrong)
+    with pytest.raises(ValueError, match="`count` must be an integer of at least 1"):
+        digits.images("test", wrong)
 
 
 def test_without_a_network_the_error_comes_soon_and_says_what_to_do(tmp_path, monkeypatch):
