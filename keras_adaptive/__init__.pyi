@@ -14,6 +14,7 @@ from . import report as report
 from . import training as training
 from . import tuning as tuning
 from .calibration import RiskControl as RiskControl
+from .calibration import UnreachableTargetError as UnreachableTargetError
 from .calibration import calibrate as calibrate
 from .calibration import select_cascade as select_cascade
 from .evaluation import accuracy_cost_curve as accuracy_cost_curve

@@ -1,8 +1,8 @@
-"""Files are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON."""
 
 import json
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ def write_whole(path, content):
     """Writes bytes or text to a file that appears only when it is complete.
 
     Args:
-        path: Where to. Its folder must exist.
-        content: `bytes` or `str`.
+        path: Path of the file. Its folder must exist.
+        content: `bytes`, or `str`, which is written as UTF-8.
 
     Raises:
         ValueError: If the folder does not exist.
@@ -21,15 +21,14 @@ def write_whole(path, content):
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"The folder of `path` must exist. Received: path={path}")
-    content = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    content = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -37,20 +36,20 @@ def read_json(path, what):
     """Returns the content of a JSON file.
 
     Args:
-        path: Where from.
+        path: Path of the file.
         what: String, what the file is, to begin an error with.
 
     Raises:
-        ValueError: If it is no JSON.
+        ValueError: If it is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{what} must hold JSON. Received: path={path} ({error})") from error
 
 
 def to_json(number):
-    """JSON has no infinity; the names below are read by every language's parser."""
+    """Returns a number as JSON can hold it: infinities by names that `float` reads."""
     if np.isinf(number):
         return "Infinity" if number > 0 else "-Infinity"
     return float(number)

@@ -1,6 +1,6 @@
-"""Accuracy against cost: what a policy, or a range of budgets, would give.
+"""Evaluation of exit policies: accuracy and cost, and curves of them over budgets.
 
-Arrays in, numbers out. Evaluate on data on which neither the network was trained nor
+Arrays in, numbers out. Use held-out data, on which neither the network was trained nor
 the thresholds were chosen.
 """
 
@@ -14,16 +14,15 @@ from keras_adaptive.policy.policy import Policy
 
 
 class EvaluationResult(NamedTuple):
-    """What a policy does on some data.
+    """Accuracy, costs and exits of a policy on some data.
 
     Attributes:
-        accuracy: Share of samples (of labelled pixels, for dense outputs) answered rightly
-            at the exit they leave at.
-        mean_cost: Mean price a sample.
-        worst_cost: The highest price any sample paid.
+        accuracy: Share of samples (of labeled pixels, for dense outputs) for which the exit
+            they leave at is right.
+        mean_cost: Mean cost per sample.
+        worst_cost: The highest cost of any sample.
         exit_fractions: `(exits,)`, share of samples that leave at each exit.
-        exit_accuracies: `(exits,)`, share of all samples each exit alone would answer
-            rightly.
+        exit_accuracies: `(exits,)`, accuracy of each exit alone on all samples.
     """
 
     accuracy: float
@@ -33,16 +32,16 @@ class EvaluationResult(NamedTuple):
     exit_accuracies: np.ndarray
 
 
-Report = EvaluationResult  # the old name, until 0.3
+Report = EvaluationResult  # its name before 0.2; until 0.3
 
 
 class Curve(NamedTuple):
-    """Accuracy against cost, point by point, beside the exits used alone.
+    """Accuracy against cost, point by point, and of every exit used alone.
 
     Attributes:
         costs: `(points,)`, mean cost, ascending.
         accuracies: `(points,)`.
-        policies: List of `ExitPolicy`, one a point.
+        policies: List of `ExitPolicy`, one per point.
         exit_costs: `(exits,)`, mean cost of always leaving at that exit.
         exit_accuracies: `(exits,)`.
     """
@@ -57,8 +56,8 @@ class Curve(NamedTuple):
     def area(self):
         """Area under the curve, divided by its width: the mean accuracy over all budgets.
 
-        Between two points accuracy is taken to change evenly. A curve of one cost has
-        the accuracy of its best point.
+        Between two points accuracy is interpolated linearly. The area of a curve whose points
+        have one cost is the best accuracy.
         """
         width = self.costs[-1] - self.costs[0]
         if width == 0:
@@ -67,12 +66,12 @@ class Curve(NamedTuple):
 
 
 def evaluate(policy, logits, labels, costs):
-    """Applies a policy to logits and says how accurate and how expensive it is.
+    """Returns accuracy and cost of a policy on cached logits.
 
     Args:
         policy: An `ExitPolicy`, or another `Policy`. Or the probabilities of leaving at each
             exit, `(exits, samples)`, such as `LearnedPolicy.leaving`: the result is then the
-            mean over all that may happen.
+            expectation over random exits.
         logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
             classes)` for dense outputs.
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where there
@@ -113,7 +112,7 @@ class _Split:
         self.right = np.stack(
             [(z.argmax(axis=-1) == labels).reshape(samples, -1).sum(axis=1) for z in self.logits]
         )
-        self.labelled = (labels >= 0).sum()
+        self.labeled = (labels >= 0).sum()
         self.prices = np.broadcast_to(self.costs.reshape(len(self.costs), -1), self.right.shape)
 
     def result_of_exits(self, exits):
@@ -122,11 +121,11 @@ class _Split:
     def result(self, leaving):
         """Returns the `EvaluationResult` of the probabilities of leaving at each exit."""
         return EvaluationResult(
-            accuracy=float((leaving * self.right).sum() / self.labelled),
+            accuracy=float((leaving * self.right).sum() / self.labeled),
             mean_cost=float((leaving * self.prices).sum(axis=0).mean()),
             worst_cost=float(self.prices[leaving > 0].max()),
             exit_fractions=leaving.mean(axis=1),
-            exit_accuracies=self.right.sum(axis=1) / self.labelled,
+            exit_accuracies=self.right.sum(axis=1) / self.labeled,
         )
 
 
@@ -149,8 +148,8 @@ def _check_leaving(policy, shape):
     return leaving
 
 
-def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
-    """Calibrates for a range of budgets and evaluates each policy.
+def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **kwargs):
+    """Returns the curve of accuracy against cost: one calibrated policy per budget.
 
     The budgets go in equal steps from the cost of the first exit to that of the last.
 
@@ -160,14 +159,23 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
         costs: Array `(exits,)` or `(exits, samples)`.
         points: Integer, the number of budgets. At least 2.
         test: Tuple `(logits, labels, costs)` of other data to report on. `None`: the
-            same data, which flatters the curve a little.
-        **how: Passed to `calibrate`: `method=`, `confidence=` and others.
+            same data, which makes the curve slightly optimistic.
+        **kwargs: Passed to `calibrate`: `method=`, `confidence=` and others.
 
     Returns:
         A `Curve`.
+
+    Raises:
+        ValueError: If the arrays do not fit together.
+
+    Example:
+
+    >>> logits = [[[0, 1], [3, 0]], [[0, 9], [0, 9]]]
+    >>> curve = accuracy_cost_curve(logits, [1, 1], [1.0, 3.0], points=3)
+    >>> curve.costs.tolist(), curve.accuracies.tolist()
+    ([1.0, 1.0, 3.0], [0.5, 0.5, 1.0])
     """
-    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise ValueError(f"`points` must be an integer of at least 2. Received: points={points}")
+    points = integer("points", points, 2)
     if test is not None and len(test) != 3:
         raise ValueError(
             f"`test` must be a tuple (logits, labels, costs). Received: {len(test)} parts"
@@ -176,7 +184,7 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
     costs = check_costs(costs, logits)
     per_exit = costs.reshape(len(costs), -1).mean(axis=1)
     budgets = np.linspace(per_exit[0], per_exit[-1], points)
-    policies = calibrate_budgets(logits, labels, costs, budgets, **how)
+    policies = calibrate_budgets(logits, labels, costs, budgets, **kwargs)
     split = _Split(*((logits, labels, costs) if test is None else test))
     if len(split.logits) != len(logits):
         raise ValueError(
@@ -197,7 +205,7 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **how):
 
 
 def anytime_accuracy(accuracies, costs, distribution, before=0.0):
-    """Returns the expected accuracy of answering when the time is up.
+    """Returns the expected accuracy of an anytime network under a random budget.
 
     The budget `B` is drawn from a distribution; the answer is that of the last exit with
     `cost <= B`: `sum_k accuracy_k * P(cost_k <= B < cost_{k+1})`.
@@ -224,7 +232,7 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
     accuracies, costs = np.asarray(accuracies, "float64"), np.asarray(costs, "float64")
     if accuracies.ndim != 1 or accuracies.shape != costs.shape or (np.diff(costs) < 0).any():
         raise ValueError(
-            "`accuracies` and `costs` must be one number an exit, costs ascending. "
+            "`accuracies` and `costs` must be one number per exit, costs ascending. "
             f"Received: accuracies={accuracies.tolist()}, costs={costs.tolist()}"
         )
     too_small, shares = budget_probabilities(distribution, costs)
@@ -232,7 +240,7 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
 
 
 def budget_probabilities(distribution, costs):
-    """Returns how probable it is that a random budget ends at each exit.
+    """Returns the probability that a random budget ends at each exit.
 
     Args:
         distribution: As in `anytime_accuracy`.
@@ -248,10 +256,10 @@ def budget_probabilities(distribution, costs):
 
 
 def accuracy_matrix(exits, logits, labels):
-    """Returns how right every exit would be about the samples that leave at each.
+    """Returns the accuracy of every exit on the samples that leave at each.
 
-    Where a policy sends samples to the exits that know them, the diagonal is higher than
-    what stands above it: the earlier exits are worse on those samples.
+    Where a policy sends samples to the exits that classify them well, the diagonal is higher
+    than the entries above it: earlier exits are worse on those samples.
 
     Args:
         exits: Integer array `(samples,)`, from `policy.decide`.
@@ -279,8 +287,8 @@ def accuracy_matrix(exits, logits, labels):
         return right.astype(float) @ here.T / here.sum(axis=1)
 
 
-def extremes(exits, scores, count=10):
-    """Returns the samples each exit was most and least confident of, among those it took.
+def most_and_least_confident(exits, scores, count=10):
+    """Returns the most and the least confident of the samples that leave at each exit.
 
     Args:
         exits: Integer array `(samples,)`, from `policy.decide`.
@@ -294,7 +302,8 @@ def extremes(exits, scores, count=10):
 
     Example:
 
-    >>> most, least = extremes([0, 0, 1], [[0.9, 0.6, 0.1], [0.1, 0.4, 0.9]], count=1)
+    >>> exits, scores = [0, 0, 1], [[0.9, 0.6, 0.1], [0.1, 0.4, 0.9]]
+    >>> most, least = most_and_least_confident(exits, scores, count=1)
     >>> [rows.tolist() for rows in most], [rows.tolist() for rows in least]
     ([[0], [2]], [[1], [2]])
 
@@ -304,8 +313,7 @@ def extremes(exits, scores, count=10):
     """
     scores = np.asarray(scores, "float64")
     exits = _check_exits(exits, scores)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"`count` must be a positive integer. Received: count={count}")
+    count = integer("count", count, 1)
     ranked = [
         rows[np.argsort(-scores[k, rows], kind="stable")]
         for k, rows in enumerate(np.flatnonzero(exits == k) for k in range(len(scores)))
@@ -313,12 +321,15 @@ def extremes(exits, scores, count=10):
     return [rows[:count] for rows in ranked], [rows[::-1][:count] for rows in ranked]
 
 
+extremes = most_and_least_confident  # its name before 0.2; until 0.3
+
+
 def _check_exits(exits, per_exit):
     exits = np.asarray(exits)
     whole = np.issubdtype(exits.dtype, np.integer)
     if not whole or exits.shape != per_exit.shape[1:2] or not len(exits) or exits.min() < 0:
         raise ValueError(
-            f"`exits` must be {per_exit.shape[1]} integers of at least 0, one a sample. "
+            f"`exits` must be {per_exit.shape[1]} integers of at least 0, one per sample. "
             f"Received: dtype {exits.dtype}, shape {exits.shape}"
         )
     if exits.max() >= len(per_exit):

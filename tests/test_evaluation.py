@@ -186,7 +186,7 @@ def test_extremes_are_of_those_that_leave_there(rng):
             evaluation.extremes(wrong, scores)
     with pytest.raises(ValueError, match="`exits` must be below 3"):
         evaluation.extremes(exits + 3, scores)
-    with pytest.raises(ValueError, match="`count` must be a positive integer"):
+    with pytest.raises(ValueError, match="`count` must be an integer of at least 1"):
         evaluation.extremes(exits, scores, count=0)
 
 

@@ -1,6 +1,9 @@
-"""How a policy is chosen: thresholds, temperatures and guarantees from cached logits."""
+"""Calibration: thresholds, temperatures and guarantees from cached logits."""
 
 from keras_adaptive.calibration.calibrate import METHODS as METHODS
+from keras_adaptive.calibration.calibrate import (
+    UnreachableTargetError as UnreachableTargetError,
+)
 from keras_adaptive.calibration.calibrate import calibrate as calibrate
 from keras_adaptive.calibration.calibrate import calibrate_budgets as calibrate_budgets
 from keras_adaptive.calibration.geometric import geometric_thresholds as geometric_thresholds

@@ -1,12 +1,12 @@
 """The best thresholds on a grid: every combination, counted at once.
 
-Each exit has a grid of candidate thresholds. A policy is one index into each grid, and
-what it earns (right answers) and pays (cost) are sums over the samples. Written as
+Each exit has a grid of candidate thresholds. A policy is one index into each grid, and its
+right answers and its cost are sums over the samples. Written as
 
     value = sum_i v_0 + sum_s sum_{i: below t_0, ..., below t_{s-1}} (v_s - v_{s-1})
 
-where `v_s` is what sample `i` brings if it leaves at exit `s`, every term is a cumulative
-histogram, so a table of all combinations costs no more than its own size.
+where `v_s` is the value of sample `i` if it leaves at exit `s`, every term is a cumulative
+histogram, so computing a table of all combinations takes time proportional to its size.
 """
 
 import itertools
@@ -17,19 +17,13 @@ import numpy as np
 from keras_adaptive.policy.exit_policy import always_last, first_exit
 
 PERCENTILES = 100
-
-
-EXACT_THRESHOLDS = 4  # as many are searched exhaustively
-
-
-CELLS = 2_000_000  # of a table that is made at once
-
-
+EXACT_THRESHOLDS = 4  # up to this number the search is exhaustive
+CELLS = 2_000_000  # of a table that is computed at once
 SWEEPS = 20
 
 
 class Problem(NamedTuple):
-    """What every sample would bring at every exit.
+    """Confidence, correctness and cost of every sample at every exit.
 
     Attributes:
         confidences: `(exits, samples)`.
@@ -54,8 +48,8 @@ class Problem(NamedTuple):
 def grid(confidences, percentiles=PERCENTILES, closed=True):
     """Returns candidate thresholds for one exit, ascending.
 
-    They are `-inf` (everybody leaves), the midpoints between neighbouring confidences
-    nearest to each percentile, and `+inf` (nobody leaves).
+    They are `-inf` (every sample leaves), the midpoints between neighboring confidences
+    nearest to each percentile, and `+inf` (no sample leaves).
 
     Args:
         confidences: Array `(samples,)`.
@@ -67,7 +61,7 @@ def grid(confidences, percentiles=PERCENTILES, closed=True):
     if len(ordered) <= percentiles:
         places = np.arange(1, len(ordered))
     upper = ordered[places[places > 0]]
-    # equal confidences cannot be parted: go down to where they begin
+    # equal confidences cannot be separated: go down to where they begin
     begin = np.unique(np.searchsorted(ordered, upper, side="left"))
     begin = begin[begin > 0]
     between = midpoint(ordered[begin - 1], ordered[begin])
@@ -76,13 +70,13 @@ def grid(confidences, percentiles=PERCENTILES, closed=True):
 
 def midpoint(low, high):
     """Returns a number above `low` and at most `high`, halfway if there is room."""
-    with np.errstate(invalid="ignore"):  # from -inf there is no halfway
+    with np.errstate(invalid="ignore"):  # from -inf there is none
         middle = low + (high - low) / 2
     return np.where(middle > low, middle, high)
 
 
 class Front:
-    """The policies that no other one beats in both right answers and cost.
+    """The Pareto front of policies in right answers and cost.
 
     Attributes:
         right: Integers, ascending.
@@ -132,7 +126,7 @@ class Front:
         return self._least[self._points()]
 
     def thresholds(self, right):
-        """Returns the thresholds of the point with so many right answers."""
+        """Returns the thresholds of the point with this number of right answers."""
         table, cell = self._where[right]
         return self._decoders[table](cell)
 
@@ -183,7 +177,7 @@ def full_front(problem, percentiles, closed=True):
 
 
 def improve(problem, thresholds, better, percentiles=PERCENTILES):
-    """Changes two thresholds at a time for the better, until no change helps.
+    """Improves two thresholds at a time, until no change helps.
 
     Args:
         problem: A `Problem`.
@@ -222,7 +216,7 @@ def improve(problem, thresholds, better, percentiles=PERCENTILES):
 
 
 def _bins(confidences, grids):
-    """Returns how many thresholds beyond the first each confidence reaches."""
+    """Returns the highest threshold of each grid that each confidence reaches, by index."""
     return [
         np.searchsorted(levels, c, side="right") - 1
         for c, levels in zip(confidences[:-1], grids, strict=True)

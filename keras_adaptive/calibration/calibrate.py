@@ -1,8 +1,8 @@
-"""Chooses when to stop: thresholds from logits.
+"""Calibration: thresholds of an exit policy from cached logits.
 
-Arrays in, a policy out; no network is run here. Use data that trained nothing: a
-network is surer of images it was trained on, and thresholds fitted on them stop too
-early on new ones. Report results on a third split, since thresholds are fitted too.
+Arrays in, a policy out; no network is run here. Use held-out data: networks are
+overconfident on their training images, so thresholds fitted on them stop too early on new
+ones. Report results on a third split, since thresholds are fitted too.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from keras_adaptive import __version__
-from keras_adaptive._checks import check_costs, check_labels, check_logits, finite
+from keras_adaptive._checks import check_choice, check_costs, check_labels, check_logits, finite
 from keras_adaptive.calibration import _search as search
 from keras_adaptive.calibration.geometric import (
     MORE_P,
@@ -25,15 +25,14 @@ from keras_adaptive.calibration.risk_control import RiskControl, controlled_thre
 from keras_adaptive.calibration.temperature import fit_temperatures
 from keras_adaptive.policy.confidence import confidence as confidence_of
 from keras_adaptive.policy.exit_policy import ExitPolicy, last_affordable
+from keras_adaptive.policy.policy import UnreachableTargetError
 
 METHODS = ("optimal", "geometric", "percentile")
-
-
 ROUNDING = 1e-9  # relative; means of equal costs differ in their last digits
 
 
 class Target(NamedTuple):
-    """What is wanted: the most right answers for a cost, or the least cost for so many.
+    """The target: the most right answers within a cost, or the least cost for a number of them.
 
     Attributes:
         kind: `"budget"` or `"accuracy"`.
@@ -44,7 +43,7 @@ class Target(NamedTuple):
     limit: float
 
     def rank(self, right, cost):
-        """Returns what to maximise, or `None` if the target is missed."""
+        """Returns what to maximize, or `None` if the target is missed."""
         if self.kind == "budget":
             return (right, -cost) if cost <= self.limit else None
         return (-cost, right) if right >= self.limit else None
@@ -135,15 +134,15 @@ def calibrate(
     temperature=None,
     pixel_floor=0.5,
 ):
-    """Chooses the thresholds of an `ExitPolicy`.
+    """Chooses the thresholds of an `ExitPolicy` for a budget, an accuracy or a risk.
 
-    Exactly one of `budget`, `accuracy` and `risk` says what is wanted. Use data that
-    trained nothing; only `risk` makes a promise about new data.
+    Exactly one of `budget`, `accuracy` and `risk` is the target. Use held-out data; only
+    `risk` gives a guarantee for new data.
 
-    `"optimal"` is the best on the data given. On new data it is no more accurate than
-    `"geometric"` for the same cost where we measured it, and up to 0.2 points less: it
-    fits some noise (benchmarks/results/calibration.md). What it adds is that it does not spend
-    a budget that buys nothing, and that it takes accuracies, worst cases and promises.
+    `"optimal"` is the best on the data given. On new images it is as accurate as
+    `"geometric"` for the same cost, or up to 0.2 points less, since it fits some noise
+    (benchmarks/results/calibration.md). It adds accuracy targets, worst-case limits and
+    guarantees, and does not spend budget that gains no accuracy.
 
     Args:
         logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
@@ -151,12 +150,12 @@ def calibrate(
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where
             there is no label. Not needed by `method="geometric"` with a budget, nor by
             `RiskControl("disagreement")`.
-        costs: Array `(exits,)` or `(exits, samples)`: the price of leaving at each
+        costs: Array `(exits,)` or `(exits, samples)`: the cost of leaving at each
             exit, earlier heads included.
-        budget: Number, the mean cost a sample that may be spent, in the unit of `costs`:
-            the highest accuracy for it is sought.
+        budget: Number, the highest mean cost per sample, in the unit of `costs`: the highest
+            accuracy within it is sought.
         accuracy: Number from 0 to 1: the lowest mean cost that reaches it is sought.
-        risk: A `RiskControl`: the lowest mean cost that keeps its promise is sought.
+        risk: A `RiskControl`: the lowest mean cost with its guarantee is sought.
         worst_case: Number, the most that any one sample may cost, or `None`.
         method: `"optimal"`: the best thresholds on a grid of 100 percentiles of each
             exit's confidence, an exit possibly being closed; exact for up to five exits,
@@ -168,7 +167,7 @@ def calibrate(
         confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
         temperature: Whether a temperature is fitted for each exit. `None`: where labels are
             given and the method is not `"geometric"`.
-        pixel_floor: Number: pixels that are less sure are taken for unlabelled. Only for
+        pixel_floor: Number: pixels less confident than this are treated as unlabeled. Only for
             dense outputs.
 
     Returns:
@@ -176,7 +175,9 @@ def calibrate(
         cost is at most `budget`, or its accuracy at least `accuracy`.
 
     Raises:
-        ValueError: If an argument is impossible; the message says what is feasible.
+        UnreachableTargetError: If no policy meets the target; the message says what can be
+            reached.
+        ValueError: If an argument is impossible.
 
     Example:
 
@@ -216,16 +217,19 @@ def calibrate(
     return _calibrate(logits, labels, costs, given[0], values, **how)[0]
 
 
-def calibrate_budgets(logits, labels, costs, budgets, **how):
-    """Returns one policy a budget, all from one search.
+def calibrate_budgets(logits, labels, costs, budgets, **kwargs):
+    """Returns one policy per budget, all from one search.
 
     Args:
         logits, labels, costs: As in `calibrate`.
         budgets: Sequence of numbers.
-        **how: The other arguments of `calibrate`.
+        **kwargs: The other arguments of `calibrate`.
 
     Returns:
         List of `ExitPolicy`.
+
+    Raises:
+        UnreachableTargetError, ValueError: As `calibrate`.
     """
     defaults = {
         "worst_case": None,
@@ -234,17 +238,16 @@ def calibrate_budgets(logits, labels, costs, budgets, **how):
         "temperature": None,
         "pixel_floor": 0.5,
     }
-    unknown = set(how) - set(defaults)
+    unknown = set(kwargs) - set(defaults)
     if unknown:
         raise ValueError(
             f"The arguments must be among {tuple(defaults)}. Received: {tuple(sorted(unknown))}"
         )
-    return _calibrate(logits, labels, costs, "budget", list(budgets), **{**defaults, **how})
+    return _calibrate(logits, labels, costs, "budget", list(budgets), **{**defaults, **kwargs})
 
 
 def _calibrate(logits, labels, costs, kind, values, *, method, **how):
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {METHODS}. Received: method={method}")
+    check_choice(METHODS, method=method)
     logits = check_logits(logits)
     costs = check_costs(costs, logits)
     needs_labels = method != "geometric" or kind == "accuracy"
@@ -309,7 +312,7 @@ def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
         warnings.warn(
             f"No policy passed the test of {risk.metric} at level {risk.level} with "
             f"{guarantee['tested_samples']} tested samples; the safe policy, always the last "
-            "exit in reach, is returned, and nothing is promised. "
+            "exit in reach, is returned, without a guarantee. "
             + (
                 "Allow more risk."
                 if enough
@@ -342,8 +345,7 @@ def _problem(logits, labels, costs, temperatures, how):
         total = int((labels >= 0).sum())
     limits = None
     if how["worst_case"] is not None:
-        finite(how["worst_case"], "worst_case")
-        limits = last_affordable(costs, how["worst_case"], samples)
+        limits = last_affordable(costs, finite(how["worst_case"], "worst_case"), samples)
         reach = np.minimum(np.arange(exits)[:, None], limits[None])
         right = np.take_along_axis(right, reach, axis=0)
         costs = np.take_along_axis(costs, reach, axis=0)
@@ -355,7 +357,7 @@ def _target(kind, value, problem, total, samples):
     if kind == "budget":
         least = float(problem.costs[0].mean())
         if not value >= least * (1 - ROUNDING):
-            raise ValueError(
+            raise UnreachableTargetError(
                 "`budget` must be at least what leaving at the first exit costs, "
                 f"{least:.10g}. Received: budget={value}"
             )
@@ -366,7 +368,7 @@ def _target(kind, value, problem, total, samples):
 
 
 def _most_right(problem, method):
-    """The most right answers that any policy of a method gives."""
+    """Returns the most right answers of any policy of a method."""
     if method == "optimal":
         return search.front(problem)[0].right[-1]
     if method == "percentile":
@@ -379,7 +381,7 @@ def _most_right(problem, method):
 def _raise_unreachable(kind, value, problem, total, worst_case, method):
     most = _most_right(problem, method)
     within = "" if worst_case is None else f" with worst_case={worst_case}"
-    raise ValueError(
+    raise UnreachableTargetError(
         f"`{kind}` must be reachable: at most {most / total:.6g} is on this "
         f"data with method={method!r}{within}. Received: {kind}={value}"
     )
@@ -400,7 +402,7 @@ def _temperatures(logits, labels, temperature, method):
 
 
 def _stop_at(thresholds, exit):
-    """Everybody who comes to this exit leaves there; later ones are closed."""
+    """Makes every sample that reaches this exit leave there, and closes later exits."""
     stopped = np.array(thresholds)
     stopped[exit] = -np.inf
     stopped[exit + 1 : -1] = np.inf

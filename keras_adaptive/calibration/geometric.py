@@ -1,24 +1,21 @@
-"""MSDNet's rule: the share of samples that leaves falls geometrically from exit to exit."""
+"""MSDNet's rule: the share of samples that leave falls geometrically from exit to exit."""
 
 import numpy as np
 
+from keras_adaptive._checks import finite
 from keras_adaptive.calibration import _search as search
 
 PUBLISHED_P = np.arange(1, 40) / 20
-
-
 MORE_P = np.geomspace(1e-3, 1e3, 61)
-
-
 BISECTIONS = 30  # until one sample more or less decides
 
 
 def geometric_thresholds(confidences, p):
-    """Returns MSDNet's thresholds: a share of about `p**(k+1)` leaves at exit `k`.
+    """Returns MSDNet's thresholds: a share of about `p**(k+1)` of the samples leaves at exit `k`.
 
     The shares are `q_k = p**(k+1) / sum_j p**(j+1)`. Exit by exit, the threshold is
-    the confidence of the `floor(samples * q_k)`-th surest sample that is still there;
-    `+inf` when that is none. With `p < 1` most leave early, with `p > 1` late.
+    the confidence of the `floor(samples * q_k)`-th most confident of the remaining samples;
+    `+inf` when there are fewer. With `p < 1` most leave early, with `p > 1` late.
 
     Args:
         confidences: Array `(exits, samples)`.
@@ -45,16 +42,18 @@ def geometric_thresholds(confidences, p):
             "`confidences` must be finite numbers of shape (exits, samples). "
             f"Received: shape {confidences.shape}"
         )
-    if not (np.isscalar(p) and p > 0 and np.isfinite(p)):
+    if not finite(p, "p") > 0:
         raise ValueError(f"`p` must be a positive number. Received: p={p}")
-    return shares_leaving(confidences, most_confident_first(confidences), p)
+    return shares_leaving(confidences, most_confident_first(confidences), float(p))
 
 
 def most_confident_first(confidences):
+    """Returns the samples of each exit but the last, ordered by falling confidence."""
     return np.argsort(-confidences[:-1], axis=1, kind="stable")
 
 
 def shares_leaving(confidences, orders, p):
+    """Returns `geometric_thresholds`, of checked arguments."""
     exits, samples = confidences.shape
     # p**(k+1) would overflow for many exits: only the ratio matters
     powers = np.exp(np.log(p) * (np.arange(exits) - (exits - 1 if p > 1 else 0)))

@@ -1,11 +1,11 @@
-"""Thresholds with a promise: the risk is bounded with a stated probability."""
+"""Risk control: thresholds whose risk is bounded with a chosen probability."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from keras_adaptive._checks import finite
+from keras_adaptive._checks import check_choice, finite, integer
 from keras_adaptive.calibration._search import Problem, front
 from keras_adaptive.policy.exit_policy import always_last, first_exit
 
@@ -15,39 +15,42 @@ BOUNDS = ("binomial", "betting")
 
 @dataclass(frozen=True)
 class RiskControl:
-    """A promise to keep: on new data of the same kind, the risk is at most `level`.
+    """A guarantee for calibration: on new data of the same kind, the risk is at most `level`.
 
-    The calibration data is cut in two halves. On the first, the cheapest policies for
+    The calibration data is split in two halves. On the first, the cheapest policies for
     every amount of risk are found: a path from the safe one (always the last exit) to
     the cheapest. On the second, they are tested in that order, each against "its risk is
-    above `level`", until one fails; the last that passed is kept. Because the order is
-    fixed before the second half is looked at, and testing stops at the first failure,
-    the promise holds with probability `1 - delta` over the draw of the calibration data,
-    for all thresholds together and whatever the network (fixed-sequence testing, as in
+    above `level`", until one fails; the last that passed is chosen. Because the order is
+    fixed before the second half is used, and testing stops at the first failure, the
+    guarantee holds with probability `1 - delta` over the draw of the calibration data,
+    for all thresholds together and for any network (fixed-sequence testing, as in
     Learn then Test).
 
-    It does not hold for data of another kind, nor if the data trained the network. It is a
-    promise about the mean over new samples, not about each class or sample. Take fresh
-    data for every promise.
+    It does not hold for data of another kind, nor for calibration data that the network
+    was trained on. It is a guarantee for the mean over new samples, not for each class or
+    sample. Use fresh data for every guarantee.
 
     How many samples: with no failure at all among `n` tested samples the binomial test
     passes from `n >= log(delta) / log(1 - level)`: 299 for 1 % at delta 0.05, and
-    calibration needs twice that, since half of it is tested (`samples_needed`). To use most
-    of the level takes several times more.
+    calibration needs twice that, since half of it is tested (`samples_needed`). Making use
+    of most of the level takes several times more.
 
     Args:
-        metric: The risk. `"accuracy_drop"`: share of samples that the last exit answers
-            rightly and the chosen exit wrongly, which bounds the accuracy lost;
-            `"disagreement"`: share answered otherwise than by the last exit, for which no
-            labels are needed; `"error"`: share answered wrongly.
+        metric: The risk. `"accuracy_drop"`: share of samples for which the last exit is
+            right and the chosen exit wrong, which bounds the accuracy lost;
+            `"disagreement"`: share for which the chosen and the last exit differ, which needs
+            no labels; `"error"`: share for which the chosen exit is wrong.
         level: Number between 0 and 1, the highest risk allowed.
-        delta: Number between 0 and 1, the probability that the promise is broken.
+        delta: Number between 0 and 1, the probability that the guarantee is violated.
         bound: `"binomial"`: exact. `"betting"`: for `"accuracy_drop"` only; tests the
-            accuracy lost itself, where samples that only the chosen exit answers rightly
-            count against those that only the last does (Waudby-Smith and Ramdas). It
-            allows more where leaving early often helps.
+            accuracy lost itself, where samples for which only the chosen exit is right
+            offset those for which only the last is (Waudby-Smith and Ramdas). It allows
+            more where leaving early often helps.
         steps: Integer, how many policies the path has at most.
-        seed: Integer, of the cut in halves.
+        seed: Integer, of the split in halves.
+
+    Raises:
+        ValueError: If an argument is none of these.
 
     Example:
 
@@ -57,7 +60,7 @@ class RiskControl:
     References:
         [Learn then Test (Angelopoulos et al., 2021)](https://arxiv.org/abs/2110.01052);
         [Fast yet Safe: Early-Exiting with Risk Control (Jazbec et al., 2024)](
-        https://arxiv.org/abs/2405.20915), which promises for one shared threshold;
+        https://arxiv.org/abs/2405.20915), which bounds the risk for one shared threshold;
         [Estimating means of bounded random variables by betting
         (Waudby-Smith and Ramdas, 2020)](https://arxiv.org/abs/2010.09686).
     """
@@ -70,22 +73,15 @@ class RiskControl:
     seed: int = 0
 
     def __post_init__(self):
-        for name, choices in (("metric", METRICS), ("bound", BOUNDS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"`{name}` must be one of {choices}. Received: {name}={getattr(self, name)}"
-                )
+        check_choice(METRICS, metric=self.metric)
+        check_choice(BOUNDS, bound=self.bound)
         for name in ("level", "delta"):
             value = finite(getattr(self, name), name)
             if not 0 < value < 1:
                 raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value}")
             object.__setattr__(self, name, value)
         for name, least in (("steps", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
-                )
+            object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.bound == "betting" and self.metric != "accuracy_drop":
             raise ValueError(
                 '`bound="betting"` is for the metric "accuracy_drop". '
@@ -94,7 +90,7 @@ class RiskControl:
 
     @property
     def samples_needed(self):
-        """The fewest calibration samples with which anything can pass: without a failure."""
+        """The fewest calibration samples with which a policy can pass, without a failure."""
         low, high = 0, 1
         while self.p_value(np.zeros(high, int)) > self.delta:
             low, high = high, 2 * high
@@ -105,7 +101,7 @@ class RiskControl:
         return 2 * high - 1  # the larger half is tested
 
     def halves(self, samples):
-        """Returns the rows policies are chosen on, and the rows they are tested on."""
+        """Returns the samples on which policies are chosen, and those on which they are tested."""
         order = np.random.default_rng(self.seed).permutation(samples)
         return order[: samples // 2], order[samples // 2 :]
 
@@ -114,7 +110,7 @@ class RiskControl:
 
         Args:
             chosen_right, last_right: Boolean arrays, whether the chosen and the last exit
-                answer rightly.
+                are right.
             agrees: Boolean array, whether both give the same answer.
 
         Returns:
@@ -137,14 +133,14 @@ class RiskControl:
 def betting_p_value(values, mean, delta):
     """Returns a valid p-value for "the mean of these values in [0, 1] is at least `mean`".
 
-    It is one over the greatest wealth of a gambler who bets, value after value, that the
-    next one lies below `mean`; if the mean is not below, wealth `1 / p` is reached with
+    It is one over the greatest wealth of a gambler who bets, value by value, that the
+    next one lies below `mean`; if the true mean is not below, the wealth reaches `1 / p` with
     probability at most `p`.
 
     Args:
         values: Array of numbers from 0 to 1, in an order that does not depend on them.
         mean: Number between 0 and 1.
-        delta: Number, the p-value the stakes are laid for.
+        delta: Number, the p-value that the stakes are chosen for.
     """
     values = np.asarray(values, "float64")
     count = np.arange(1, len(values) + 1)
@@ -157,16 +153,16 @@ def betting_p_value(values, mean, delta):
 
 
 def controlled_thresholds(risk, confidences, losses, costs):
-    """Finds the cheapest thresholds that keep the promise.
+    """Returns the cheapest thresholds with the guarantee.
 
     Args:
         risk: A `RiskControl`.
         confidences: `(exits, samples)`.
-        losses: `(exits, samples)`, what `risk.losses` gives if a sample leaves there.
+        losses: `(exits, samples)`, `risk.losses` of leaving at each exit.
         costs: `(exits, samples)`.
 
     Returns:
-        Tuple of thresholds `(exits,)` and a dictionary that says what is promised. Where
+        Tuple of thresholds `(exits,)` and a dictionary that describes the guarantee. Where
         nothing passed, the thresholds are the safe ones: always the last exit.
     """
     first, second = risk.halves(confidences.shape[1])
@@ -175,26 +171,25 @@ def controlled_thresholds(risk, confidences, losses, costs):
 
 
 def fixed_sequence_test(risk, path, confidences, losses):
-    """Tests policies one after the other until one fails; keeps the last that passed.
+    """Tests policies in order until one fails; returns the last that passed.
 
     Args:
         risk: A `RiskControl`.
-        path: List of thresholds `(exits,)`, the safe ones first, chosen without a look at
-            this data.
+        path: List of thresholds `(exits,)`, the safe ones first, chosen on other data.
         confidences, losses: As in `controlled_thresholds`.
 
     Returns:
         As `controlled_thresholds`.
     """
-    kept, found = always_last(len(confidences)), None
+    chosen, found = always_last(len(confidences)), None
     for thresholds in path:
         exits = first_exit(confidences, thresholds)[None]
         suffered = np.take_along_axis(losses, exits, axis=0)[0]
         p_value = risk.p_value(suffered)
         if p_value > risk.delta:
             break
-        kept, found = thresholds, {"risk": float(suffered.mean()), "p_value": p_value}
-    return kept, {
+        chosen, found = thresholds, {"risk": float(suffered.mean()), "p_value": p_value}
+    return chosen, {
         "metric": risk.metric,
         "level": risk.level,
         "delta": risk.delta,

@@ -1,7 +1,7 @@
-"""Chooses a cascade from a pool of trained models: members, order and thresholds.
+"""Choice of a cascade from a pool of trained models: members, order and thresholds.
 
-Arrays in, a choice out; no network is run here. Use data that trained nothing, and report
-on other data, as for `calibrate`.
+Arrays in, a choice out; no network is run here. Use held-out data, and report on other
+data, as for `calibrate`.
 """
 
 import itertools
@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive._checks import check_labels, check_logits, finite
+from keras_adaptive._checks import check_labels, check_logits, finite, integer, numbers
 from keras_adaptive.calibration import _search as search
-from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.policy.exit_policy import ExitPolicy, first_exit
+from keras_adaptive.policy.policy import UnreachableTargetError
 
 MOST_MEMBERS = 4  # thresholds of more are too many to try them all
 BLOCK = 2**18  # numbers of one model's logits that are worked on at once
@@ -21,15 +22,15 @@ ROUNDING = 1e-9  # relative, of budgets
 
 
 class CascadeChoice(NamedTuple):
-    """A cascade and what it does on the data it was chosen on.
+    """A cascade, and its results on the data it was chosen on.
 
     Attributes:
-        members: Tuple of indices into the pool, in the order in which they are asked.
+        members: Tuple of indices into the pool, in the order in which they run.
         copies: Tuple, which trained copy of the model each member is.
         policy: `ExitPolicy`, for `build_cascade` of these members.
-        accuracy: Share of samples answered rightly.
-        mean_cost: Mean price a sample.
-        worst_cost: The most any sample can cost: the members' costs added.
+        accuracy: Share of samples answered correctly.
+        mean_cost: Mean cost per sample.
+        worst_cost: The most any sample can cost: the sum of the members' costs.
         exit_fractions: `(members,)`, share of samples that leave after each member.
     """
 
@@ -49,7 +50,7 @@ class CascadeChoice(NamedTuple):
 def select_cascade(
     logits, labels, costs, *, max_members=4, budget=None, accuracy=None, worst_case=None
 ):
-    """Chooses the best cascade that a pool of models can make.
+    """Chooses the best cascade of models from a pool, with its thresholds.
 
     Every ordered choice of one to `max_members` models is tried, together with all
     combinations of thresholds: 99 percentiles of each confidence, and `+inf`. The answer
@@ -62,12 +63,12 @@ def select_cascade(
     are left out by bounds on what they can still reach.
 
     Args:
-        logits: List, one array `(copies, samples, classes)` a model.
+        logits: List of arrays `(copies, samples, classes)`, one per model.
         labels: Integer array `(samples,)`.
-        costs: Array `(models,)`: what asking each model costs.
+        costs: Array `(models,)`: the cost of running each model.
         max_members: Integer, from 1 to 4.
-        budget: Number, the mean cost a sample that may be spent: the highest accuracy for
-            it is sought.
+        budget: Number, the highest mean cost per sample: the highest accuracy within it is
+            sought.
         accuracy: Number from 0 to 1: the lowest mean cost that reaches it is sought.
         worst_case: Number, the most that the members may cost together, or `None`. Given
             alone, the highest accuracy within it is sought.
@@ -76,7 +77,9 @@ def select_cascade(
         A `CascadeChoice`.
 
     Raises:
-        ValueError: If an argument is impossible; the message says what is feasible.
+        UnreachableTargetError: If no cascade meets the target; the message says what can be
+            reached.
+        ValueError: If an argument is impossible.
 
     Example:
 
@@ -98,7 +101,7 @@ def select_cascade(
         raise ValueError("At most one of `budget` and `accuracy` must be given. Received: both")
     if budget is None and accuracy is None and worst_case is None:
         raise ValueError("One of `budget`, `accuracy`, `worst_case` must be given. Received: none")
-    pool = _Pool(*_checked(logits, labels, costs, max_members), max_members)
+    pool = _Pool(*_checked(logits, labels, costs, max_members))
     _check_limit("worst_case", worst_case, pool.costs.min())
     _check_limit("budget", budget, pool.costs.min())
     if accuracy is not None and not 0 <= finite(accuracy, "accuracy") <= 1:
@@ -111,7 +114,7 @@ def select_cascade(
     found = _searched(pool, _cheapest(least_right), worst_case)
     if found.right[-1] < least_right:
         most = _searched(pool, _most_right(np.inf), worst_case).right[-1] / pool.samples
-        raise ValueError(
+        raise UnreachableTargetError(
             f"`accuracy` must be reachable: at most {most:.6g} is on this data. "
             f"Received: accuracy={accuracy}"
         )
@@ -119,7 +122,7 @@ def select_cascade(
 
 
 def cascade_front(logits, labels, costs, *, max_members=4, worst_case=None):
-    """Returns every cascade that no other beats in both accuracy and mean cost.
+    """Returns the Pareto front of cascades in accuracy and mean cost.
 
     Args:
         logits, labels, costs, max_members, worst_case: As in `select_cascade`.
@@ -127,14 +130,14 @@ def cascade_front(logits, labels, costs, *, max_members=4, worst_case=None):
     Returns:
         List of `CascadeChoice`, cheapest first.
     """
-    pool = _Pool(*_checked(logits, labels, costs, max_members), max_members)
+    pool = _Pool(*_checked(logits, labels, costs, max_members))
     _check_limit("worst_case", worst_case, pool.costs.min())
     found = _searched(pool, lambda floor: floor, worst_case)
     return [pool.choice(found, right) for right in found.right]
 
 
-# ---- targets: from the least cost known for so many right answers, or more, to the cost
-# below which a cascade with so many is worth knowing
+# ---- targets: functions of the least cost known for each number of right answers, or more,
+# to the cost below which a cascade with that number is worth knowing
 
 
 def _most_right(most_cost):
@@ -178,7 +181,7 @@ def _searched(pool, target, worst_case):
 
 
 def _offer_chain(found, target, pool, chain):
-    """Offers all thresholds of one chain of members that may be worth it."""
+    """Offers those thresholds of one chain of members that can still be of use."""
     keys = [tuple(sorted(chain[: k + 1])) for k in range(len(chain))]
     right = [pool.right[key] for key in keys]
     bins = [pool.bins[key] for key in keys[:-1]]
@@ -202,9 +205,9 @@ def _offer_chain(found, target, pool, chain):
 
 
 def _promising(limit, bins, grids, right, prices):
-    """Returns the box of thresholds, but for the last one, that may be worth it, or `None`.
+    """Returns the box of all thresholds but the last that can still be of use, or `None`.
 
-    If everybody who comes to the last member but one stops there, that gives `R` right
+    If every sample that reaches the last member but one stops there, that gives `R` right
     answers at cost `C`. Each one more, of at most `gain`, costs at least the last member's
     price: there must be an `x <= gain` with `C + price * x < limit[R + x]`.
     """
@@ -228,11 +231,11 @@ def _tables(bins, sizes, right, prices):
     """Returns right answers and cost of all thresholds, summed over the samples.
 
     Args:
-        bins: List of `(samples,)`, one a threshold: a sample passes on at threshold `j`
+        bins: List of `(samples,)`, one per threshold: a sample passes on at threshold `j`
             if its bin is at most `j`.
         sizes: Number of thresholds of each.
-        right: List of `(samples,)`, one a member.
-        prices: One number a member.
+        right: List of `(samples,)`, one per member.
+        prices: Sequence of numbers, one per member.
     """
     rights, costs = np.int32(right[0].sum()), prices[0] * len(right[0])
     for k in range(1, len(right)):
@@ -259,7 +262,7 @@ def _staying(bins, sizes, weights):
 
 
 class _Pool:
-    """What every set of members answers, and how sure it is; order does not matter."""
+    """Whether each set of members is right, and its confidence; order does not matter."""
 
     def __init__(self, logits, labels, costs, max_members):
         self.costs, self.max_members = costs, max_members
@@ -272,7 +275,7 @@ class _Pool:
             if all(key.count(m) <= self.copies[m] for m in set(key))
         ]
         self.right = {key: np.empty(self.samples, bool) for key in sets}
-        self.sure = {key: np.empty(self.samples) for key in sets if len(key) < max_members}
+        self.confidences = {key: np.empty(self.samples) for key in sets if len(key) < max_members}
 
         def work(rows):
             self._add_member(logits, labels, rows, (), np.float32(0))
@@ -281,15 +284,15 @@ class _Pool:
         blocks = [slice(i, i + step) for i in range(0, self.samples, step)]
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             list(workers.map(work, blocks))
-        # that everybody leaves early is a shorter cascade, so -inf need not be tried
-        self.grids = {key: search.grid(sure)[1:] for key, sure in self.sure.items()}
+        # where all leave early, a shorter cascade does the same: -inf need not be tried
+        self.grids = {key: search.grid(values)[1:] for key, values in self.confidences.items()}
         self.bins = {
-            key: np.searchsorted(self.grids[key], sure, side="right")
-            for key, sure in self.sure.items()
+            key: np.searchsorted(self.grids[key], values, side="right")
+            for key, values in self.confidences.items()
         }
 
     def _add_member(self, logits, labels, rows, members, total):
-        """Asks each further model of some samples, and goes on from there."""
+        """Adds each further model's answers to some samples, and recurses from there."""
         for m in range(members[-1] if members else 0, len(logits)):
             key = (*members, m)
             if key not in self.right:
@@ -298,14 +301,14 @@ class _Pool:
             answers = own.argmax(axis=-1)
             self.right[key][rows] = answers == labels[rows]
             if len(key) < self.max_members:
-                self.sure[key][rows] = _max_prob(own, answers, len(key))
+                self.confidences[key][rows] = _max_prob(own, answers, len(key))
                 self._add_member(logits, labels, rows, key, own)
 
     def choice(self, found, right):
         chain, thresholds = found.thresholds(right)
         keys = [tuple(sorted(chain[: k + 1])) for k in range(len(chain))]
-        sure = [self.sure[key] for key in keys[:-1]] + [np.zeros(self.samples)]
-        exits = search.first_exit(np.stack(sure), thresholds)
+        confidences = [self.confidences[key] for key in keys[:-1]] + [np.zeros(self.samples)]
+        exits = first_exit(confidences, thresholds)
         prices = np.cumsum(self.costs[list(chain)])
         accuracy, mean_cost = float(right / self.samples), float(prices[exits].mean())
         details = {"method": "select_cascade", "exact": True, "samples": self.samples}
@@ -323,7 +326,11 @@ class _Pool:
 
 
 def _max_prob(totals, answers, number):
-    """Returns the largest probability of the mean logits, as precise as float32 logits are."""
+    """Returns the largest probability of the mean logits, as precise as float32 logits are.
+
+    The rule is `policy.confidence`'s; here it is in float32 and with the answers known, since
+    thousands of sets of members are computed, and float64 would take several times longer.
+    """
     rows = np.arange(len(totals))
     ratios = totals - totals[rows, answers][:, None]
     ratios /= number
@@ -336,14 +343,14 @@ def _max_prob(totals, answers, number):
 
 
 def _checked(logits, labels, costs, max_members):
-    if isinstance(max_members, bool) or max_members not in range(1, MOST_MEMBERS + 1):
+    max_members = integer("max_members", max_members, 1)
+    if max_members > MOST_MEMBERS:
         raise ValueError(
-            f"`max_members` must be an integer from 1 to {MOST_MEMBERS}. "
-            f"Received: max_members={max_members}"
+            f"`max_members` must be at most {MOST_MEMBERS}. Received: max_members={max_members}"
         )
     if not isinstance(logits, (list, tuple)) or not logits:
         raise ValueError(
-            "`logits` must be a list, one array (copies, samples, classes) a model. "
+            "`logits` must be a list of arrays (copies, samples, classes), one per model. "
             f"Received: {type(logits).__name__}"
         )
     logits = [check_logits(z) for z in logits]
@@ -353,18 +360,18 @@ def _checked(logits, labels, costs, max_members):
             f"classes for every model. Received: shapes {[z.shape for z in logits]}"
         )
     labels = check_labels(labels, logits[0])
-    costs = np.asarray(costs, "float64")
+    costs = numbers(costs, "costs")
     if costs.shape != (len(logits),) or not np.isfinite(costs).all() or (costs <= 0).any():
         raise ValueError(
-            f"`costs` must be {len(logits)} positive numbers, one a model. "
+            f"`costs` must be {len(logits)} positive numbers, one per model. "
             f"Received: costs={costs.tolist()}"
         )
-    return logits, labels, costs
+    return logits, labels, costs, max_members
 
 
 def _check_limit(name, value, least):
     if value is not None and not finite(value, name) >= least * (1 - ROUNDING):
-        raise ValueError(
+        raise UnreachableTargetError(
             f"`{name}` must be at least what the cheapest model costs, {least:.10g}. "
             f"Received: {name}={value}"
         )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.optimize
 
-from keras_adaptive._checks import check_labels, check_logits
+from keras_adaptive._checks import check_labels, check_logits, integer
 from keras_adaptive.policy.confidence import confidence
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
@@ -14,7 +14,7 @@ RANGE = (0.05, 20.0)  # of temperatures; beyond lie exits that are never or alwa
 
 
 class Reliability(NamedTuple):
-    """How often answers of a given confidence are right; one row an exit.
+    """A reliability diagram: accuracy by confidence, one row per exit.
 
     Attributes:
         edges: `(bins + 1,)`, bounds of the bins of confidence.
@@ -35,11 +35,11 @@ class Reliability(NamedTuple):
 def fit_temperatures(logits, labels):
     """Returns the temperature of each exit that makes its labels most likely.
 
-    Minimises `mean(-log softmax(logits / T)[label])` over `T`, exit by exit, from 0.05
-    to 20. Answers do not change, only how sure they look.
+    Minimizes `mean(-log softmax(logits / T)[label])` over `T`, exit by exit, from 0.05
+    to 20. Answers do not change, only their confidence.
 
     Args:
-        logits: Array `(exits, samples, classes)`, or dense, of data that trained nothing.
+        logits: Array `(exits, samples, classes)`, or dense, of held-out data.
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 for pixels
             without a label.
 
@@ -65,7 +65,7 @@ def fit_temperatures(logits, labels):
 
 
 def _fit(logits, labels):
-    """Finds where the slope of the loss is 0; in the inverse temperature it is convex."""
+    """Finds the zero of the slope of the loss, which is convex in the inverse temperature."""
     logits = np.asarray(logits, "float32")
     logits = logits - logits.max(axis=-1, keepdims=True)
     wanted = np.take_along_axis(logits, labels[:, None], axis=1).mean(dtype="float64")
@@ -98,13 +98,12 @@ def reliability(logits, labels, temperatures=None, bins=BINS):
     Example:
 
     >>> found = reliability([[[0.0, 0.0], [0.0, 0.0]]], [0, 1])
-    >>> float(found.errors[0])   # half sure, and half are right
+    >>> float(found.errors[0])   # confidence one half, and half are right
     0.0
     """
     logits = check_logits(logits)
     labels = check_labels(labels, logits)
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"`bins` must be an integer of at least 1. Received: bins={bins}")
+    bins = integer("bins", bins, 1)
     if logits.ndim != 3:
         raise ValueError(
             f"`logits` must be of shape (exits, samples, classes). Received: shape {logits.shape}"
@@ -112,14 +111,14 @@ def reliability(logits, labels, temperatures=None, bins=BINS):
     if temperatures is not None:
         temperatures = ExitPolicy(np.zeros(len(logits)), "max_prob", temperatures).temperatures
     edges = np.linspace(0, 1, bins + 1)
-    shares, sure, right = (np.zeros((len(logits), bins)) for _ in range(3))
+    shares, confidences, right = (np.zeros((len(logits), bins)) for _ in range(3))
     for k, values in enumerate(confidence(logits, "max_prob", temperatures)):
         where = np.clip(np.digitize(values, edges[1:-1], right=True), 0, bins - 1)
         correct = logits[k].argmax(axis=-1) == labels
-        for table, weights in ((shares, None), (sure, values), (right, correct)):
+        for table, weights in ((shares, None), (confidences, values), (right, correct)):
             table[k] = np.bincount(where, weights, minlength=bins)
     with np.errstate(invalid="ignore"):
-        sure, right = sure / shares, right / shares
+        confidences, right = confidences / shares, right / shares
     shares /= len(labels)
-    gaps = np.where(shares > 0, np.abs(sure - right), 0)
-    return Reliability(edges, shares, sure, right, (shares * gaps).sum(axis=1))
+    gaps = np.where(shares > 0, np.abs(confidences - right), 0)
+    return Reliability(edges, shares, confidences, right, (shares * gaps).sum(axis=1))

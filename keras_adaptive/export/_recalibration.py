@@ -30,7 +30,7 @@ def recalibrate(policy, exits, logits, quantised):
     for i, k in enumerate(exits):
         leave = before & policy.leaves(k, logits[i])
         before &= ~leave
-        sure = policy.sureness(k, quantised[i])
+        sure = policy.confidence_of(k, quantised[i])
         if np.isfinite(thresholds[k]) and leave.any():
             thresholds[k] = _threshold(sure[now], int(leave.sum()))
         now &= sure < thresholds[k]

@@ -1,12 +1,13 @@
-"""Adds a signature that runs the whole chain in one call, with its exits inside.
+"""Adds a signature that runs all stages in one call and chooses the exit inside the graph.
 
-The subgraphs of the stages are copied, not converted again, so that they give the same
-answers to the last bit and share the stages' weights; between them stand the rule, as
-float operations, also in an int8 file, and an `IF`.
+The subgraphs of the stages are copied, not converted again, so that they compute the same
+answers to the last bit and share the stages' weights; between them stand the decision rule,
+as float operations, also in an int8 file, and an `IF`.
 """
 
 import copy
 
+import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
@@ -15,40 +16,40 @@ from keras_adaptive._graph import external_inputs
 from keras_adaptive.export import _writer
 
 SIGNATURE = "predict"
-RUNTIME = "2.14.0"  # the oldest that was tried; the first with `IF` would copy what nobody wrote
+RUNTIME = "2.14.0"  # the oldest one tested; the first with `IF` would copy unwritten tensors
 _ANSWER = ("logits", "exit_index", "leaves")
 
 
 def add_single_call(model, stages, exits, policy):
-    """Adds `predict(x, thresholds)`, which gives `logits` and `exit_index`.
+    """Adds `predict(x, thresholds)`, which returns `logits` and `exit_index`.
 
-    `thresholds` is float32, one a stage of the file; the last is not looked at. `exit_index`
+    `thresholds` is float32, one per stage of the file; the last is not used. `exit_index`
     is int32 `[1]`, the number of the exit in the network.
 
     Each stage after the first is a branch of an `IF`, whose other branch passes the answer on.
-    They stand one after another, not one in the other: at each run of an `IF` the runtime
-    prepares the branch anew, and with it all branches inside of it, so that who goes on after
+    They follow one another and are not nested: at each run of an `IF` the runtime prepares
+    the branch anew, and with it all branches inside it, so that a sample that continues after
     the first exit would wait until the whole rest of the network is prepared.
 
     Args:
         model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
-        stages: As `graph.minimal_stages` gives them.
+        stages: As `_graph.minimal_stages` returns them.
         exits: Indices of the exits in the file.
         policy: An `ExitPolicy`: its confidence and temperatures are written into the file.
     """
     body = _Body(model, SIGNATURE)
-    _, takes, gives = zip(*stages, strict=True)
-    for name in external_inputs(takes, gives):  # the network's inputs
+    _, reads, adds = zip(*stages, strict=True)
+    for name in external_inputs(reads, adds):  # the network's inputs
         body.inputs[name] = body.place(name, _stage_tensor(model, stages, name))
     thresholds = _writer.tensor("thresholds", [len(stages)], "float32")
     body.inputs["thresholds"] = body.add(thresholds)
     known = {**body.inputs, **_stage(body, 0, stages, exits, policy)}
     for i in range(1, len(stages)):
-        names = [*takes[i], "thresholds", *_ANSWER]
+        names = [*reads[i], "thresholds", *_ANSWER]
         branch = _Body(model, f"{SIGNATURE}_{i}")
         for name in names:
-            taken = name in takes[i]
-            like = _stage_tensor(model, stages, name) if taken else body.tensors[known[name]]
+            is_read = name in reads[i]
+            like = _stage_tensor(model, stages, name) if is_read else body.tensors[known[name]]
             branch.inputs[name] = branch.place(name, like)
         branch.outputs = _stage(branch, i, stages, exits, policy)
         inputs = [known[name] for name in names]
@@ -60,7 +61,7 @@ def add_single_call(model, stages, exits, policy):
 
 
 def _stage(body, i, stages, exits, policy):
-    """Adds a stage and, but for the last, its rule; returns what it gives, name to number."""
+    """Adds a stage and, unless it is the last, its rule; returns its outputs, name to number."""
     given = body.inline_stage(i, {name: body.inputs[name] for name in stages[i][1]})
     number = _writer.add_buffer(body.model, np.array([exits[i]], "int32").tobytes())
     given["exit_index"] = body.add(_writer.tensor("this_exit", [1], "int32", number))
@@ -73,10 +74,10 @@ def _stage(body, i, stages, exits, policy):
 
 
 def _past(branch):
-    """Returns the other branch: it passes on the answer of who has left.
+    """Returns the other branch: it passes on the answer of a sample that has left.
 
-    What the stage would have given has a place in memory, but nothing writes or reads it: all
-    later stages are passed by, too.
+    The stage's features have a place in memory, but nothing writes or reads it: all later
+    stages are skipped, too.
     """
     past = _Body(branch.model, f"past_{branch.name}")
     for name, number in branch.inputs.items():
@@ -94,14 +95,14 @@ def _numbers(entries):
 
 
 def _stage_tensor(model, stages, name):
-    """Returns a tensor that passes between stages, as the first that takes it has it."""
-    i = next(i for i, (_, takes, _) in enumerate(stages) if name in takes)
+    """Returns a tensor that passes between stages, as the first stage that reads it has it."""
+    i = next(i for i, (_, inputs, _) in enumerate(stages) if name in inputs)
     found = _writer.signature(model, f"stage_{i}")
     return model.subgraphs[found.subgraphIndex].tensors[_numbers(found.inputs)[name]]
 
 
 class _Body:
-    """A subgraph in the making."""
+    """A subgraph under construction."""
 
     def __init__(self, model, name):
         self.model, self.name = model, name
@@ -188,7 +189,6 @@ class _Body:
 
 def _rule(policy, exit, stage, stages, classes):
     """Returns, as a file of its own, whether a sample leaves at a stage."""
-    temperature = float(policy.temperatures[exit])
 
     @tf.function(
         input_signature=[
@@ -197,12 +197,8 @@ def _rule(policy, exit, stage, stages, classes):
         ]
     )
     def rule(logits, thresholds):
-        if policy.confidence == "learned":
-            sure = _stopping_probability(policy.networks[exit], logits)
-        else:
-            scaled = logits if temperature == 1 else logits / temperature
-            sure = CONFIDENCES[policy.confidence](scaled)
-        return {"leaves": sure >= thresholds[stage : stage + 1]}
+        confidence = policy.confidence_of(exit, logits, keras.ops)
+        return {"leaves": confidence >= thresholds[stage : stage + 1]}
 
     module = tf.Module()
     module.rule = rule
@@ -217,35 +213,3 @@ def _rule(policy, exit, stage, stages, classes):
     assert model.signatureDefs[0].subgraphIndex == 0
     assert len(graph.outputs) == 1
     return model
-
-
-# ---- confidence, as in `keras_adaptive.policy`, in TensorFlow: (1, classes) -> (1,)
-
-
-def _margin(values):
-    top = tf.math.top_k(values, k=2).values
-    return top[:, 0] - top[:, 1]
-
-
-def _entropy(logits):
-    shifted = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
-    exponentials = tf.exp(shifted)
-    total = tf.reduce_sum(exponentials, axis=-1)
-    return tf.reduce_sum(exponentials * shifted, axis=-1) / total - tf.math.log(total)
-
-
-CONFIDENCES = {
-    "max_prob": lambda logits: tf.reduce_max(tf.nn.softmax(logits), axis=-1),
-    "prob_margin": lambda logits: _margin(tf.nn.softmax(logits)),
-    "logit_margin": _margin,
-    "entropy": _entropy,
-}
-
-
-def _stopping_probability(network, logits):
-    features = tf.nn.softmax(logits)
-    for i, (kernel, bias) in enumerate(network):
-        if i > 0:
-            features = tf.nn.relu(features)
-        features = tf.matmul(features, kernel) + bias
-    return tf.nn.softmax(features)[:, 0]

@@ -173,7 +173,7 @@ def _check(model, policy, class_names, preprocessing):
             f"KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()}"
         )
     if isinstance(policy, ExitPolicy):
-        policy.check_thresholds_suffice()
+        policy.validate_stagewise()
         if len(policy.thresholds) != model.exits:
             raise ValueError(
                 "`policy` must have one threshold an exit of the model. Received: "

@@ -33,8 +33,7 @@ def nested(apply, stages, policy, exits):
         tensors = {**tensors, **dict(zip(stages.gives[k], features, strict=True))}
         tensors = {name: tensors[name] for name in stages.carried(k + 1)}
         logits = answer[..., : stages.classes]
-        sure = _confidence(logits, policy, exits[k])
-        leaves = sure >= thresholds[k]
+        leaves = policy.confidence_of(exits[k], logits, ops)[0] >= thresholds[k]
         if answer.shape[-1] > stages.classes:
             leaves = ops.logical_or(leaves, answer[0, -1] > 0)
         return ops.cond(
@@ -44,26 +43,3 @@ def nested(apply, stages, policy, exits):
         )
 
     return lambda images, thresholds: from_stage(0, {stages.takes[0][0]: images}, thresholds)
-
-
-def _confidence(logits, policy, exit):
-    """`policy.sureness` of one answer, as a scalar in the graph."""
-    kind = policy.confidence
-    scaled = ops.cast(logits, "float32")[0] / float(policy.temperatures[exit])
-    if kind == "learned":
-        return _stopping_probability(policy.networks[exit], ops.softmax(scaled)[None])
-    if kind == "entropy":
-        return ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled))
-    if kind == "max_prob":
-        return ops.max(ops.softmax(scaled))
-    top = ops.top_k(ops.softmax(scaled) if kind == "prob_margin" else scaled, 2)[0]
-    return top[0] - top[1]
-
-
-def _stopping_probability(network, features):
-    """`stopping.stopping_probability` in the graph."""
-    for i, (kernel, bias) in enumerate(network):
-        if i > 0:
-            features = ops.relu(features)
-        features = ops.matmul(features, kernel) + bias
-    return ops.softmax(features)[0, 0]

@@ -102,7 +102,7 @@ class AdaptivePredictor:
             needs = tuple(one.used_exits), one.worst_case
             if needs not in networks:
                 networks[needs] = _Network(model, one)
-            one.check_thresholds_suffice(costs_known=networks[needs].gated)
+            one.validate_stagewise(costs_known=networks[needs].gated)
             self._runners.append(_Runner(networks[needs], one))
 
     def predict(self, x, batch_size=256, budget=None, verbose="auto"):

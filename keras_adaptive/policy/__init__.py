@@ -1,4 +1,4 @@
-"""When to stop: confidence of an answer, and the rules that read it."""
+"""Exit policies: rules that choose the exit for each sample."""
 
 from keras_adaptive.policy.agreement_policy import AgreementPolicy as AgreementPolicy
 from keras_adaptive.policy.confidence import confidence as confidence

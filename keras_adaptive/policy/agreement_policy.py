@@ -1,20 +1,24 @@
-"""Leaves when enough of the answers so far agree."""
+"""Exit policy that stops when enough exits so far agree."""
 
 import numpy as np
 
+from keras_adaptive._checks import finite, integer
 from keras_adaptive.policy.policy import Policy, answers_of
 
 
 class AgreementPolicy(Policy):
-    """Leaves when enough of the answers so far agree.
+    """Leaves at the first exit where enough of the answers so far agree.
 
     At exit `k`, from `members - 1` on, a sample leaves if a share of at least `share` of
     the answers of exits 0 to `k` names the same class, and at the last exit at the
     latest. It suits cascades of models that answer independently of one another.
 
     Args:
-        members: Integer, how many answers there must be at least. At least 2.
+        members: Integer, how many answers are needed before leaving. At least 2.
         share: Number above 0 and at most 1.
+
+    Raises:
+        ValueError: If an argument is none of these.
 
     Example:
 
@@ -30,14 +34,10 @@ class AgreementPolicy(Policy):
     """
 
     def __init__(self, members, share=1.0):
-        if isinstance(members, bool) or not isinstance(members, int) or members < 2:
-            raise ValueError(
-                f"`members` must be an integer of at least 2. Received: members={members}"
-            )
-        if not 0 < share <= 1:
+        self.members = integer("members", members, 2)
+        self.share = finite(share, "share")
+        if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1. Received: share={share}")
-        self.members = members
-        self.share = float(share)
 
     def _decide(self, logits, costs):
         answers = answers_of(logits)

@@ -1,20 +1,16 @@
-"""The policy that compares confidence with thresholds, and the one decision rule."""
+"""Exit policies that compare confidence with thresholds, and the decision rule itself."""
 
 import json
 
 import numpy as np
 
-from keras_adaptive._checks import finite, numbers
+from keras_adaptive._checks import check_choice, finite, numbers
 from keras_adaptive._files import read_json, to_json, write_whole
-from keras_adaptive.policy.confidence import check_kind, confidence, one_exit
-from keras_adaptive.policy.policy import Policy
+from keras_adaptive.policy.confidence import CONFIDENCES, confidence, confidence_of_exit
+from keras_adaptive.policy.policy import Policy, UnreachableTargetError
 
 FORMAT = "keras_adaptive.ExitPolicy"
-
-
 VERSION = 1
-
-
 LOADERS = {}  # confidence: the class of its policies, where that is not ExitPolicy
 
 
@@ -22,21 +18,21 @@ class ExitPolicy(Policy):
     """Leaves at the first exit that is confident enough.
 
     A sample leaves at the first exit `k` with
-    `confidence(logits_k / temperatures_k) >= thresholds_k`. The last exit takes
-    whoever is left. A threshold of `+inf` closes an exit: it need not be computed.
+    `confidence(logits_k / temperatures_k) >= thresholds_k`; samples that reach the last
+    exit leave there. A threshold of `+inf` closes an exit: it need not be computed.
 
-    A policy does not know the network; it must be used with the one, in the numeric
+    A policy does not know the network; use it with the network, and in the numeric
     precision, whose logits it was made from.
 
     Args:
-        thresholds: Sequence of one number an exit, in units of the confidence. The
+        thresholds: Sequence of numbers, one per exit, in units of the confidence. The
             last is always `-inf`, whatever is given.
         confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
-        temperatures: Sequence of one positive number an exit, or `None`: 1 each.
+        temperatures: Sequence of positive numbers, one per exit, or `None`: 1 each.
         pixel_floor: Number, see `confidence`; only for dense outputs.
-        worst_case: Number, the most that any sample may cost, or `None`. `decide` holds
+        worst_case: Number, the most that any sample may cost, or `None`. `decide` enforces
             it when it is given costs: a sample then leaves at the last exit it can
-            afford, sure or not.
+            afford, whether confident or not.
         details: Dictionary of facts about how the policy was made, kept with it.
 
     Raises:
@@ -46,8 +42,8 @@ class ExitPolicy(Policy):
     Example:
 
     >>> policy = ExitPolicy([0.8, -np.inf])
-    >>> sure, unsure = [0.0, 9.0], [0.0, 1.0]
-    >>> policy.decide([[sure, unsure], [sure, unsure]]).tolist()
+    >>> confident, doubtful = [0.0, 9.0], [0.0, 1.0]
+    >>> policy.decide([[confident, doubtful], [confident, doubtful]]).tolist()
     [0, 1]
     """
 
@@ -61,7 +57,7 @@ class ExitPolicy(Policy):
         worst_case=None,
         details=None,
     ):
-        check_kind(confidence)
+        check_choice(tuple(CONFIDENCES), confidence=confidence)
         self.thresholds = numbers(thresholds, "thresholds").copy()
         self.thresholds[-1] = -np.inf
         self.confidence = confidence
@@ -71,7 +67,7 @@ class ExitPolicy(Policy):
         )
         if len(self.temperatures) != len(self.thresholds):
             raise ValueError(
-                "`temperatures` must hold one number an exit, as `thresholds`. Received: "
+                "`temperatures` must hold one number per exit, as `thresholds`. Received: "
                 f"{len(self.temperatures)} temperatures, {len(self.thresholds)} thresholds"
             )
         if not (np.isfinite(self.temperatures) & (self.temperatures > 0)).all():
@@ -89,7 +85,7 @@ class ExitPolicy(Policy):
 
     @property
     def exact(self):
-        """Whether no other thresholds on the grid would have met the target better.
+        """Whether no other thresholds on the search grid would have met the target better.
 
         `None` if the policy does not say, for example when it was made by hand.
         """
@@ -97,10 +93,10 @@ class ExitPolicy(Policy):
 
     @property
     def used_exits(self):
-        """Indices of the exits somebody may leave at.
+        """Indices of the exits at which samples may leave.
 
-        Those closed by `+inf` are not among them, nor those behind an exit where everybody
-        leaves (`-inf`).
+        Exits closed by `+inf` are not among them, nor those behind an exit where every
+        sample leaves (`-inf`).
         """
         last = int((self.thresholds == -np.inf).argmax())
         return [k for k in range(last + 1) if self.thresholds[k] < np.inf]
@@ -109,7 +105,7 @@ class ExitPolicy(Policy):
         """Returns the confidence of every answer, `(exits, samples)`."""
         return confidence(logits, self.confidence, self.temperatures, self.pixel_floor)
 
-    def check_thresholds_suffice(self, costs_known=False):
+    def validate_stagewise(self, costs_known=False):
         """Raises a ValueError if the policy cannot be followed stage by stage.
 
         Args:
@@ -123,7 +119,7 @@ class ExitPolicy(Policy):
             )
 
     def leaves(self, exit, logits):
-        """Returns which samples, having come to this exit, leave at it.
+        """Returns which of the samples that reach an exit leave there.
 
         Args:
             exit: Index of the exit.
@@ -132,11 +128,19 @@ class ExitPolicy(Policy):
         Returns:
             Boolean array `(samples,)`.
         """
-        return self.sureness(exit, logits) >= self.thresholds[exit]
+        return self.confidence_of(exit, logits) >= self.thresholds[exit]
 
-    def sureness(self, exit, logits):
-        """Returns the confidence of one exit's answers, `(samples,)`."""
-        return one_exit(logits, self.confidence, self.temperatures[exit], self.pixel_floor)
+    def confidence_of(self, exit, logits, xp=np):
+        """Returns the confidence of one exit's answers, `(samples,)`.
+
+        Args:
+            exit: Index of the exit.
+            logits: Array `(samples, classes)`, of this exit.
+            xp: `numpy`; inside a graph `keras.ops`, for tensors.
+        """
+        return confidence_of_exit(
+            logits, self.confidence, self.temperatures[exit], self.pixel_floor, xp
+        )
 
     def with_thresholds(self, thresholds):
         """Returns the policy with other thresholds and no hard limit."""
@@ -193,7 +197,7 @@ class ExitPolicy(Policy):
 
     @classmethod
     def load(cls, path):
-        """Reads a policy written by `save`; a learnt one comes back as a `LearnedPolicy`.
+        """Reads a policy written by `save`; a learned one is returned as a `LearnedPolicy`.
 
         Raises:
             ValueError: If the file is not a policy, or of a version this library does
@@ -231,27 +235,32 @@ def last_affordable(costs, worst_case, samples):
         samples: Integer.
 
     Raises:
-        ValueError: If some sample cannot afford even the first exit.
+        UnreachableTargetError: If some sample cannot afford even the first exit.
     """
     affordable = (np.asarray(costs) <= worst_case * (1 + 1e-9)).sum(axis=0) - 1
     if np.min(affordable) < 0:
-        raise ValueError(
+        raise UnreachableTargetError(
             "`worst_case` must be at least what leaving at the first exit costs, "
             f"{np.max(costs[0]):.10g}. Received: worst_case={worst_case}"
         )
     return np.broadcast_to(affordable, (samples,))
 
 
-def first_exit(confidences, thresholds):
-    """Returns the first exit whose confidence is at least its threshold.
+def first_exit(confidences, thresholds, xp=np):
+    """Returns the first exit whose confidence is at least its threshold, `(samples,)`.
 
     Args:
         confidences: Array `(exits, samples)`.
-        thresholds: Array `(exits,)`, the last `-inf`.
+        thresholds: Array `(exits,)`; the last is not looked at.
+        xp: `numpy`; inside a graph `keras.ops`, for tensors.
     """
-    return (np.asarray(confidences) >= np.asarray(thresholds)[:, None]).argmax(axis=0)
+    last = len(thresholds) - 1
+    exits = xp.full(confidences[0].shape, last, dtype=int)
+    for k in reversed(range(last)):
+        exits = xp.where(confidences[k] >= thresholds[k], k, exits)
+    return exits
 
 
 def always_last(exits):
-    """Returns the thresholds with which everybody goes to the last exit."""
+    """Returns the thresholds with which every sample goes to the last exit."""
     return np.append(np.full(exits - 1, np.inf), -np.inf)

@@ -1,34 +1,34 @@
-"""A policy that was learned: small networks say, exit by exit, whether to stop.
+"""Learned exit policies: a small network per exit decides whether to stop.
 
-Arrays in, numbers out. How the networks are taught is `training.StoppingLoss`'s.
+Arrays in, numbers out. `training.StoppingLoss` trains the networks.
 """
 
 import base64
 
 import numpy as np
 
-from keras_adaptive._checks import check_logits
-from keras_adaptive.policy.confidence import softmax
+from keras_adaptive._checks import check_logits, integer
+from keras_adaptive.policy.confidence import stopping_probability
 from keras_adaptive.policy.exit_policy import LOADERS, ExitPolicy
 
 
 class LearnedPolicy(ExitPolicy):
-    """Leaves at the first exit whose stopping policy says so.
+    """Leaves at the first exit whose learned probability of stopping is high enough.
 
     An `ExitPolicy` whose confidence is learned: that of exit `k` is the probability of
-    stopping, `s_k`, which three dense layers (`layers.StoppingPolicy`) give for the exit's
-    class probabilities; see there. So it saves, predicts, evaluates and exports as every
-    `ExitPolicy` does.
+    stopping, `s_k`, which three dense layers (`layers.StoppingPolicy`) compute from the
+    exit's class probabilities. It is saved, evaluated, exported and used by predictors as
+    every `ExitPolicy`.
 
-    Greedy, which is the rule on the device, a sample leaves at the first exit with
+    Greedily, as on the device, a sample leaves at the first exit with
     `s_k >= thresholds_k`. With a seed it leaves with probability `s_k`, as in training.
 
     Args:
-        networks: Sequence of one an exit but the last: of three pairs of arrays `(kernel,
-            bias)`. `training.StoppingModel.learned_policy` gives them.
-        thresholds: Sequence of one number an exit. `None`: 0.5 each.
-        seed: Integer: stops are drawn with it, in `decide` only; such a policy can be
-            evaluated, but not predict or be exported. `None`: greedy.
+        networks: Sequence of networks, one per exit but the last, each three pairs of arrays
+            `(kernel, bias)`, as `training.StoppingModel.learned_policy` returns them.
+        thresholds: Sequence of numbers, one per exit. `None`: 0.5 each.
+        seed: Integer: `decide` draws stops at random with it; such a policy can be
+            evaluated, but not used by a predictor or exported. `None`: greedy.
         worst_case, details: As in `ExitPolicy`.
 
     Raises:
@@ -36,8 +36,8 @@ class LearnedPolicy(ExitPolicy):
 
     Example:
 
-    >>> sure = [(np.eye(2), [0, 0]), (np.eye(2), [0, 0]), ([[9, 0], [-9, 0]], [-1, 0])]
-    >>> policy = LearnedPolicy([sure])  # stops where the first class is the likely one
+    >>> network = [(np.eye(2), [0, 0]), (np.eye(2), [0, 0]), ([[9, 0], [-9, 0]], [-1, 0])]
+    >>> policy = LearnedPolicy([network])  # stops where the first class is the likely one
     >>> policy.decide([[[2.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, 1.0]]]).tolist()
     [0, 1]
 
@@ -59,7 +59,7 @@ class LearnedPolicy(ExitPolicy):
             )
         super().__init__(thresholds, worst_case=worst_case, details=details)
         self.confidence = "learned"
-        self.seed = None if seed is None else int(seed)
+        self.seed = None if seed is None else integer("seed", seed, 0)
 
     def with_thresholds(self, thresholds):
         return LearnedPolicy(
@@ -71,7 +71,7 @@ class LearnedPolicy(ExitPolicy):
         )
 
     def sampled(self, seed=0):
-        """Returns the policy that stops at random, as in training."""
+        """Returns the policy that stops at random with the learned probabilities."""
         return LearnedPolicy(
             self.networks,
             self.thresholds,
@@ -80,17 +80,17 @@ class LearnedPolicy(ExitPolicy):
             details=self.details,
         )
 
-    def sureness(self, exit, logits):
+    def confidence_of(self, exit, logits, xp=np):
         if exit == len(self.networks):
-            return np.ones(len(logits))
-        return stopping_probability(self.networks[exit], logits)
+            return xp.ones(logits.shape[:1])
+        return stopping_probability(self.networks[exit], logits, xp)
 
     def confidences(self, logits):
         """Returns the probability of stopping at every exit, `(exits, samples)`."""
-        return np.stack([self.sureness(k, z) for k, z in enumerate(logits)])
+        return np.stack([self.confidence_of(k, z) for k, z in enumerate(logits)])
 
-    def check_thresholds_suffice(self, costs_known=False):
-        super().check_thresholds_suffice(costs_known)
+    def validate_stagewise(self, costs_known=False):
+        super().validate_stagewise(costs_known)
         if self.seed is not None:
             raise ValueError(
                 "`policy` must be greedy where a network is really left early. Received: a "
@@ -100,7 +100,7 @@ class LearnedPolicy(ExitPolicy):
     def leaving(self, logits):
         """Returns the probability of leaving at every exit, `(exits, samples)`.
 
-        Given to `evaluate`, it says what stopping at random gives in the mean.
+        `evaluate` of these probabilities returns the expectation over random stops.
         """
         stop = self.confidences(check_logits(logits))
         return stop * np.cumprod(np.vstack([np.ones_like(stop[:1]), 1 - stop[:-1]]), axis=0)
@@ -132,26 +132,8 @@ class LearnedPolicy(ExitPolicy):
 LOADERS["learned"] = LearnedPolicy
 
 
-def stopping_probability(network, logits):
-    """Returns the probability of stopping, `(samples,)`.
-
-    Args:
-        network: Three pairs `(kernel, bias)`.
-        logits: Array `(samples, classes)`.
-    """
-    (w_1, b_1), (w_2, b_2), (w_3, b_3) = network
-    if np.ndim(logits) != 2 or np.shape(logits)[1] != len(w_1):
-        raise ValueError(
-            f"`logits` must be of shape (exits, samples, {len(w_1)}) for this policy. Received "
-            f"of one exit: shape {np.shape(logits)}"
-        )
-    features = np.maximum(softmax(logits) @ w_1 + b_1, 0)
-    features = np.maximum(features @ w_2 + b_2, 0)
-    return softmax(features @ w_3 + b_3)[:, 0]
-
-
 def pack(networks):
-    """Returns networks as JSON can hold them: float32, little-endian, in base64."""
+    """Returns networks as JSON values: float32, little-endian, in base64."""
     return [
         [
             {"kernel": _text(kernel), "bias": _text(bias), "shape": list(kernel.shape)}
@@ -162,7 +144,7 @@ def pack(networks):
 
 
 def unpack(networks):
-    """Returns the networks that were packed.
+    """Returns the networks that `pack` wrote.
 
     Raises:
         ValueError: If they are damaged.

@@ -1,19 +1,23 @@
-"""Leaves when several exits in a row agree."""
+"""Exit policy that stops when several exits in a row agree."""
 
 import numpy as np
 
+from keras_adaptive._checks import integer
 from keras_adaptive.policy.policy import Policy, answers_of
 
 
 class PatiencePolicy(Policy):
-    """Leaves when several exits in a row have given the same answer.
+    """Leaves at the first exit where several exits in a row give the same answer.
 
     A sample leaves at the first exit `k` where exits `k - patience + 1` to `k` name the
     same class, and at the last exit at the latest. It needs no thresholds and no
-    calibration, but early exits are always computed.
+    calibration, but no sample leaves before exit `patience - 1`.
 
     Args:
         patience: Integer, how many exits in a row must agree. At least 2.
+
+    Raises:
+        ValueError: If `patience` is no such integer.
 
     Example:
 
@@ -26,11 +30,7 @@ class PatiencePolicy(Policy):
     """
 
     def __init__(self, patience):
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 2:
-            raise ValueError(
-                f"`patience` must be an integer of at least 2. Received: patience={patience}"
-            )
-        self.patience = patience
+        self.patience = integer("patience", patience, 2)
 
     def _decide(self, logits, costs):
         answers = answers_of(logits)

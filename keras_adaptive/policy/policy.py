@@ -1,10 +1,17 @@
-"""What every policy can do: say at which exit each sample leaves."""
+"""Base class of exit policies: rules that choose the exit for each sample."""
 
 from keras_adaptive._checks import check_costs, check_logits
 
 
+class UnreachableTargetError(ValueError):
+    """Raised for a budget, accuracy or worst case that no policy can meet.
+
+    The message says what can be reached. Other bad arguments raise a plain ValueError.
+    """
+
+
 class Policy:
-    """What every policy can do. Not to be used itself."""
+    """Base class of exit policies. Subclasses define `_decide`."""
 
     def decide(self, logits, costs=None):
         """Returns the exit each sample leaves at.
@@ -22,11 +29,12 @@ class Policy:
         return self._decide(logits, None if costs is None else check_costs(costs, logits))
 
     def _decide(self, logits, costs):
-        """Returns what `decide` does; logits and costs have been checked."""
+        """Implements `decide`; logits and costs have been checked."""
         raise NotImplementedError
 
 
 def answers_of(logits):
+    """Returns the class that each exit names, `(exits, samples)`."""
     if logits.ndim != 3:
         raise ValueError(
             "`logits` must be of shape (exits, samples, classes) for answers to be compared. "

@@ -124,8 +124,8 @@ def test_beyond_what_is_exact_every_choice_of_a_few_exits_is_tried(problem):
 
 def test_a_sample_leaves_where_it_is_as_sure_as_the_threshold():
     confidences = [[0.5, 0.4, 0.9], [0.9, 0.2, 0.9], [0.0, 0.0, 0.0]]
-    assert search.first_exit(confidences, [0.5, 0.3, -np.inf]).tolist() == [0, 2, 0]
-    assert search.first_exit(confidences, search.always_last(3)).tolist() == [2, 2, 2]
+    assert search.first_exit(np.array(confidences), [0.5, 0.3, -np.inf]).tolist() == [0, 2, 0]
+    assert search.first_exit(np.array(confidences), search.always_last(3)).tolist() == [2, 2, 2]
     problem = search.Problem(
         np.array(confidences),
         np.array([[1, 0, 0], [1, 1, 1], [1, 1, 0]]),

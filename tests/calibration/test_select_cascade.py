@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 import keras_adaptive as ka
 from keras_adaptive.calibration import _search as search
 
-DECIMALS = 6  # of confidences, so that equal answers are equally sure in float32 and float64
+DECIMALS = 6  # of confidences, so that equal answers are equally confident in float32 and float64
 
 selection = importlib.import_module("keras_adaptive.calibration.select_cascade")
 
@@ -189,7 +189,7 @@ def test_confidences_are_those_of_the_policy(rng):
     found = selection._Pool(logits, labels, np.ones(3), 4)
     for chain in [(0,), (0, 1), (0, 1, 2)]:
         expected = ka.policy.confidence(running(logits, chain)[-1:])[0]
-        np.testing.assert_allclose(1 - found.sure[chain], 1 - expected, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(1 - found.confidences[chain], 1 - expected, rtol=1e-4, atol=1e-9)
 
 
 def test_samples_are_worked_on_in_blocks(pool, monkeypatch):
