@@ -1,3 +1,3 @@
-"""Writes a network and its policy as one .tflite file with one signature a stage."""
+"""Export to .tflite: a network and its policy in one file, with one signature per stage."""
 
 from keras_adaptive.export.tflite import export_tflite as export_tflite

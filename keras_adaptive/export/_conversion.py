@@ -1,4 +1,4 @@
-"""Keras stages to the bytes of a .tflite file, with one signature a stage."""
+"""Converts Keras stages to the bytes of a .tflite file, with one signature per stage."""
 
 import tempfile
 import warnings
@@ -17,11 +17,11 @@ def convert(stages, quantize=None, old_runtime=False, images=None, batched=None)
     """Returns the bytes of a file with signatures `stage_0`, `stage_1`, ...
 
     Args:
-        stages: As `graph.minimal_stages` gives them.
+        stages: As `_graph.minimal_stages` returns them.
         quantize: One of `QUANTIZE`.
         old_runtime: Whether tflite-runtime 2.14 must run it.
         images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.
-        batched: Stages of the same names that take batches, if `stages` do not.
+        batched: The same stages for batches, if `stages` accept single images only.
 
     Raises:
         RuntimeError: If TensorFlow cannot convert the stages.
@@ -52,15 +52,15 @@ def convert(stages, quantize=None, old_runtime=False, images=None, batched=None)
     return _forcing.without_switches(content) if any(switches) else content
 
 
-def _function(stage, takes, gives):
+def _function(stage, inputs, outputs):
     specs = {
         name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
-        for name, tensor in zip(takes, stage.inputs, strict=True)
+        for name, tensor in zip(inputs, stage.inputs, strict=True)
     }
 
     def run(**tensors):
-        logits, *features = stage([tensors[name] for name in takes], training=False)
-        return {"logits": logits, **dict(zip(gives, features, strict=True))}
+        logits, *features = stage([tensors[name] for name in inputs], training=False)
+        return {"logits": logits, **dict(zip(outputs, features, strict=True))}
 
     return tf.function(run, autograph=False).get_concrete_function(**specs)
 
@@ -77,18 +77,19 @@ def _configure(converter, quantize, old_runtime, representative):
         converter.target_spec.supported_ops = [integer, builtins]
         converter.representative_dataset = lambda: representative
     if old_runtime:
-        # one scale a channel would make version 12 of the dense layer, which it does not know
+        # a scale per channel would need version 12 of the dense layer, which it does not know
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
 
 
 def _representative(stages, switches, images):
-    """Yields the inputs of every signature; one left out would silently stay float32.
+    """Yields example inputs of every signature, on which the converter measures int8 ranges.
 
-    So would a gated block that no image opens: those are forced open, in a second pass.
+    A signature without examples would silently stay float32. So would a gated block that no
+    image opens: those are forced open, in a second pass.
 
     Args:
-        stages: Stages that take batches, with switches, see `forcing`.
-        switches: How many of them each has.
+        stages: Stages for batches, with switches, see `_forcing`.
+        switches: List of integers, how many switches each stage has.
         images: Array `(samples, ...)`.
     """
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), REPRESENTATIVE)).astype(int)]
@@ -102,14 +103,14 @@ def _representative(stages, switches, images):
             return
         for start in range(0, len(chosen), BATCH):
             tensors = {"input_0": chosen[start : start + BATCH]}
-            for i, (stage, takes, gives) in enumerate(stages):
+            for i, (stage, inputs, outputs) in enumerate(stages):
                 tensors[_forcing.SWITCHES] = np.repeat(forced[i], len(tensors["input_0"]), axis=0)
-                inputs = [np.asarray(tensors[name]) for name in takes]
-                for row in range(len(inputs[0])):
-                    each = {n: x[row : row + 1] for n, x in zip(takes, inputs, strict=True)}
+                batch = [np.asarray(tensors[name]) for name in inputs]
+                for row in range(len(batch[0])):
+                    each = {n: x[row : row + 1] for n, x in zip(inputs, batch, strict=True)}
                     yield f"stage_{i}", each
                 if switches[i] and forced is not shut:
-                    is_open = np.concatenate(gates[i].predict_on_batch(inputs), axis=1) > 0.5
+                    is_open = np.concatenate(gates[i].predict_on_batch(batch), axis=1) > 0.5
                     shut[i] &= ~is_open.any(axis=0)
-                _, *features = stage.predict_on_batch(inputs)
-                tensors.update(zip(gives, features, strict=True))
+                _, *features = stage.predict_on_batch(batch)
+                tensors.update(zip(outputs, features, strict=True))

@@ -1,62 +1,62 @@
-"""Features of an int8 file pass between its stages as they are, not by way of float32."""
+"""Lets the stages of an int8 file exchange int8 features instead of float32 ones."""
 
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 
 from keras_adaptive.export import _writer
 
-SAME = 1e-5  # relative difference of two scales that are one, but for rounding
-RUNTIME = "1.15.0"  # the first that goes from one scale of integers to another
+SAME = 1e-5  # relative difference between two scales that differ by rounding alone
+RUNTIME = "1.15.0"  # the first runtime that converts integers from one scale to another
 
 
 def pass_int8(model, stages):
-    """Lets the stages give and take integers, a quarter of the bytes.
+    """Makes the features that pass between stages int8, a quarter of the bytes of float32.
 
-    The converter lets every signature give and take float32. Where the stage that gives a
-    feature ends in a `DEQUANTIZE`, and every stage that takes it begins with a `QUANTIZE`,
-    the first goes, and the others do as well, or only change the scale. What is not so
-    stays as it is.
+    The converter makes every input and output of a signature float32. Where the stage that
+    computes a feature ends in a `DEQUANTIZE`, and every stage that reads it begins with a
+    `QUANTIZE`, the first is removed, and the others are removed as well, or only change the
+    scale. All other features stay as they are.
 
     Args:
         model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
-        stages: As `graph.minimal_stages` gives them.
+        stages: As `_graph.minimal_stages` returns them.
     """
     found = [_writer.signature(model, f"stage_{i}") for i in range(len(stages))]
-    for i, (_, _, gives) in enumerate(stages):
-        for name in gives:
-            giver = _End(model, found[i].outputs, found[i].subgraphIndex, name, gives=True)
-            takers = [
+    for i, (_, _, outputs) in enumerate(stages):
+        for name in outputs:
+            writer = _End(model, found[i].outputs, found[i].subgraphIndex, name, is_output=True)
+            readers = [
                 _End(model, found[j].inputs, found[j].subgraphIndex, name)
-                for j, (_, takes, _) in enumerate(stages)
-                if name in takes
+                for j, (_, inputs, _) in enumerate(stages)
+                if name in inputs
             ]
-            if all(end.operator is not None for end in (giver, *takers)):
-                giver.take_out()
-                for taker in takers:
-                    if _same(giver.quantization, taker.quantization):
-                        taker.take_out()
+            if all(end.operator is not None for end in (writer, *readers)):
+                writer.remove_conversion()
+                for reader in readers:
+                    if _same(writer.quantization, reader.quantization):
+                        reader.remove_conversion()
                     else:
-                        taker.take_integers(model, giver.quantization)
+                        reader.convert_from(model, writer.quantization)
 
 
 class _End:
-    """Where a feature leaves a stage (`gives`) or comes into one.
+    """One end of a feature: an output of the stage that computes it, or an input of another.
 
     Attributes:
-        operator: The conversion there. `None`: there is none, or something else.
-        integers: Number of the tensor on its other side.
+        operator: The conversion between float32 and int8 there, or `None`.
+        integers: Number of the int8 tensor on its other side.
     """
 
-    def __init__(self, model, entries, graph, name, gives=False):
-        self.graph, self.gives = model.subgraphs[graph], gives
+    def __init__(self, model, entries, graph, name, is_output=False):
+        self.graph, self.is_output = model.subgraphs[graph], is_output
         self.entry = next(e for e in entries if _writer.text(e.name) == name)
         number = self.entry.tensorIndex
         users = [o for o in self.graph.operators if number in [*o.inputs, *o.outputs]]
         self.operator = self.integers = None
         if len(users) == 1:
             code = model.operatorCodes[users[0].opcodeIndex].builtinCode
-            integers = int((users[0].inputs if gives else users[0].outputs)[0])
-            wanted = BuiltinOperator.DEQUANTIZE if gives else BuiltinOperator.QUANTIZE
+            integers = int((users[0].inputs if is_output else users[0].outputs)[0])
+            wanted = BuiltinOperator.DEQUANTIZE if is_output else BuiltinOperator.QUANTIZE
             if code == wanted and self.graph.tensors[integers].type == TensorType.INT8:
                 self.operator, self.integers = users[0], integers
 
@@ -64,17 +64,17 @@ class _End:
     def quantization(self):
         return self.graph.tensors[self.integers].quantization
 
-    def take_out(self):
-        """Takes out the conversion: the stage's end is the integers themselves."""
-        side = "outputs" if self.gives else "inputs"
+    def remove_conversion(self):
+        """Removes the conversion: the input or output becomes the int8 tensor itself."""
+        side = "outputs" if self.is_output else "inputs"
         ends = [int(n) for n in getattr(self.graph, side)]
         ends[ends.index(self.entry.tensorIndex)] = self.integers
         setattr(self.graph, side, ends)
         self.graph.operators.remove(self.operator)
         self.entry.tensorIndex = self.integers
 
-    def take_integers(self, model, quantization):
-        """Lets the conversion begin from integers of this scale."""
+    def convert_from(self, model, quantization):
+        """Lets the conversion start from integers of this scale, instead of from float32."""
         tensor = self.graph.tensors[self.entry.tensorIndex]
         tensor.type, tensor.quantization = TensorType.INT8, quantization
         self.operator.opcodeIndex = _writer.operation(model, "QUANTIZE", version=2)
@@ -82,7 +82,7 @@ class _End:
 
 
 def _same(mine, theirs):
-    """Tells whether integers of both scales mean the same numbers."""
+    """Returns whether integers of both scales stand for the same numbers."""
     return np.array_equal(mine.zeroPoint, theirs.zeroPoint) and np.allclose(
         mine.scale, theirs.scale, rtol=SAME, atol=0
     )

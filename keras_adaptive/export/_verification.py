@@ -1,4 +1,4 @@
-"""Reads a .tflite file back and holds it against the network it was made from."""
+"""Verifies a written .tflite file: reads it back and compares it with the network."""
 
 import json
 
@@ -11,8 +11,8 @@ from keras_adaptive.export import _writer
 from keras_adaptive.export._recalibration import relative_error
 
 RUNTIMES = {"litert": (2, 21), "tflite-2.14": (2, 14)}  # the newest operations they know
-TOLERANCE = 1e-5  # of float32 logits, relative to the largest; rounding gives about 1e-6
-SPREAD = 0.5  # of quantised logits, in spreads; a broken file gives 1 or more
+TOLERANCE = 1e-5  # of float32 logits, relative to the largest; rounding causes about 1e-6
+SPREAD = 0.5  # of quantized logits, in standard deviations; a damaged file has 1 or more
 TRIALS = 3  # random inputs
 LARGE = 1024  # numbers in a constant; the converter leaves smaller ones as they are
 BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}
@@ -24,15 +24,15 @@ class FileStages:
 
     Args:
         content: Bytes of the file.
-        stages: As `graph.minimal_stages` gives them; only their names are used.
+        stages: As `_graph.minimal_stages` returns them; only their names are used.
     """
 
     def __init__(self, content, stages):
         self.interpreter = Interpreter(model_content=content)
         self.interpreter.allocate_tensors()
         self._stages = [
-            (self.interpreter.get_signature_runner(f"stage_{i}"), takes)
-            for i, (_, takes, _) in enumerate(stages)
+            (self.interpreter.get_signature_runner(f"stage_{i}"), inputs)
+            for i, (_, inputs, _) in enumerate(stages)
         ]
 
     def logits(self, images):
@@ -41,8 +41,8 @@ class FileStages:
         for image in images:
             tensors = {"input_0": image[None]}
             row = []
-            for runner, takes in self._stages:
-                tensors.update(runner(**{name: tensors[name] for name in takes}))
+            for runner, inputs in self._stages:
+                tensors.update(runner(**{name: tensors[name] for name in inputs}))
                 row.append(tensors["logits"][0].copy())
             rows.append(row)
         return np.swapaxes(rows, 0, 1)
@@ -54,22 +54,22 @@ def keras_logits(stages, images, batch_size=100):
     for start in range(0, len(images), batch_size):
         tensors = {"input_0": images[start : start + batch_size]}
         part = []
-        for stage, takes, gives in stages:
-            logits, *features = stage.predict_on_batch([tensors[name] for name in takes])
-            tensors.update(zip(gives, features, strict=True))
+        for stage, inputs, outputs in stages:
+            logits, *features = stage.predict_on_batch([tensors[name] for name in inputs])
+            tensors.update(zip(outputs, features, strict=True))
             part.append(logits)
         parts.append(np.stack(part))
     return np.concatenate(parts, axis=1)
 
 
 def check_model(model, size, stages, quantize, runtime):
-    """Raises a RuntimeError unless a file has what it must: no more, no less.
+    """Raises a RuntimeError unless a file's operations, weights and version are as required.
 
     Args:
         model: `schema.ModelT`.
         size: Bytes of the file.
-        stages: As `graph.minimal_stages` gives them.
-        quantize: How the weights were to be stored.
+        stages: As `_graph.minimal_stages` returns them.
+        quantize: How the weights must be stored.
         runtime: Name of the runtime that must know the operations.
     """
     builtin = {value: name for name, value in vars(schema.BuiltinOperator).items()}
@@ -81,7 +81,7 @@ def check_model(model, size, stages, quantize, runtime):
                 f"{code.customCode or ''}; nothing was written."
             )
     weights = {id(v): v for stage, _, _ in stages for v in stage.trainable_variables}
-    # batch normalisation disappears into the convolutions; kernels stay
+    # batch normalization is folded into the convolutions; kernels stay
     kernels = sum(int(np.prod(v.shape)) for v in weights.values() if len(v.shape) > 1)
     least = BYTES[quantize] * kernels
     if size < least:
@@ -126,12 +126,12 @@ def _raise_float(quantize, tensor):
 
 
 def check_answers(content, stages, info, images=None):
-    """Raises a RuntimeError unless the file answers as the network does.
+    """Raises a RuntimeError unless the file computes the same answers as the network.
 
     Args:
         content: Bytes of the file.
-        stages: As `graph.minimal_stages` gives them.
-        info: What the file must say of itself.
+        stages: As `_graph.minimal_stages` returns them.
+        info: Dictionary, the metadata that the file must hold.
         images: Array of inputs to compare on. `None`: random ones.
     """
     file = FileStages(content, stages)
@@ -159,7 +159,7 @@ def check_answers(content, stages, info, images=None):
 
 
 def _check_single_call(interpreter, exits, images, logits):
-    """Raises an error unless the single call gives the stages' answers."""
+    """Raises an error unless the single call computes the stages' answers."""
     runner = interpreter.get_signature_runner("predict")
     for row, image in enumerate(images):
         for i, exit in enumerate(exits):
@@ -169,8 +169,8 @@ def _check_single_call(interpreter, exits, images, logits):
                 answer = runner(x=image[None], thresholds=thresholds)
             except RuntimeError as error:
                 raise ValueError(
-                    "`single_call=True` takes a model whose shapes are known before it runs, "
-                    f"but for the batch. Received: a model for which the runtime says "
+                    "`single_call=True` needs a model whose shapes are known before it runs, "
+                    f"except for the batch. Received: a model for which the runtime says "
                     f"{str(error).strip()!r}; nothing was written."
                 ) from error
             same = np.abs(answer["logits"][0] - logits[i, row]).max() <= TOLERANCE
@@ -181,6 +181,6 @@ def _check_single_call(interpreter, exits, images, logits):
                 )
 
 
-def standardise(images, dtype):
-    """Returns images as the network takes them."""
+def as_input(images, dtype):
+    """Returns images as an array of the network's input dtype."""
     return np.asarray(images).astype(keras.backend.standardize_dtype(dtype), copy=False)

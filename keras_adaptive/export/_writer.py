@@ -1,4 +1,4 @@
-"""What the converter cannot put into a .tflite file: our `info`, and a digest."""
+"""Edits .tflite files: adds tensors, subgraphs, signatures, the metadata `info` and its digest."""
 
 import copy
 import hashlib
@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 METADATA = "keras_adaptive"  # name of the metadata entry that holds `info`
-NO_DIGEST = "0" * 64  # what the digest's own field holds while it is computed
+NO_DIGEST = "0" * 64  # the digest's own field while the digest is computed
 
 
 def read(content):
@@ -96,15 +96,15 @@ def _map(names):
 
 
 def minimum_runtime(model):
-    """Returns the oldest runtime that knows all operations, for example `"1.11.0"`."""
+    """Returns the oldest runtime that has all operations, for example `"1.11.0"`."""
     for entry in model.metadata or []:
         if text(entry.name) == "min_runtime_version":
             return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()
-    return "1.5.0"  # what the converter means when it says nothing
+    return "1.5.0"  # the converter's default where it writes no entry
 
 
 def raise_minimum_runtime(model, version):
-    """Says that the file needs at least this runtime."""
+    """Records in the file that it needs at least this runtime."""
     if _version(version) > _version(minimum_runtime(model)):
         data = np.frombuffer(version.encode().ljust(16, b"\0"), "uint8")
         for entry in model.metadata or []:
@@ -138,7 +138,7 @@ def add_info(model, info):
 def seal(content):
     """Returns the file with its SHA-256 in `info`, computed while that field is zeros.
 
-    It tells damage, not forgery: whoever changes a file can compute it anew.
+    It detects damage, not forgery: whoever changes a file can compute it anew.
     """
     field = f'"sha256": "{NO_DIGEST}"'.encode()
     if content.count(field) != 1:

@@ -1,9 +1,10 @@
-"""Writes a network and its policy as one .tflite file with one signature a stage."""
+"""`export_tflite`: writes a network and its policy into one .tflite file."""
 
 import keras
 import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import check_choice
 from keras_adaptive._files import to_json, write_whole
 from keras_adaptive.export import _verification, _writer
 from keras_adaptive.export._conversion import QUANTIZE, convert
@@ -32,66 +33,68 @@ def export_tflite(
     preprocessing=None,
     stage_ms=None,
 ):
-    """Writes one .tflite file that gives an answer after every stage.
+    """Writes a network and its policy into one .tflite file with an answer after every stage.
 
     The file holds a signature `stage_0`, `stage_1`, ... for every exit the policy
     uses, and `info`: a JSON text with thresholds, temperatures, costs and class names.
-    A stage takes named tensors (`input_0` is the image) and gives `logits` and the
-    named `features_<i>` that later stages take, int8 ones in an int8 file. Exits that the
+    A stage reads named tensors (`input_0` is the image) and returns `logits` and the
+    named `features_<i>` that later stages read, int8 ones in an int8 file. Exits that the
     policy closes (+inf) are left out, with their heads. Confidence is not in the stages:
     `anytime_tflite`, or the app, computes it from the logits.
 
-    What was written is read back before it gets its name: builtin operations only,
-    every weight inside and of the type asked for, no state, old enough for the runtime,
-    and every exit equal to Keras: to rounding in float32, roughly if quantised. Only the
-    TensorFlow backend exports.
+    The file is read back before it gets its name, and verified: builtin operations only,
+    every weight inside and of the requested type, no state, no operation newer than the
+    runtime, and every exit equal to Keras: up to rounding in float32, roughly if quantized.
+    Needs the TensorFlow backend.
 
-    Quantised logits differ from Keras's. With `calibration_data` the thresholds are moved
-    so that as many of these images leave at each exit as before (`info["policy"]` keeps
-    what they were; a promise about risk does not pass over), and `info["quantisation"]`
-    says what changed at each exit.
+    Quantized logits differ from Keras's. With `calibration_data` the thresholds are moved
+    so that as many of these images leave at each exit as before (`info["policy"]` keeps the
+    old thresholds; a guarantee about risk does not hold for the new ones), and
+    `info["quantization"]` says what changed at each exit.
 
     Args:
         model: An `AdaptiveModel` with one input of fixed shape.
-        path: Where to.
-        policy: An `ExitPolicy` with one threshold an exit, a `LearnedPolicy` (whose networks
-            then stand in `info`: they are too small for a stage, and int8 would spoil the
+        path: Path of the file to write.
+        policy: An `ExitPolicy` with one threshold per exit, a `LearnedPolicy` (whose networks
+            are stored in `info`: they are too small for a stage, and int8 would spoil the
             probabilities), or a `PatiencePolicy`.
         quantize: `None`: float32; `"float16"`: weights of half the size, computed in
             float32; `"dynamic"`: int8 weights, ranges of features measured on the device;
             `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
-        calibration_data: Array `(samples, ...)` as the model takes it, or a tuple of it
-            and integer labels `(samples,)`. Use data that trained nothing. Needed for
-            `"int8"`; not used if `quantize` is `None`.
-        single_call: Whether to add a signature `predict(x, thresholds)` that leaves by
-            itself: it gives `logits` and `exit_index`, the first exit as sure as its
-            threshold (float32, one a stage of the file). The runtime prepares every stage
-            but the first anew at each call, which takes about as long as calling the
-            stages one by one. The weights are stored once, but the runtime unpacks them
-            for each form: a program that loads the file needs up to twice the memory for
+        calibration_data: Array `(samples, ...)` of the model's inputs, or a tuple of it
+            and integer labels `(samples,)`. Use held-out data. Needed for `"int8"`; not used
+            if `quantize` is `None`.
+        single_call: Boolean, whether to add a signature `predict(x, thresholds)` that chooses
+            the exit itself: it returns `logits` and `exit_index`, the first exit whose
+            confidence reaches its threshold (float32, one per stage of the file). The runtime
+            prepares every stage but the first anew at each call, which takes about as long as
+            calling the stages one by one. The weights are stored once, but the runtime unpacks
+            them for each form: a program that loads the file needs up to twice the memory for
             weights.
-        class_names: List of strings, one a class, or `None`.
+        class_names: List of strings, one per class, or `None`.
         runtime: `"litert"`, or `"tflite-2.14"`: the last tflite-runtime, of 2023.
-        preprocessing: Dictionary `{"mean": ..., "std": ...}` of one number a channel:
+        preprocessing: Dictionary `{"mean": ..., "std": ...}` of one number per channel:
             how uint8 pixels become inputs, `(pixel / 255 - mean) / std`. `None`: the
-            app gives floats.
-        stage_ms: Sequence of one number a stage of the file, milliseconds measured on the
-            device, to be kept in `info`; or `None`.
+            app passes floats.
+        stage_ms: Sequence of one number per stage of the file, milliseconds measured on the
+            device, to be stored in `info`; or `None`.
 
     Returns:
         Dictionary, the content of `info`.
 
     Raises:
         TypeError, ValueError: If an argument does not fit.
-        RuntimeError: If the conversion fails or the file does not do what the model
-            does. Then nothing is written.
+        RuntimeError: If the conversion fails or the file does not compute what the model
+            computes. Then nothing is written.
 
     Example:
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from keras_adaptive import build_msdnet
-    >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
+    >>> from keras_adaptive.layers.early_exit import EarlyExit
+    >>> image = keras.Input((8, 8, 1))
+    >>> features = keras.layers.Conv2D(4, 3)(image)
+    >>> model = AdaptiveModel(image, [EarlyExit(10)(image), EarlyExit(10)(features)])
     >>> path = Path(tempfile.mkdtemp(), "digits.tflite")
     >>> info = export_tflite(model, path, ExitPolicy([0.9, 0.0]))
     >>> info["exits"]
@@ -99,7 +102,7 @@ def export_tflite(
     """
     preprocessing = _check(model, policy, class_names, preprocessing)
     images, labels = _check_data(model, quantize, calibration_data)
-    _check_choice(_verification.RUNTIMES, runtime=runtime)
+    check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
     patience = None
     if isinstance(policy, PatiencePolicy):
         patience = policy.patience
@@ -121,9 +124,9 @@ def export_tflite(
     if quantize is not None and images is not None:
         before = policy
         logits = _verification.keras_logits(stages, images)
-        quantised = _verification.FileStages(_writer.write(file), stages).logits(images)
-        policy = recalibrate(before, exits, logits, quantised)
-        report = compare(logits, quantised, labels)
+        quantized = _verification.FileStages(_writer.write(file), stages).logits(images)
+        policy = recalibrate(before, exits, logits, quantized)
+        report = compare(logits, quantized, labels)
         details = {
             "recalibrated_on": len(images),
             "thresholds_before": [to_json(t) for t in before.thresholds],
@@ -148,7 +151,7 @@ def export_tflite(
         "stage_ms": None if stage_ms is None else [float(ms) for ms in stage_ms],
         "class_names": None if class_names is None else [str(name) for name in class_names],
         "preprocessing": preprocessing,
-        "quantisation": report,
+        "quantization": report,
         "policy": details,
     }
     _writer.add_info(file, info)
@@ -160,7 +163,7 @@ def export_tflite(
 
 
 def _check(model, policy, class_names, preprocessing):
-    """Raises an error for what does not fit; returns `preprocessing` in plain numbers."""
+    """Raises an error for an impossible argument; returns `preprocessing` as Python floats."""
     if not isinstance(model, AdaptiveModel):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
     if not isinstance(policy, (ExitPolicy, PatiencePolicy)):
@@ -176,7 +179,7 @@ def _check(model, policy, class_names, preprocessing):
         policy.validate_stagewise()
         if len(policy.thresholds) != model.exits:
             raise ValueError(
-                "`policy` must have one threshold an exit of the model. Received: "
+                "`policy` must have one threshold per exit of the model. Received: "
                 f"{len(policy.thresholds)} thresholds, {model.exits} exits"
             )
     if len(model.inputs) != 1 or None in model.inputs[0].shape[1:]:
@@ -186,13 +189,13 @@ def _check(model, policy, class_names, preprocessing):
         )
     if any(len(logits.shape) != 2 for logits in model.outputs):
         raise ValueError(
-            "`model` must give one answer a sample, logits of shape (batch, classes). "
+            "`model` must give one answer per sample, logits of shape (batch, classes). "
             f"Received: outputs {[tuple(logits.shape) for logits in model.outputs]}"
         )
     classes = model.outputs[0].shape[-1]
     if class_names is not None and len(class_names) != classes:
         raise ValueError(
-            f"`class_names` must be {classes} names, one a class. "
+            f"`class_names` must be {classes} names, one per class. "
             f"Received: {len(class_names)} names"
         )
     channels = model.inputs[0].shape[-1]
@@ -212,15 +215,9 @@ def _check(model, policy, class_names, preprocessing):
     return plain
 
 
-def _check_choice(choices, **argument):
-    ((name, value),) = argument.items()
-    if value not in tuple(choices):
-        raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {name}={value!r}")
-
-
 def _check_data(model, quantize, data):
     """Returns images and labels, either of which may be `None`."""
-    _check_choice(QUANTIZE, quantize=quantize)
+    check_choice(QUANTIZE, quantize=quantize)
     if data is None:
         if quantize == "int8":
             raise ValueError(
@@ -246,7 +243,7 @@ def _check_data(model, quantize, data):
                 f"The labels of `calibration_data` must be {len(images)} integers. "
                 f"Received: dtype {labels.dtype}, shape {labels.shape}"
             )
-    return _verification.standardise(images, model.inputs[0].dtype), labels
+    return _verification.as_input(images, model.inputs[0].dtype), labels
 
 
 def _check_stage_ms(stage_ms, stages):
@@ -258,6 +255,6 @@ def _check_stage_ms(stage_ms, stages):
         fits = False
     if not fits:
         raise ValueError(
-            f"`stage_ms` must be {stages} positive numbers, one a stage of the file. "
+            f"`stage_ms` must be {stages} positive numbers, one per stage of the file. "
             f"Received: stage_ms={stage_ms}"
         )

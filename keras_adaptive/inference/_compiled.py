@@ -1,4 +1,4 @@
-"""Makes stages fast: weights are constants, shapes are traced once, Python stays outside."""
+"""Compiled stages: weights are constants, shapes are traced once, no Python at run time."""
 
 import functools
 import time
@@ -11,21 +11,21 @@ from keras_adaptive.inference import _timings
 from keras_adaptive.inference._conditional import leaving_at, nested
 from keras_adaptive.inference._memory import aligned, is_aligned
 
-LARGEST = 10_000_000  # numbers in the weights; with more, XLA takes long and gains nothing
+LARGEST = 10_000_000  # numbers in the weights; above, XLA takes long and gains nothing
 
 
 def compiled(stages, classes=None, single=None):
-    """Returns the stages and their combinations as fast functions of the current weights.
+    """Compiles the stages of a network, and their combinations, with the current weights.
 
     Args:
-        stages: List of `(model, takes, gives)`, see `graph.minimal_stages`.
-        classes: Integer, where more stands behind the logits (see `spending`). `None`:
-            nothing does.
+        stages: List of `(model, inputs, outputs)`, see `_graph.minimal_stages`.
+        classes: Integer, if more numbers follow the logits (see `spending`). `None`: the
+            logits are all.
         single: The same stages in the form that is best for single samples, for
-            `conditional`; only for TensorFlow. `None`: `stages` are.
+            `conditional`; only for TensorFlow. `None`: the same as `stages`.
 
     Returns:
-        `Compiled`, of the kind that suits Keras's backend.
+        `Stages`, of the kind that suits Keras's backend.
     """
     if keras.backend.backend() == "tensorflow":
         return TensorFlowStages(stages, classes, single)
@@ -33,10 +33,10 @@ def compiled(stages, classes=None, single=None):
 
 
 class Stages:
-    """The stages as Keras runs them: for backends that are not served better below.
+    """The stages as Keras runs them: for backends that have no class of their own below.
 
     Attributes:
-        takes, gives: One list of tensor names a stage.
+        inputs, outputs: One list of tensor names per stage.
         specs: Dictionary: tensor name to the shape of one sample and the dtype's name.
         classes: Integer; answers may be wider.
     """
@@ -46,11 +46,11 @@ class Stages:
     def __init__(self, stages, classes=None):
         self.classes = stages[0][0].outputs[0].shape[-1] if classes is None else classes
         self.models = [model for model, _, _ in stages]
-        self.takes = [takes for _, takes, _ in stages]
-        self.gives = [gives for _, _, gives in stages]
+        self.inputs = [inputs for _, inputs, _ in stages]
+        self.outputs = [outputs for _, _, outputs in stages]
         self.specs = {}
-        for model, takes, gives in stages:
-            tensors = zip(takes + gives, model.inputs + model.outputs[1:], strict=True)
+        for model, inputs, outputs in stages:
+            tensors = zip(inputs + outputs, model.inputs + model.outputs[1:], strict=True)
             for name, tensor in tensors:
                 dtype = keras.backend.standardize_dtype(tensor.dtype)
                 self.specs[name] = (tuple(tensor.shape[1:]), dtype)
@@ -59,12 +59,12 @@ class Stages:
         return len(self.models)
 
     def stage(self, k, tensors):
-        """Runs stage `k`; a list of tensors in, `[answer, *gives]` out."""
+        """Runs stage `k`: a list of its input tensors to `[answer, *features]`."""
         return self.models[k].predict_on_batch(tensors)
 
     def carried(self, k):
-        """Names of the tensors that stage `k` or a later one reads and none of them gives."""
-        return external_inputs(self.takes[k:], self.gives[k:])
+        """Names of the tensors that the stages from `k` on read and none of them computes."""
+        return external_inputs(self.inputs[k:], self.outputs[k:])
 
     def first(self, count, images):
         """Runs the first stages on the same samples, in one function.
@@ -81,10 +81,10 @@ class Stages:
 
 def chain(apply, stages, images, count):
     """Applies one stage after the other; returns the answers of each, and what is carried on."""
-    tensors, found = {stages.takes[0][0]: images}, []
+    tensors, found = {stages.inputs[0][0]: images}, []
     for k in range(count):
-        logits, *features = apply(k, [tensors[name] for name in stages.takes[k]])
-        tensors.update(zip(stages.gives[k], features, strict=True))
+        logits, *features = apply(k, [tensors[name] for name in stages.inputs[k]])
+        tensors.update(zip(stages.outputs[k], features, strict=True))
         found.append(logits)
     return found, [tensors[name] for name in stages.carried(count)]
 
@@ -104,7 +104,7 @@ class TensorFlowStages(Stages):
         self._alive = []
         self._frozen = [self._freeze(model) for model in self.models]
         self.functions = [
-            self._function(self._applying(k), takes) for k, takes in enumerate(self.takes)
+            self._function(self._applying(k), inputs) for k, inputs in enumerate(self.inputs)
         ]
         self._direct = [_direct(function) for function in self.functions]
         self._first = {}
@@ -116,7 +116,7 @@ class TensorFlowStages(Stages):
         if count not in self._first:
             self._first[count] = _direct(
                 self._function(
-                    lambda images: chain(self._apply, self, images, count), self.takes[0]
+                    lambda images: chain(self._apply, self, images, count), self.inputs[0]
                 )
             )
         return self._first[count](_tensor(images))
@@ -144,17 +144,17 @@ class TensorFlowStages(Stages):
         on most operations. XLA makes one program of all, but has slower convolutions.
 
         Args:
-            make: Function: a function `(k, tensors) -> [answer, *gives]` that computes stage
+            make: Function: a function `(k, tensors) -> [answer, *features]` that computes stage
                 `k` to the function wanted, of the first stage's input and more, which
-                gives several tensors.
+                returns several tensors.
             more: Specifications of further inputs.
-            values: Sequence of what they are while it is measured: once with each.
+            values: Sequence of values of the further inputs; each is measured once.
         """
         import tensorflow as tf
 
         ways = [self._interpreted(make, more), self._by_xla(make, more)]
         ways = [way and _direct(way) for way in ways]
-        shape, dtype = self.specs[self.takes[0][0]]
+        shape, dtype = self.specs[self.inputs[0][0]]
         image = tf.zeros((1, *shape), dtype)
         fastest = _fastest(ways, [[image, *map(_tensor, further)] for further in values])
         return lambda *given: fastest(*map(_tensor, given))
@@ -164,7 +164,7 @@ class TensorFlowStages(Stages):
         if self._single is not None:
             frozen = [self._freeze(model, batch=1) for model in self._single]
         apply = functools.partial(self._apply, frozen=frozen)
-        traced = self._function(make(apply), self.takes[0], more, batch=1)
+        traced = self._function(make(apply), self.inputs[0], more, batch=1)
         self._alive.append(traced)
         return self._with_calls_for_branches(traced)
 
@@ -174,7 +174,7 @@ class TensorFlowStages(Stages):
             return None
         frozen = [self._freeze(model, batch=1, lower=False) for model in models]
         apply = functools.partial(self._apply, frozen=frozen)
-        return self._function(make(apply), self.takes[0], more, batch=1, jit_compile=True)
+        return self._function(make(apply), self.inputs[0], more, batch=1, jit_compile=True)
 
     def _with_calls_for_branches(self, traced):
         """Returns the function with each branch a function that is called.
@@ -232,11 +232,11 @@ class TensorFlowStages(Stages):
         feeds = dict(zip(inputs, here, strict=True))
         return tf.graph_util.import_graph_def(graph, feeds, outputs, name=f"stage_{k}")
 
-    def _function(self, function, takes, more=(), batch=None, jit_compile=False):
+    def _function(self, function, inputs, more=(), batch=None, jit_compile=False):
         import tensorflow as tf
 
         specs = [
-            tf.TensorSpec((batch, *shape), dtype) for shape, dtype in map(self.specs.get, takes)
+            tf.TensorSpec((batch, *shape), dtype) for shape, dtype in map(self.specs.get, inputs)
         ]
         specs = [*specs, *more]
         traced = tf.function(
@@ -246,12 +246,12 @@ class TensorFlowStages(Stages):
 
 
 def _fastest(functions, examples):
-    """Returns the function that answers all first, of those that are there and can be compiled.
+    """Returns the function that is fastest on all examples, of those that can be compiled.
 
-    They take turns, so that what else the machine does meets all of them.
+    They are measured in turn, so that other load of the machine affects all of them alike.
 
     Args:
-        functions: Sequence of functions; `None`: not there.
+        functions: Sequence of functions; `None` entries are left out.
         examples: Sequence of lists of arguments.
     """
     import tensorflow as tf

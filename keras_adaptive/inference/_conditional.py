@@ -1,24 +1,25 @@
-"""One sample, one function: a stage runs only if the one before was not sure enough."""
+"""All stages in one function for a single sample: each runs only if the one before did not stop."""
 
 import numpy as np
 from keras import ops
 
 
 def leaving_at(k, stages):
-    """Returns thresholds with which any sample leaves at stage `k` of so many."""
+    """Returns thresholds, one per stage, with which every sample leaves at stage `k`."""
     return np.where(np.arange(stages) == k, -np.inf, np.inf).astype("float32")
 
 
 def nested(apply, stages, policy, exits):
-    """Returns a function with one conditional inside the other, an exit each.
+    """Returns a function of nested conditionals, one per exit.
 
-    It follows `policy.decide`, in float32, and what stands behind the logits.
+    It follows `policy.decide`, in float32, and a stage's own decision to stop, where its
+    answer has one behind the logits.
 
     Args:
-        apply: Function `(k, tensors) -> [answer, *gives]` that computes stage `k`.
+        apply: Function `(k, tensors) -> [answer, *features]` that computes stage `k`.
         stages: `Stages`.
         policy: An `ExitPolicy`.
-        exits: Indices of the policy's exits, one a stage.
+        exits: Indices of the policy's exits, one per stage.
 
     Returns:
         Function `(images, thresholds) -> (answer, stage)`, of a batch of one.
@@ -26,11 +27,11 @@ def nested(apply, stages, policy, exits):
     last = len(stages) - 1
 
     def from_stage(k, tensors, thresholds):
-        answer, *features = apply(k, [tensors[name] for name in stages.takes[k]])
+        answer, *features = apply(k, [tensors[name] for name in stages.inputs[k]])
         here = (answer, ops.convert_to_tensor(k, "int32"))
         if k == last:
             return here
-        tensors = {**tensors, **dict(zip(stages.gives[k], features, strict=True))}
+        tensors = {**tensors, **dict(zip(stages.outputs[k], features, strict=True))}
         tensors = {name: tensors[name] for name in stages.carried(k + 1)}
         logits = answer[..., : stages.classes]
         leaves = policy.confidence_of(exits[k], logits, ops)[0] >= thresholds[k]
@@ -42,4 +43,4 @@ def nested(apply, stages, policy, exits):
             lambda: from_stage(k + 1, tensors, thresholds),
         )
 
-    return lambda images, thresholds: from_stage(0, {stages.takes[0][0]: images}, thresholds)
+    return lambda images, thresholds: from_stage(0, {stages.inputs[0][0]: images}, thresholds)

@@ -1,4 +1,4 @@
-"""Carries samples from stage to stage and keeps every batch full."""
+"""Runs batches through the stages and regroups the samples that have not left into full ones."""
 
 import functools
 
@@ -11,7 +11,7 @@ AT_ONCE = 64  # samples that run one by one before their answers are sorted
 
 
 class Pool:
-    """Samples that wait for a stage, in memory that is used again and again."""
+    """Samples that wait for a stage, in reused memory."""
 
     def __init__(self, names, specs, size):
         self.tensors = {name: aligned((size, *specs[name][0]), specs[name][1]) for name in names}
@@ -30,7 +30,7 @@ class Pool:
         self.count += len(rows)
 
     def empty(self, size):
-        """Returns a batch of this size, filled up with copies, and whose samples are real."""
+        """Returns a batch of this size, padded with copies; the real rows; and their owners."""
         count, self.count = self.count, 0
         for kept in self.tensors.values():
             kept[count:size] = kept[:1]
@@ -39,9 +39,9 @@ class Pool:
 
 
 class Flow:
-    """One pass over some samples.
+    """One pass of samples through the stages.
 
-    A sample is known by its owner: the number of its input batch and its row there.
+    A sample is identified by its owner: the number of its input batch and its row there.
 
     Args:
         stages: `Stages`.
@@ -73,15 +73,15 @@ class Flow:
             part = slice(start, start + (self.batch_size if first else AT_ONCE))
             if first:
                 self._first = first
-                # who must be answered at once need not wait for others to come
+                # samples that must be answered at once do not wait for others
                 self._ending = not self.plan.waiting and part.stop >= len(images)
-                self._arrive(0, {self.stages.takes[0][0]: images}, rows[part], owners[part])
+                self._arrive(0, {self.stages.inputs[0][0]: images}, rows[part], owners[part])
             else:
                 self._one_by_one(images[part], owners[part])
             start = part.stop
 
     def finish(self):
-        """Answers whoever still waits."""
+        """Answers all samples that still wait."""
         self._ending = True
         for k, pool in enumerate(self._pools):
             if pool is not None and pool.count:
@@ -97,7 +97,7 @@ class Flow:
             self._leave(k, answers[mine, 0], owners[mine])
 
     def _leaves(self, k, answers):
-        """Returns which samples leave: those that are sure, and those that must."""
+        """Returns which samples leave: those that are confident, and those that must."""
         classes = self.stages.classes
         leaves = self.policy.leaves(self.exits[k], answers[..., :classes])
         if answers.shape[-1] > classes:
@@ -117,17 +117,17 @@ class Flow:
                 self._run(k, *pool.empty(len(pool.owners)))
 
     def _run(self, k, tensors, rows, owners):
-        """Runs stage `k`, or the first together, on a batch and sends on who stays.
+        """Runs stage `k`, or the first ones together, on a batch; passes on who has not left.
 
-        `rows` are the samples of the batch that count, `owners` whose they are.
+        `rows` are the real samples of the batch, `owners` their owners.
         """
         following = k + (1 if k else self._first)
         if following == k + 1:
-            answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.takes[k]])
-            tensors = {**tensors, **dict(zip(self.stages.gives[k], features, strict=True))}
+            answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.inputs[k]])
+            tensors = {**tensors, **dict(zip(self.stages.outputs[k], features, strict=True))}
             answers = [answers]
         else:
-            answers, features = self.stages.first(following, tensors[self.stages.takes[0][0]])
+            answers, features = self.stages.first(following, tensors[self.stages.inputs[0][0]])
             tensors = dict(zip(self.stages.carried(following), features, strict=True))
         for stage, found in enumerate(answers, start=k):
             found = np.asarray(found)[rows]

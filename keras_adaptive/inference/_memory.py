@@ -1,4 +1,4 @@
-"""Copies samples out of batches."""
+"""Aligned memory, and copies of rows of a batch."""
 
 import functools
 import os

@@ -21,7 +21,7 @@ class Plan:
         timings: `Timings`.
         stages: Integer, the number of stages.
         batch_size: Integer.
-        conditional: Function of one sample and one threshold a stage, or `None`.
+        conditional: Function of one sample and one threshold per stage, or `None`.
         waiting: Integer, how many samples may wait for an answer. 0: each batch is
             answered before the next is read.
     """
@@ -31,7 +31,7 @@ class Plan:
         self.batch_size = batch_size
         self.conditional = conditional
         self.waiting = waiting
-        self._left = [1 / stages] * stages  # who left where; at first: no idea
+        self._left = [1 / stages] * stages  # how many left at each stage; uniform at first
         self._seen, self._chosen_at, self._first = 1, 0, 1
 
     @functools.cached_property
@@ -45,15 +45,15 @@ class Plan:
         return bucket(samples, self.full[k])
 
     def learn(self, stage, samples):
-        """Takes notice that so many samples left at a stage."""
+        """Records that so many samples left at a stage."""
         self._left[stage] += samples
         self._seen += samples
 
     def choose(self):
         """Returns how many stages should run together at first; 0: samples one by one.
 
-        That is fastest if samples go on leaving as they did. It is thought over when a
-        tenth more samples have been seen than the last time.
+        That is fastest if samples continue to leave as they did. The choice is made anew
+        when a tenth more samples have been seen than the last time.
         """
         if self.conditional is not None and self.batch_size == 1:
             return 0
@@ -64,7 +64,7 @@ class Plan:
         return self._first
 
     def seconds(self):
-        """Returns the expected seconds a sample of each choice that may be the fastest."""
+        """Returns the expected seconds per sample of each choice that may be the fastest."""
         count, size = len(self._left), self.full[0]
         leaving = np.array(self._left) / sum(self._left)
         arriving = np.append(1, 1 - np.cumsum(leaving)[:-1])
@@ -91,7 +91,7 @@ class Plan:
         return {n: float(seconds) for n, seconds in found.items()}
 
     def _survivors(self, k, arriving):
-        """Seconds of stage `k` and of regrouping for it, a sample of which this share arrives."""
+        """Seconds per sample of stage `k` and of regrouping, if this fraction arrives."""
         copied = arriving * self.timings.regrouping(k, self.full[k])
         if self.waiting:
             return copied + arriving * self.timings.stage(k, self.full[k]) / self.full[k]
@@ -104,9 +104,9 @@ class Plan:
         return batches * self.timings.stage(k, self.full[k]) + last
 
     def regroup(self, k, size, staying, pooled, ending):
-        """Tells whether who stays should be copied together before stage `k`.
+        """Returns whether the samples that stay should be copied together before stage `k`.
 
-        The alternative is to go on with the whole batch, those that have left included.
+        The alternative is to continue with the whole batch, those that have left included.
 
         Args:
             k: Integer, the stage to come.

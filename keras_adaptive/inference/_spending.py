@@ -1,4 +1,4 @@
-"""What each sample has spent, where gates make that differ, and who may not spend more."""
+"""Costs per sample of networks with gates, and the worst-case limit on them."""
 
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ class Spending(NamedTuple):
     """Answers with what they cost.
 
     Attributes:
-        answers: List of symbolic tensors, one an exit: the logits, and behind them three
-            numbers a sample: what it has spent in gated blocks; the position of the exit
+        answers: List of symbolic tensors, one per exit: the logits, and behind them three
+            numbers per sample: what it has spent in gated blocks; the position of the exit
             that answers, -1 if none can be afforded; 1 if no later exit may answer, else 0.
         fixed: Array `(exits,)`, what every sample spends.
     """
@@ -25,12 +25,15 @@ class Spending(NamedTuple):
 
 
 def spending(inputs, exits, worst_case=None):
-    """Returns the `Spending` of a network, or `None` without gates.
+    """Adds the cost of each sample to the answers of a network with gates.
 
     Args:
         inputs, exits: As in `gated_costs`.
         worst_case: Number, the most MACs that an answer may cost, or `None`. A sample for
-            which an exit is too dear keeps the answer of the exit before.
+            which an exit is too expensive keeps the answer of the exit before.
+
+    Returns:
+        A `Spending`, or `None` for a network without gates.
     """
     found = gated_costs(inputs, exits)
     if found is None:
@@ -59,7 +62,7 @@ def _answer(k, logits, spent, before, may_spend):
     nowhere = ops.zeros_like(spent)
     if np.isinf(here):  # no limit
         return _beside(logits, [spent, nowhere + k, nowhere])
-    # to go on, one must afford at least what everybody pays
+    # to continue, a sample must afford at least the fixed cost of the next exit
     final = ops.cast(spent > next_one, "float32")
     fits = spent <= here
     if not before:

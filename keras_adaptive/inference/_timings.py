@@ -1,4 +1,4 @@
-"""How long each part of a network takes on this machine, measured once and kept."""
+"""Measured times of the parts of a network on this machine, each measured once."""
 
 import functools
 import time
@@ -9,9 +9,9 @@ import numpy as np
 from keras_adaptive.inference._conditional import leaving_at
 from keras_adaptive.inference._memory import aligned, copy_rows
 
-# all that decides how long the library measures
-REPEATS = 30  # calls that are timed
-ENOUGH = 2.0  # seconds; what is slow is timed less often, but at least four times
+# these decide how long the library measures
+REPEATS = 30  # timed calls
+ENOUGH = 2.0  # seconds; slow functions are timed less often, but at least four times
 CHOOSING = 0.2  # seconds to find out which of two functions is faster
 
 FULL = 64  # samples that a stage may run with, whatever the batch size
@@ -25,14 +25,14 @@ def median_seconds(function):
 def medians_in_turn(functions, warm=0):
     """Returns the median duration in seconds of each function's calls, made in turn.
 
-    In turn, for one after the other is how stages will run, and what one leaves in the caches
-    the next may push out. The first call is not counted, nor is a third of the others: a new
-    function takes a few calls to become as fast as it will be.
+    In turn, because stages will run one after the other, and one may evict from the caches
+    what another has left there. The first call is not counted, nor is a third of the others:
+    a new function takes a few calls to reach its final speed.
 
     Args:
         functions: Sequence of functions without arguments.
-        warm: Integer, calls before each that is counted, for functions of which only one
-            will run, again and again.
+        warm: Integer, uncounted calls before each counted one, for functions of which only
+            one will run repeatedly.
     """
     for function in functions:
         function()
@@ -49,9 +49,9 @@ def _seconds(function):
 
 
 def bucket(size, batch_size):
-    """Returns the batch size at which so many samples run: few sizes, each prepared once.
+    """Returns the batch size at which so many samples run, one of a few sizes.
 
-    The next power of two, but no more than a full batch.
+    It is the next power of two, but no more than a full batch.
 
     Example:
 
@@ -85,8 +85,8 @@ class Timings:
     def full(self, k, batch_size, waiting):
         """Returns with how many samples stage `k` runs if it has a choice.
 
-        With as many as are read together or with `FULL`, whichever takes a sample less
-        time; with more than are read together only if so many may wait, and the first
+        With as many as are read together or with `FULL`, whichever takes less time per
+        sample; with more than are read together only if so many may wait, and the first
         stage not with fewer. Single samples stay single.
         """
         if batch_size == 1 or max(batch_size, waiting) < FULL or (k == 0 and batch_size > FULL):
@@ -98,7 +98,7 @@ class Timings:
         return min(FULL, batch_size, key=seconds)
 
     def _images(self, size):
-        shape, dtype = self._stages.specs[self._stages.takes[0][0]]
+        shape, dtype = self._stages.specs[self._stages.inputs[0][0]]
         images = aligned((size, *shape), dtype)
         images[...] = 0
         return images
@@ -110,17 +110,17 @@ class Timings:
         return self._every_stage[size][k]
 
     def _stage_runs(self, size):
-        """Functions that run one stage after the other, on what those before have given.
+        """Functions that run one stage each, on the features of the stages before.
 
-        As when samples are predicted, features come from where they have just been written;
-        on the same ones again and again stages would be up to a fifth faster.
+        As in prediction, features have just been written by the stage before; on the same
+        memory every time, stages would be up to a fifth faster.
         """
-        tensors = {self._stages.takes[0][0]: self._images(size)}
+        tensors = {self._stages.inputs[0][0]: self._images(size)}
 
         def run(k):
-            taken = [tensors[name] for name in self._stages.takes[k]]
-            answer, *features = self._stages.stage(k, taken)
-            tensors.update(zip(self._stages.gives[k], features, strict=True))
+            inputs = [tensors[name] for name in self._stages.inputs[k]]
+            answer, *features = self._stages.stage(k, inputs)
+            tensors.update(zip(self._stages.outputs[k], features, strict=True))
             return np.asarray(answer)
 
         return [functools.partial(run, k) for k in range(len(self._stages))]
@@ -138,7 +138,7 @@ class Timings:
         return self._first[count, size]
 
     def _regrouping(self, k, size):
-        """Seconds a sample to copy what stages from `k` on read, for batches of this size."""
+        """Seconds per sample to copy what stages from `k` on read, at this batch size."""
         rows = np.arange(0, size, 2)
         seconds = 0.0
         for name in self._stages.carried(k):

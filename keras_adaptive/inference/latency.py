@@ -1,4 +1,4 @@
-"""What leaving at each exit costs in measured time."""
+"""Latency of every exit, measured on this machine."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import integer
 from keras_adaptive.inference._compiled import compiled
 from keras_adaptive.inference._timings import FULL, Timings
 from keras_adaptive.policy.exit_policy import ExitPolicy
@@ -33,7 +34,7 @@ print(json.dumps(ka.measure_latency(model, batch_size).tolist()))
 
 
 def measure_latency(model, batch_size=1, threads=None):
-    """Measures the time that leaving at each exit costs a sample, on this machine.
+    """Measures the time per sample that leaving at each exit takes, on this machine.
 
     For exit `k` it is the sum over the stages up to `k` of `seconds of the stage / samples`,
     of full batches as `AdaptivePredictor.predict` fills them, earlier heads included, plus
@@ -52,10 +53,11 @@ def measure_latency(model, batch_size=1, threads=None):
             model must then be one that can be saved.
 
     Returns:
-        Float array `(exits,)`, milliseconds a sample, rising.
+        Float array `(exits,)`, milliseconds per sample, rising.
 
     Raises:
-        ValueError: If there are not so many cores.
+        TypeError, ValueError: If an argument is impossible, or there are fewer cores than
+            `threads`.
 
     Example:
 
@@ -67,14 +69,10 @@ def measure_latency(model, batch_size=1, threads=None):
     """
     if not isinstance(model, AdaptiveModel):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size}"
-        )
+    batch_size = integer("batch_size", batch_size, 1)
     if threads is not None:
-        cores = _cores()
-        whole = isinstance(threads, int) and not isinstance(threads, bool)
-        if not whole or not 1 <= threads <= cores:
+        threads, cores = integer("threads", threads, 1), _cores()
+        if threads > cores:
             raise ValueError(
                 f"`threads` must be from 1 to the number of cores, {cores}. "
                 f"Received: threads={threads}"
@@ -102,7 +100,7 @@ def _cores():
 
 
 def _threads():
-    """Returns with how many threads this process computes."""
+    """Returns the number of threads that this process computes with."""
     if keras.backend.backend() != "tensorflow":
         return _cores()
     import tensorflow as tf

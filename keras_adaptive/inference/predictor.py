@@ -1,4 +1,4 @@
-"""Runs a network so that it really stops: a stage is computed only for who is left."""
+"""Prediction on the host: each stage is computed only for the samples that have not left."""
 
 import collections
 import json
@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import finite, integer
 from keras_adaptive.inference._compiled import compiled
 from keras_adaptive.inference._flow import AT_ONCE, Flow
 from keras_adaptive.inference._plan import Plan
@@ -18,7 +19,7 @@ from keras_adaptive.policy.confidence import softmax
 from keras_adaptive.policy.exit_policy import ExitPolicy
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
-WAITING = 64  # input batches that may wait for an answer before everybody is answered
+WAITING = 64  # input batches that may wait for an answer before all are answered
 ONE_BY_ONE = 8  # up to this batch size, samples may run one by one
 LONG = 5  # seconds after which a progress bar appears
 
@@ -27,10 +28,10 @@ class Result(NamedTuple):
     """The answers to a batch of inputs, in input order.
 
     Attributes:
-        probabilities: `(samples, classes)`, of the exit a sample left at.
-        labels: `(samples,)`, the most probable class.
-        exits: `(samples,)`, the exit a sample left at.
-        costs: `(samples,)`, MACs spent on a sample. Closed exits cost nothing, nor do gated
+        probabilities: `(samples, classes)`, of the exit at which each sample left.
+        labels: `(samples,)`, the most probable class of each sample.
+        exits: `(samples,)`, the exit at which each sample left.
+        costs: `(samples,)`, MACs spent per sample. Closed exits cost nothing, nor do gated
             blocks that were skipped.
     """
 
@@ -41,37 +42,40 @@ class Result(NamedTuple):
 
 
 class AdaptivePredictor:
-    """Predicts stage by stage and carries on only the samples that have not left.
+    """Predicts stage by stage, each stage only for the samples that have not left.
 
-    The exits are those `policy.decide` chooses on the full logits, as far as rounding
-    allows, whatever the batch size; heads that the policy closes are never computed.
+    The exits are those that `policy.decide` chooses on the full logits, up to rounding,
+    whatever the batch size; heads that the policy closes are never computed.
 
     There are three ways to compute a batch, and the fastest is taken, by times measured
     when a batch size is first used: stage by stage, where survivors of several batches
     are put together so that late stages run full; the first exits, or all, in one function,
     where regrouping would cost more than it saves; and, sample by sample, one function with
-    conditionals, compiled by XLA where that is faster, which single samples always take.
-    `costs` are what a sample needs; the other ways may spend more on it.
+    conditionals, compiled by XLA where that is faster, which single samples always use.
+    `costs` are what each sample needs; the second way may compute more than that.
 
-    What it cannot save are the heads: whoever arrives at an exit pays for its head. A policy
-    under which few leave early may take longer than the last exit alone, at any batch size.
-    And who decides at a head must wait for it: for a single sample on several cores it cannot
-    be computed beside the stage that follows, as where every exit is computed anyway. Calibrate
-    with the costs of `measure_latency` where time is what counts: they hold all this.
+    Heads are not saved: every sample that reaches an exit pays for its head. Under a policy
+    with which few samples leave early, prediction may take longer than the last exit alone,
+    at any batch size. And a decision waits for its head, which for a single sample on several
+    cores cannot run beside the stage that follows, as it can where every exit is computed
+    anyway. Where time matters, calibrate with the costs of `measure_latency`, which include
+    all this.
 
-    Of a network with gates the blocks that nobody in the batch needs are not computed, and
-    the others for who needs them only. A policy may then hold a `worst_case`, which no
-    answer costs more than: who cannot afford the next exit gets the answer of this one.
+    In a network with gates, blocks that no sample in the batch needs are not computed, and
+    the others only for the samples that need them. A policy may then hold a `worst_case`,
+    a limit on the cost of every answer: a sample that cannot afford the next exit gets the
+    answer of this one.
 
-    Weights are those the model has when the predictor is made, kept as constants.
+    The weights are those of the model when the predictor is made, stored as constants.
 
     Args:
         model: An `AdaptiveModel` with one input.
-        policy: An `ExitPolicy` with one threshold an exit, or a list of them, one of
-            which `budget=` picks.
+        policy: An `ExitPolicy` with one threshold per exit, or a list of them, from which
+            `budget=` chooses.
 
     Raises:
-        ValueError: If a policy is for another number of exits.
+        TypeError, ValueError: If `model` or `policy` is of another type, or a policy is for
+            another number of exits.
 
     Example:
 
@@ -93,6 +97,7 @@ class AdaptivePredictor:
         policies = list(policy) if several else [policy]
         for one in policies:
             _check_policy(one, model.exits)
+            one.validate_stagewise(costs_known=True)  # before anything is compiled
         self.model = model
         self.policy = policy
         self._policies = policies
@@ -109,13 +114,13 @@ class AdaptivePredictor:
         """Returns the answers to all samples.
 
         Args:
-            x: Array `(samples, ...)`, as the model takes it, or a `tf.data.Dataset`,
+            x: Array `(samples, ...)` of the model's inputs, or a `tf.data.Dataset`,
                 generator or other iterable of such arrays or of tuples that begin with one.
-            batch_size: Integer, how many samples are computed together. Stages may do with
+            batch_size: Integer, how many samples are computed together. Stages may use
                 batches of 64 instead, where that is faster; single samples stay single. It
-                also bounds the memory: one batch of features a stage, however long `x` is.
-            budget: Number: the policy that costs most, on the data it was calibrated on,
-                but no more than this is used. Needed if there are several policies.
+                also bounds the memory: one batch of features per stage, however long `x` is.
+            budget: Number. Of the policies whose mean cost on the calibration data is within
+                it, the most expensive is used. Needed if there are several policies.
             verbose: 0: silent. `"auto"`: a progress bar on a terminal, if it takes long.
 
         Returns:
@@ -126,7 +131,7 @@ class AdaptivePredictor:
                 budget.
         """
         runner = self._pick(budget)
-        _check_batch_size(batch_size)
+        batch_size = integer("batch_size", batch_size, 1)
         total = None
         if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
             x = self._check(x)
@@ -147,7 +152,7 @@ class AdaptivePredictor:
         return runner.result(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def stream(self, dataset, batch_size=256, budget=None, waiting=WAITING):
-        """Yields the answers to each batch of a data set, in order.
+        """Yields the answers to each batch of a dataset, in order.
 
         Survivors of several batches are computed together, so an answer may come some
         batches late; with `waiting=0` each batch is answered before the next is read.
@@ -161,14 +166,11 @@ class AdaptivePredictor:
             waiting: Integer, how many batches may wait for their answer.
 
         Yields:
-            A `Result` a batch.
+            A `Result` per batch.
         """
         runner = self._pick(budget)
-        _check_batch_size(batch_size)
-        if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 0:
-            raise ValueError(
-                f"`waiting` must be an integer of at least 0. Received: waiting={waiting}"
-            )
+        batch_size = integer("batch_size", batch_size, 1)
+        waiting = integer("waiting", waiting, 0)
         batches = (self._check(batch) for batch in map(_images, dataset))
         return (runner.result(*part) for part in runner.run(batches, batch_size, waiting))
 
@@ -185,6 +187,7 @@ class AdaptivePredictor:
                 "Every policy must say its `mean_cost` in its `details`, as those made by "
                 "`calibrate` do, for a budget to pick one. Received: a policy that does not"
             )
+        budget = finite(budget, "budget")
         affordable = [i for i, cost in enumerate(costs) if cost <= budget * (1 + 1e-9)]
         if not affordable:
             raise ValueError(
@@ -213,7 +216,7 @@ class AdaptivePredictor:
 
 
 class _Network:
-    """The stages between the exits in use, compiled, with what they cost."""
+    """The stages between the exits in use, compiled, with their costs."""
 
     def __init__(self, model, policy):
         self.exits = policy.used_exits
@@ -239,7 +242,7 @@ class _Network:
         self._conditionals = {}
 
     def conditional(self, policy):
-        """Returns `Stages.conditional`; policies that differ in thresholds alone share it."""
+        """Returns `Stages.conditional`, shared by policies that differ in thresholds only."""
         if self.stages.conditional is None or self.dense:
             return None
         alike = json.dumps(policy.content() | {"thresholds": None, "details": None})
@@ -249,14 +252,14 @@ class _Network:
 
 
 class _Runner:
-    """A network with a policy."""
+    """A compiled network together with one policy."""
 
     def __init__(self, network, policy):
         self.network, self.policy = network, policy
         self._plans = {}
 
     def plan(self, batch_size, waiting=WAITING):
-        """Returns the plan for a batch size; what it has measured and learnt is kept."""
+        """Returns the plan for a batch size, which keeps what it has measured and learned."""
         network = self.network
         if (batch_size, waiting) not in self._plans:
             self._plans[batch_size, waiting] = Plan(
@@ -309,7 +312,8 @@ class _Runner:
             positions = positions.astype(int)
         if (positions < 0).any():
             raise ValueError(
-                "`worst_case` must be at least what leaving at the first exit costs every sample. "
+                "`worst_case` must be at least the cost of leaving at the first exit, for every "
+                "sample. "
                 f"Received: worst_case={self.policy.worst_case} for one that costs "
                 f"{network.costs[0] + spent[positions < 0].min():.10g} there"
             )
@@ -324,7 +328,7 @@ class _Runner:
 
 
 class _Entry:
-    """The answers to an input batch, as far as they are known."""
+    """The answers to an input batch so far."""
 
     def __init__(self, samples):
         self.logits = None
@@ -341,13 +345,6 @@ def _check_policy(policy, exits):
         raise TypeError(f"`policy` must be an ExitPolicy. Received: policy={policy!r}")
     if len(policy.thresholds) != exits:
         raise ValueError(
-            "`policy` must have one threshold an exit of the model. Received: "
+            "`policy` must have one threshold per exit of the model. Received: "
             f"{len(policy.thresholds)} thresholds, {exits} exits"
-        )
-
-
-def _check_batch_size(batch_size):
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size}"
         )

@@ -1,4 +1,4 @@
-"""Searches networks and trainings with KerasTuner."""
+"""Hyperparameter search over networks and their training, with KerasTuner."""
 
 from keras_adaptive.tuning.front import Point as Point
 from keras_adaptive.tuning.front import pareto_front as pareto_front

@@ -1,10 +1,10 @@
-"""What a search is for: accuracy within a budget, or cost at an accuracy."""
+"""The objective of a search: accuracy within a budget, or cost at an accuracy."""
 
 from keras_adaptive._checks import finite
 
 
 def target_of(budget, accuracy):
-    """Returns the name and the value of the one that is given."""
+    """Returns the name and the value of whichever of the two is given."""
     given = {"budget": budget, "accuracy": accuracy}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:

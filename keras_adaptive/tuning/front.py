@@ -1,20 +1,21 @@
-"""What a search has found: accuracy against cost."""
+"""Results of a search: accuracy and cost of every trial, and their Pareto front."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-SHARES = (25, 50, 75, 100)  # per cent of a network's whole cost, at which every trial is measured
+SHARES = (25, 50, 75, 100)  # percent of a network's whole cost at which every trial is measured
 
 
 class Point(NamedTuple):
-    """A network of a search with some thresholds.
+    """Accuracy and cost of one trial at one budget.
 
     Attributes:
-        trial: The trial's name.
-        accuracy, cost: What it gives on average, for what price.
-        share: Per cent of the network's whole cost that might be spent.
-        values: Dictionary of the trial's knobs.
+        trial: String, the trial's name.
+        accuracy: Number from 0 to 1.
+        cost: Number, the mean cost per sample.
+        share: Integer, the budget in percent of the network's whole cost.
+        values: Dictionary: name of a hyperparameter of the trial to its value.
     """
 
     trial: str
@@ -25,11 +26,14 @@ class Point(NamedTuple):
 
 
 def trial_points(tuner):
-    """Returns the points of all trials that have ended: a list of `Point`.
+    """Returns the points of all completed trials.
 
     Args:
         tuner: A KerasTuner tuner of an `AdaptiveHyperModel`. One that is made again with the
             same folder has all its trials.
+
+    Returns:
+        List of `Point`, one per trial and budget.
     """
     points = []
     for name, trial in sorted(tuner.oracle.trials.items()):
@@ -45,7 +49,7 @@ def trial_points(tuner):
 
 
 def pareto_front(tuner):
-    """Returns the points that no other one beats: cheaper costs accuracy, and dearer buys it.
+    """Returns the Pareto front: points for which no other is both cheaper and more accurate.
 
     Args:
         tuner: As in `trial_points`; or a list of `Point`.

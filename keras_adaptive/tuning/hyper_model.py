@@ -1,13 +1,14 @@
-"""Networks and their trainings as KerasTuner searches them."""
+"""The KerasTuner hypermodel of adaptive networks and their training."""
 
 import dataclasses
 import inspect
 
-import keras_tuner
 import numpy as np
 
+from keras_adaptive._checks import needs_extra
 from keras_adaptive.calibration.calibrate import calibrate, calibrate_budgets
 from keras_adaptive.evaluation import evaluate
+from keras_adaptive.policy.policy import UnreachableTargetError
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
@@ -16,58 +17,63 @@ from keras_adaptive.training.regimes import fit
 from keras_adaptive.tuning._target import target_of
 from keras_adaptive.tuning.front import SHARES
 
-# knobs of training; all others are arguments of the builder, or of the trainer
+with needs_extra("tune"):
+    import keras_tuner
+
+# hyperparameters of training; all others are arguments of the builder, or of the trainer
 TRAINING = ("learning_rate", "weight_decay", "distillation", "exit_power", "gate_weight")
-MISSED = 10.0  # times the whole cost: what a network counts that misses the accuracy wanted
-SHORT = 20.0  # and e to the power of this times the accuracy missing
+# the objective of a network that misses the accuracy: its whole cost times these
+MISSED = 10.0
+SHORT = 20.0  # as e ** (SHORT * missing accuracy)
 
 
 class AdaptiveHyperModel(keras_tuner.HyperModel):
-    """Lets KerasTuner search the networks of a builder, and how they learn.
+    """Searches the networks of a builder, and their training, with KerasTuner.
 
-    A trial builds a network, trains it, chooses thresholds for it and says how accurate it
-    is within the budget, or how cheap it is at the accuracy wanted. Thresholds are chosen on
-    one half of the data given for that and measured on the other, and the other way round;
-    the two results are averaged. The test split has no part in a search.
+    A trial builds a network, trains it, chooses thresholds for it and measures its accuracy
+    within the budget, or its cost at the requested accuracy. Thresholds are chosen on one half
+    of the calibration data and measured on the other half, and vice versa; the two results are
+    averaged. The test split is not used.
 
-    It works with every tuner of KerasTuner, which does the resuming and the distribution.
-    `search` takes the data: `tuner.search(train, (x, y), epochs=2)` with `train` as in
-    `training.fit` and images and labels that train nothing, or `tuner.search(splits,
-    epochs=2)` with a `data.Splits`.
+    It works with every tuner of KerasTuner, which resumes and distributes the search. `search`
+    gets the data: `tuner.search(train, (x, y), epochs=2)` with `train` as in `training.fit`
+    and held-out images and labels, or `tuner.search(splits, epochs=2)` with a `data.Splits`.
 
-    Every trial keeps, beside the objective, `parameters`, and accuracy and mean cost when a
-    quarter, a half, three quarters or all of the network's own cost may be spent
-    (`accuracy_25`, `cost_25`, ...); `pareto_front` reads them.
+    Every trial stores, beside the objective, `parameters`, and accuracy and mean cost within
+    a quarter, a half, three quarters and all of the network's own cost (`accuracy_25`,
+    `cost_25`, ...); `pareto_front` reads them.
 
     Args:
         builder: Function that returns an `AdaptiveModel`, such as
             `functools.partial(ka.build_msdnet, (32, 32, 3), 10)`.
-        space: Dictionary: name of a knob to a list of choices; or a tuple
+        space: Dictionary: name of a hyperparameter to a list of choices; or a tuple
             `(lowest, highest)`, integers or floats; or `(lowest, highest, "log")`; or a
-            function of KerasTuner's `hp`. A knob is
+            function of KerasTuner's `hp`. A hyperparameter is
 
             - an argument of the builder (`blocks`, `channels`, `growth_rate`, `exits`, the
               `cost_weight` of a cascade that learns to stop);
             - `learning_rate`, `weight_decay`: of the recipe;
-            - `exit_power`: exit `k` counts `(k + 1) ** exit_power`, with mean 1;
+            - `exit_power`: the loss of exit `k` is weighted by `(k + 1) ** exit_power`, scaled
+              to mean 1;
             - `distillation`: the weight of a `Distillation`; 0: none;
             - `gate_weight`: the weight (alpha) of a `GateLoss`; use it with the regime
               `"gated"`;
             - any other argument of `trainer`, such as `regime` or `first_share`.
-        budget: Number, the mean cost a sample that may be spent; the objective is
-            `accuracy_at_budget`. A network whose first exit costs more counts 0.
-        accuracy: Number from 0 to 1; the objective is `cost_at_accuracy`. A network that
-            misses it counts ten times its whole cost, and more the more it misses.
-        recipe: A `Recipe` or its name; the knobs of the recipe replace its values.
+        budget: Number, the mean cost per sample that may be spent; the objective is
+            `accuracy_at_budget`. It is 0 for a network whose first exit costs more.
+        accuracy: Number from 0 to 1; the objective is `cost_at_accuracy`. For a network that
+            misses the accuracy it is ten times the whole cost, and more the more it misses.
+        recipe: A `Recipe` or its name; hyperparameters of the recipe replace its values.
         trainer: Function like `training.fit`: `(model, train, *, epochs, recipe,
             exit_weights, distillation, gate_loss, callbacks, verbose, ...)`.
         unit: Unit of cost, as in `AdaptiveModel.exit_costs`.
-        **calibration: Passed to `calibrate`: `method=`, `confidence=`. `method` is
-            `"geometric"` unless given, which is quick and as good on new data.
+        **calibration: Passed to `calibrate`: `method=`, `confidence=`. The default `method` is
+            `"geometric"`, which is quick and as good on new data.
 
     Raises:
-        ValueError: If a knob is unknown, or not exactly one of `budget` and `accuracy` is
-            given.
+        ValueError: If a hyperparameter is unknown, or not exactly one of `budget` and
+            `accuracy` is given.
+        ImportError: If KerasTuner is not installed.
 
     Example:
 
@@ -121,14 +127,14 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
 
     @property
     def objective(self):
-        """What a tuner takes as `objective=`."""
+        """The objective to pass to a tuner."""
         kind, _ = self.target
         if kind == "budget":
             return keras_tuner.Objective("accuracy_at_budget", "max")
         return keras_tuner.Objective("cost_at_accuracy", "min")
 
     def values(self, hp):
-        """Returns the value of every knob."""
+        """Returns the value of every hyperparameter, as a dictionary."""
         return {name: _suggest(hp, name, choices) for name, choices in self.space.items()}
 
     def _of(self, hp, kind):
@@ -138,14 +144,14 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
         model = self.builder(**self._of(hp, "builder"))
         if not isinstance(model, AdaptiveModel):
             raise TypeError(f"`builder` must return an AdaptiveModel. Received: {model!r}")
-        # the trainer makes its own; the builder's could not load what is saved of that one
+        # the trainer makes its own optimizer; the builder's could not load that one's state
         model.optimizer = None
         return model
 
     def fit(
         self, hp, model, train, calibration_data=None, *, epochs=1, initial_epoch=0, **arguments
     ):
-        """Trains one network and returns what is kept of the trial.
+        """Trains one network and returns the metrics of the trial.
 
         Args:
             hp: KerasTuner's values.
@@ -153,9 +159,12 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             train: As in `training.fit`.
             calibration_data: Tuple `(x, y)`, or `None`: the calibrate split of `train`.
             epochs: Integer, of all phases together.
-            initial_epoch: Integer, of which so many are done (by Hyperband, which goes on with
+            initial_epoch: Integer, how many of them are done (by Hyperband, which continues
                 an earlier network; the recipe's schedule then begins anew).
             **arguments: Passed to the trainer: `callbacks`, `verbose`, `seed`.
+
+        Returns:
+            Dictionary, see `measure_logits`.
         """
         if calibration_data is None:
             calibration_data = train.arrays("calibrate")
@@ -169,43 +178,48 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
         )
         if trained is not model:
             raise ValueError(
-                "The trainer must return the model that it was given, whose weights are kept. "
+                "The trainer must return the model that it was given, whose weights are saved. "
                 "Received: another one"
             )
         return self.measure(model, *calibration_data)
 
-    def training(self, knobs, exits):
-        """Returns the trainer's arguments that knobs of training stand for.
+    def training(self, values, exits):
+        """Returns the trainer's arguments for the hyperparameters of training.
 
         Args:
-            knobs: Dictionary of values.
-            exits: Integer, the network's.
+            values: Dictionary: name of a hyperparameter of training to its value.
+            exits: Integer, the number of exits of the network.
         """
-        of_recipe = {n: v for n, v in knobs.items() if n in ("learning_rate", "weight_decay")}
+        of_recipe = {n: v for n, v in values.items() if n in ("learning_rate", "weight_decay")}
         result = {"recipe": dataclasses.replace(self.recipe, **of_recipe)}
-        if "exit_power" in knobs:
-            weights = np.arange(1, exits + 1) ** float(knobs["exit_power"])
+        if "exit_power" in values:
+            weights = np.arange(1, exits + 1) ** float(values["exit_power"])
             result["exit_weights"] = (weights / weights.mean()).tolist()
-        if knobs.get("distillation", 0) > 0:
-            result["distillation"] = Distillation(weight=knobs["distillation"])
-        if "gate_weight" in knobs:
-            result["gate_loss"] = GateLoss(knobs["gate_weight"])
+        if values.get("distillation", 0) > 0:
+            result["distillation"] = Distillation(weight=values["distillation"])
+        if "gate_weight" in values:
+            result["gate_loss"] = GateLoss(values["gate_weight"])
         return result
 
     def measure(self, model, x, y):
-        """Returns the metrics of a trained network, the objective among them.
+        """Returns the metrics of a trained network, including the objective.
 
-        A subclass whose networks decide otherwise than by thresholds measures them here.
+        A subclass for networks that do not decide by thresholds overrides this.
 
         Args:
             model: The network.
-            x, y: Data that trained nothing.
+            x, y: Held-out data.
         """
         logits, costs = model.predict_with_costs(x, self.unit, verbose=0)
         return self.measure_logits(logits, np.asarray(y), costs, model.count_params())
 
     def measure_logits(self, logits, labels, costs, parameters):
-        """Returns the metrics of a network's answers; arguments as in `calibrate`."""
+        """Returns the metrics of a network's logits.
+
+        Args:
+            logits, labels, costs: As in `calibrate`.
+            parameters: Integer, the number of parameters of the network.
+        """
         whole = float(costs.reshape(len(costs), -1).mean(axis=1)[-1])
         budgets = [max(share * whole / 100, _first_cost(costs)) for share in SHARES]
         points = self._cross_fitted(logits, labels, costs, "budget", budgets)
@@ -220,13 +234,13 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             return {**result, "accuracy_at_budget": found[0], "cost_at_budget": found[1]}
         try:
             ((_, cost),) = self._cross_fitted(logits, labels, costs, kind, [value])
-        except ValueError:  # what `calibrate` says where no thresholds reach the accuracy
+        except UnreachableTargetError:
             best = max(accuracy for accuracy, _ in points)
             cost = MISSED * whole * float(np.exp(SHORT * max(value - best, 0.0)))
         return {**result, "cost_at_accuracy": cost}
 
     def _cross_fitted(self, logits, labels, costs, kind, values):
-        """Returns `(accuracy, mean cost)` for each value, thresholds and result on two halves."""
+        """Returns `(accuracy, mean cost)` per value, cross-fitted on two halves of the data."""
         halves = np.arange(len(labels)) % 2 == 0
         found = []
         for chosen in (halves, ~halves):
@@ -249,15 +263,17 @@ def _first_cost(costs):
 
 
 def _arguments(function):
-    """Returns the names of a function's arguments that can be given by name."""
+    """Returns the names of a function's arguments that can be passed by keyword."""
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _suggest(hp, name, choices):
-    """Returns KerasTuner's value of one knob."""
+    """Returns KerasTuner's value of one hyperparameter."""
     if callable(choices):
         return choices(hp)
+    if isinstance(choices, (list, tuple)):  # KerasTuner stores Python's numbers, as JSON
+        choices = type(choices)(x.item() if isinstance(x, np.generic) else x for x in choices)
     if isinstance(choices, list) and choices:
         if len({type(x) for x in choices}) == 1 and isinstance(choices[0], (int, float, str)):
             return hp.Choice(name, choices)
@@ -270,6 +286,6 @@ def _suggest(hp, name, choices):
             return hp.Int(name, low, high, **sampling)
         return hp.Float(name, low, high, **sampling)
     raise ValueError(
-        "The choices of a knob must be a list, a tuple of the lowest and highest value, or a "
-        f"function. Received: {name}={choices}"
+        "The choices of a hyperparameter must be a list, a tuple of the lowest and highest value, "
+        f"or a function. Received: {name}={choices}"
     )

@@ -1,4 +1,4 @@
-"""Files of half and a quarter of the size, and files with the exits inside."""
+"""Quantized files, and files with a single call."""
 
 import json
 from types import SimpleNamespace
@@ -19,10 +19,10 @@ from anytime_tflite import flatbuffer as checks
 from keras_adaptive import _graph
 from keras_adaptive.export import _conversion as conversion
 from keras_adaptive.export import _features as features
-from keras_adaptive.export import _single_call as single_call
 from keras_adaptive.export import _writer as flatbuffer
 from keras_adaptive.export import tflite
 from keras_adaptive.export._recalibration import _threshold, compare, recalibrate, relative_error
+from keras_adaptive.export._single_call import _rule
 
 KINDS = ("float16", "dynamic", "int8")
 KINDS_OF_CONFIDENCE = ("max_prob", "prob_margin", "logit_margin", "entropy")
@@ -72,7 +72,7 @@ def quantized(request, trained, policy, calibration_data, once):
 
 
 def stage_logits(device, images):
-    """Returns what the stages of a file give, `(exits, samples, classes)`."""
+    """Returns the logits of the stages of a file, `(exits, samples, classes)`."""
     rows = []
     for image in images:
         device._backend.start(device._prepare(image))
@@ -101,7 +101,7 @@ def test_is_smaller_and_as_accurate(quantized, trained, single, test_images):
 def test_reports_what_each_exit_lost(quantized, trained, calibration_data):
     _, path, info = quantized
     x, y = calibration_data
-    report = info["quantisation"]
+    report = info["quantization"]
     found = stage_logits(AnytimeModel(path), x)
     assert report["samples"] == 200
     assert report["accuracy"] == pytest.approx((found.argmax(-1) == y).mean(axis=1))
@@ -117,7 +117,7 @@ def test_as_many_leave_at_each_exit_as_before(quantized, trained, policy, calibr
     before = np.bincount(policy.decide(logits), minlength=3)
     device = AnytimeModel(path)
     now = np.bincount([device.classify(image).exit for image in x], minlength=3)
-    assert np.abs(before - now).max() <= 2  # quantised confidences can be equal
+    assert np.abs(before - now).max() <= 2  # quantized confidences can be equal
     assert info["policy"]["thresholds_before"][:2] == policy.thresholds[:2].tolist()
     assert info["policy"]["before"] == policy.details
 
@@ -131,8 +131,14 @@ def test_features_of_an_int8_file_pass_as_integers(
         path = tmp_path / f"{way}.tflite"
         if way == "floats":
             monkeypatch.setattr(tflite, "pass_int8", lambda model, stages: None)
-        how = {"quantize": "int8", "calibration_data": calibration_data, "single_call": True}
-        ka.export_tflite(trained, path, policy, **how)
+        ka.export_tflite(
+            trained,
+            path,
+            policy,
+            quantize="int8",
+            calibration_data=calibration_data,
+            single_call=True,
+        )
         logits[way] = stage_logits(AnytimeModel(path), test_images[0][:50])
         runner = Interpreter(str(path)).get_signature_runner("stage_1")
         kinds = {details["dtype"] for details in runner.get_input_details().values()}
@@ -207,26 +213,39 @@ def slow(*values):
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
-@pytest.mark.parametrize("confidence", KINDS_OF_CONFIDENCE)
-def test_the_rule_in_the_file_is_that_of_the_policy(rng, confidence):
+@pytest.mark.parametrize("kind", [*KINDS_OF_CONFIDENCE, "learned"])
+def test_the_rule_in_the_file_is_that_of_the_policy(rng, kind):
     logits = 3 * rng.normal(size=(20, 7)).astype("float32")
-    expected = ka.policy.confidence(logits[None], confidence)[0]
-    found = single_call.CONFIDENCES[confidence](tf.constant(logits))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if kind == "learned":
+        shapes = ((7, 4), (4, 4), (4, 2))
+        network = [(rng.normal(size=shape), rng.normal(size=shape[1])) for shape in shapes]
+        policy = ka.LearnedPolicy([network])
+    else:
+        policy = ka.ExitPolicy([0, 0], kind, [1.7, 1])
+    file = _rule(policy, 0, 0, 2, 7)
+    builtin = schema.BuiltinOperator
+    assert builtin.CUSTOM not in {code.builtinCode for code in file.operatorCodes}
+    rule = Interpreter(model_content=flatbuffer.write(file)).get_signature_runner("rule")
+    values = policy.confidence_of(0, logits)
+    for answer, value in zip(logits, values, strict=True):
+        for threshold in (value - 1e-5, value + 1e-5):
+            thresholds = np.array([threshold, -np.inf], "float32")
+            (leaves,) = rule(logits=answer[None], thresholds=thresholds)["leaves"]
+            assert leaves == (threshold < value)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("confidence", KINDS_OF_CONFIDENCE)
 def test_the_single_call_has_every_confidence(trained, logits, test_images, tmp_path, confidence):
-    sure = ka.policy.confidence(logits, confidence, [2.0, 1.5, 1.0])
-    thresholds = np.median(sure, axis=1)
+    confidences = ka.policy.confidence(logits, confidence, [2.0, 1.5, 1.0])
+    thresholds = np.median(confidences, axis=1)
     thresholds[0] = np.inf  # this exit is left out
     policy = ka.ExitPolicy(thresholds, confidence, [2.0, 1.5, 1.0])
     path = tmp_path / "model.tflite"
     ka.export_tflite(trained, path, policy, single_call=True)
     device = AnytimeModel(path)
     expected = policy.decide(logits[:, :50])
-    far = np.abs(sure[1, :50] - thresholds[1]) > 1e-4
+    far = np.abs(confidences[1, :50] - thresholds[1]) > 1e-4
     found = np.array([device.predict(image).exit for image in test_images[0][:50]])
     assert set(found) == {1, 2}
     np.testing.assert_array_equal(found[far], expected[far])
@@ -240,8 +259,8 @@ def logits(trained, test_images):
 def test_the_single_call_leaves_by_the_file_and_its_temperatures(logits, test_images, single):
     path, policy = single
     device = AnytimeModel(path)
-    sure = policy.confidences(logits[:, :50])[:2]
-    far = (np.abs(sure - policy.thresholds[:2, None]) > 1e-4).all(axis=0)
+    confidences = policy.confidences(logits[:, :50])[:2]
+    far = (np.abs(confidences - policy.thresholds[:2, None]) > 1e-4).all(axis=0)
     found = np.array([device.predict(image).exit for image in test_images[0][:50]])
     assert set(found) == {0, 1, 2}
     np.testing.assert_array_equal(found[far], policy.decide(logits[:, :50])[far])
@@ -251,8 +270,8 @@ def test_the_single_call_leaves_by_the_file_and_its_temperatures(logits, test_im
 def single(trained, logits, once):
     """Returns a float32 file with a single call, and its policy. Not to be changed."""
     temperatures = [2.0, 1.5, 1.0]
-    sure = ka.policy.confidence(logits, "entropy", temperatures)
-    policy = ka.ExitPolicy(np.quantile(sure, 0.6, axis=1), "entropy", temperatures)
+    confidences = ka.policy.confidence(logits, "entropy", temperatures)
+    policy = ka.ExitPolicy(np.quantile(confidences, 0.6, axis=1), "entropy", temperatures)
     path = once(
         f"{trained.name}_single.tflite",
         lambda path: ka.export_tflite(trained, path, policy, single_call=True),
@@ -260,7 +279,7 @@ def single(trained, logits, once):
     return path, policy
 
 
-def test_the_single_call_shares_the_weights_and_may_be_broken_alone(trained, single, tmp_path):
+def test_the_single_call_shares_the_weights_and_may_be_damaged_alone(trained, single, tmp_path):
     path, _ = single
     info = read_info(path)
     kernels = sum(4 * int(np.prod(v.shape)) for v in trained.variables if len(v.shape) == 4)
@@ -320,7 +339,7 @@ def test_a_file_that_was_not_quantized_is_refused(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.slow
-def test_a_quantised_file_that_answers_otherwise_is_refused(
+def test_a_quantized_file_that_answers_otherwise_is_refused(
     trained, policy, quantized, tmp_path, monkeypatch
 ):
     kind, _, _ = quantized
@@ -357,11 +376,11 @@ def test_the_stages_of_an_int8_file_take_integers(quantized):
 
 
 def test_a_threshold_is_midway_between_those_who_leave_and_the_next():
-    sure = np.array([0.5, 0.9, 0.7, 0.7, 0.1])
-    found = [_threshold(sure, wanted) for wanted in (1, 3, 4, 5, 9)]
+    confidences = np.array([0.5, 0.9, 0.7, 0.7, 0.1])
+    found = [_threshold(confidences, wanted) for wanted in (1, 3, 4, 5, 9)]
     np.testing.assert_allclose(found, [0.8, 0.6, 0.3, 0.1, 0.1])
-    assert _threshold(sure, 2) in (pytest.approx(0.8), pytest.approx(0.6))  # two are equal
-    assert _threshold(sure[:0], 2) == np.inf
+    assert _threshold(confidences, 2) in (pytest.approx(0.8), pytest.approx(0.6))  # two are equal
+    assert _threshold(confidences[:0], 2) == np.inf
 
 
 def test_thresholds_nobody_reached_stay(rng):
@@ -370,7 +389,7 @@ def test_thresholds_nobody_reached_stay(rng):
     assert recalibrate(policy, [0, 1], logits, 2 * logits).thresholds[0] == 0.9999
 
 
-def test_an_error_is_measured_in_spreads_of_the_logits(rng):
+def test_an_error_is_relative_to_the_spread_of_the_logits(rng):
     logits = 5 + rng.normal(size=(2, 300, 4)) * np.array([1.0, 10.0])[:, None, None]
     found = relative_error(logits, logits + np.array([0.5, -0.5])[:, None, None])
     np.testing.assert_allclose(found, [0.5, 0.05], rtol=0.1)
@@ -427,7 +446,7 @@ def test_thresholds_follow_logits_that_moved(rng):
     logits = rng.normal(size=(4, 500, 10)) * 3
     policy = ka.ExitPolicy([0.8, np.inf, 0.7, 0.0], temperatures=[1.0, 1.0, 2.0, 1.0])
     exits = policy.used_exits
-    moved = 0.5 * logits  # less sure of everything
+    moved = 0.5 * logits  # less confident everywhere
     found = recalibrate(policy, exits, logits[exits], moved[exits])
     before, now = (
         np.bincount(k, minlength=4) for k in (policy.decide(logits), found.decide(moved))
@@ -468,7 +487,7 @@ def test_without_data_thresholds_stay(tmp_path):
     path = tmp_path / "m.tflite"
     info = ka.export_tflite(two_exits(), path, POLICY, quantize="float16", stage_ms=[1.0, 2.0])
     assert [float(t) for t in info["thresholds"]] == POLICY.thresholds.tolist()
-    assert info["quantisation"] is None
+    assert info["quantization"] is None
     assert read_info(path) == info
     assert info["stage_ms"] == [1.0, 2.0]
 
@@ -477,7 +496,7 @@ def test_without_data_thresholds_stay(tmp_path):
 
 
 class Repeated(keras.layers.Layer):
-    """Gives a feature once, which no converter knows in advance."""
+    """Repeats a feature once, a number that no converter knows in advance."""
 
     def call(self, x):
         times = tf.reduce_sum(tf.cast(x[:1, 0, 0, :1] > -1e30, tf.int32))
@@ -523,8 +542,9 @@ def test_gated_networks_skip_inside_the_file(gated, tmp_path, rng, quantize):
     images = rng.normal(size=(40, 8, 8, 1)).astype("float32")
     path = tmp_path / "m.tflite"
     policy = ka.ExitPolicy([0.2] * gated.exits)
-    how = {"quantize": quantize, "calibration_data": images, "single_call": True}
-    info = ka.export_tflite(gated, path, policy, **how)
+    info = ka.export_tflite(
+        gated, path, policy, quantize=quantize, calibration_data=images, single_call=True
+    )
     codes = {code.builtinCode for code in flatbuffer.read(path.read_bytes()).operatorCodes}
     assert schema.BuiltinOperator.IF in codes
     device = AnytimeModel(path)
@@ -548,9 +568,9 @@ def odd_images_take_other_branches():
     for k, sign in enumerate((1, -1)):
         gate = ka.layers.SkipGate(kind="feedforward", return_probability=True)
         is_open, _ = gate(image[..., 1:])
-        centre = np.zeros((3, 3, 2, 2))
-        centre[1, 1] = np.eye(2)
-        gate.convolutions[1].set_weights([centre])
+        center = np.zeros((3, 3, 2, 2))
+        center[1, 1] = np.eye(2)
+        gate.convolutions[1].set_weights([center])
         gate.decision.set_weights([sign * np.ones((2, 1)), -1.5 * sign * np.ones(1)])
         x = keras.layers.Conv2D(4, 1)(x)
         branch = [keras.layers.Conv2D(4, 3, padding="same", name=f"branch_{k}")]
@@ -560,7 +580,7 @@ def odd_images_take_other_branches():
 
 
 @pytest.mark.parametrize("single_call", [*slow(False), True])
-def test_branches_that_no_calibration_image_takes_are_quantised_too(rng, tmp_path, single_call):
+def test_branches_that_no_calibration_image_takes_are_quantized_too(rng, tmp_path, single_call):
     model = odd_images_take_other_branches()
     images = rng.normal(size=(60, 8, 8, 3)).astype("float32")
     odd = np.arange(60) >= 40

@@ -20,7 +20,7 @@ def interpreter(exported):
     return Interpreter(str(exported))
 
 
-def test_has_a_signature_a_stage_and_info(interpreter, trained):
+def test_has_a_signature_per_stage_and_info(interpreter, trained):
     names = {"info", *(f"stage_{k}" for k in range(trained.exits))}
     assert set(interpreter.get_signature_list()) == names
 
@@ -163,7 +163,7 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
         ({"quantize": "int4"}, ValueError, "`quantize` must be one of"),
         ({"quantize": "int8"}, ValueError, "`calibration_data` must be given"),
-        ({"runtime": "onnx"}, ValueError, "`runtime` must be one of .* runtime='onnx'"),
+        ({"runtime": "onnx"}, ValueError, "`runtime` must be one of .* runtime=onnx"),
         ({"calibration_data": np.zeros((2, 8, 8))}, ValueError, r"\(samples, 8, 8, 1\)"),
         ({"calibration_data": np.full((1, 8, 8, 1), np.nan)}, ValueError, "must be finite"),
         ({"calibration_data": (np.zeros((1, 8, 8, 1)), [0.5])}, ValueError, "must be 1 integers"),
@@ -187,11 +187,11 @@ def test_needs_a_fixed_input_shape(tmp_path):
         ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
 
 
-def test_needs_one_answer_a_sample(tmp_path):
+def test_needs_one_answer_per_sample(tmp_path):
     image = keras.Input((8, 8, 1))
     dense = keras.layers.Conv2D(3, 1)
     model = ka.AdaptiveModel(image, [dense(image), dense(image)])
-    with pytest.raises(ValueError, match="one answer a sample"):
+    with pytest.raises(ValueError, match="one answer per sample"):
         ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
 
 

@@ -24,7 +24,7 @@ def trained():
     """A network of few operations: its stages are compiled many times. Learned or not is equal."""
     keras.utils.set_random_seed(0)
     model = three_exits()
-    for head in ("exit_0", "exit_1", "exit_2"):  # as sure as a network that has learned
+    for head in ("exit_0", "exit_1", "exit_2"):  # as confident as a network that has learned
         kernel, bias = model.get_layer(head).get_weights()
         model.get_layer(head).set_weights([8 * kernel, bias])
     return model
@@ -78,8 +78,8 @@ def predictors(trained, logits):
 
     @functools.cache
     def make(kind, compiler):
-        sure = ka.policy.confidence(logits, kind, temperatures)
-        policy = ka.ExitPolicy(np.median(sure, axis=1), kind, temperatures)
+        confidences = ka.policy.confidence(logits, kind, temperatures)
+        policy = ka.ExitPolicy(np.median(confidences, axis=1), kind, temperatures)
         predictor = ka.AdaptivePredictor(trained, policy)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TensorFlowStages, COMPILERS[compiler], lambda *arguments: None)
@@ -138,19 +138,19 @@ def test_one_sample_leaves_where_the_policy_says(rng, kind, forced):
     """The rule in the graph, with stages that know their answers; eagerly."""
     logits = rng.normal(size=(3, 15, 5)) * 3
     temperatures = [0.5, 2.0, 1.5]
-    sure = ka.policy.confidence(logits, kind, temperatures)
-    policy = ka.ExitPolicy(np.quantile(sure, 0.45, axis=1), kind, temperatures)
+    confidences = ka.policy.confidence(logits, kind, temperatures)
+    policy = ka.ExitPolicy(np.quantile(confidences, 0.45, axis=1), kind, temperatures)
     must = np.full((3, 15), forced) & (rng.random((3, 15)) < 0.3)  # whatever the policy says
 
     class Three:
-        takes, gives = [["x"], ["f_0"], ["f_1", "x"]], [["f_0"], ["f_1"], []]
+        inputs, outputs = [["x"], ["f_0"], ["f_1", "x"]], [["f_0"], ["f_1"], []]
         classes = 5
 
         def __len__(self):
             return 3
 
         def carried(self, k):
-            return graph.external_inputs(self.takes[k:], self.gives[k:])
+            return graph.external_inputs(self.inputs[k:], self.outputs[k:])
 
     for i in range(15):
 
@@ -163,7 +163,7 @@ def test_one_sample_leaves_where_the_policy_says(rng, kind, forced):
         answer, stage = nested(apply, Three(), policy, [0, 1, 2])(
             np.array([i]), keras.ops.convert_to_tensor(policy.thresholds, "float32")
         )
-        leaves = (sure[:, i] >= policy.thresholds) | must[:, i]
+        leaves = (confidences[:, i] >= policy.thresholds) | must[:, i]
         assert int(stage) == leaves.argmax()
         np.testing.assert_allclose(answer[0, :5], logits[int(stage), i], rtol=1e-6)
 
@@ -365,9 +365,11 @@ def executed_macs(graph_):
 def test_policies_that_differ_in_thresholds_share_the_function_for_one_sample(
     trained, logits, test_images, far_from_thresholds
 ):
-    sure = ka.policy.confidence(logits, "max_prob", [1.0, 1.0, 1.0])
+    confidences = ka.policy.confidence(logits, "max_prob", [1.0, 1.0, 1.0])
     policies = [
-        ka.ExitPolicy(np.quantile(sure, q, axis=1), temperatures=[t] * 3, details={"mean_cost": i})
+        ka.ExitPolicy(
+            np.quantile(confidences, q, axis=1), temperatures=[t] * 3, details={"mean_cost": i}
+        )
         for i, (q, t) in enumerate([(0.3, 1.0), (0.7, 1.0), (0.5, 1.2)])
     ]
     predictor = ka.AdaptivePredictor(trained, policies)
@@ -564,7 +566,7 @@ def test_latency_adds_up_stages_and_copies(trained, monkeypatch):
 def test_latency_of_other_threads_is_measured_in_another_process(trained, monkeypatch):
     ran = {}
 
-    def run(command, env, **how):
+    def run(command, env, **kwargs):
         ran.update(command=command, env=env)
         assert keras.models.load_model(command[3], compile=False).exits == 3
         return SimpleNamespace(
@@ -574,7 +576,8 @@ def test_latency_of_other_threads_is_measured_in_another_process(trained, monkey
     monkeypatch.setattr(latency.subprocess, "run", run)
     monkeypatch.setattr(latency, "_threads", lambda: 5)
     monkeypatch.setattr(latency, "_cores", lambda: 7)
-    assert measure_latency(trained, batch_size=4, threads=7).tolist() == [1.0, 2.0]
+    four, seven = np.int64(4), np.int8(7)  # numpy's integers are integers
+    assert measure_latency(trained, batch_size=four, threads=seven).tolist() == [1.0, 2.0]
     assert ran["command"][4:] == ["4", "7"]
     assert ran["env"]["KERAS_BACKEND"] == "tensorflow"
     compile(ran["command"][2], "program", "exec")
@@ -677,8 +680,23 @@ def test_rejects_images_that_give_no_answer(predictor, value):
 def test_rejects_no_images_and_impossible_batches(predictor):
     with pytest.raises(ValueError, match="at least one sample"):
         predictor.predict(np.zeros((0, 8, 8, 1)))
-    with pytest.raises(ValueError, match="Received: batch_size=0"):
-        predictor.predict(np.zeros((1, 8, 8, 1)), batch_size=0)
+    for batch_size in (0, True, 2.0, "8"):
+        with pytest.raises(ValueError, match=f"Received: batch_size={batch_size}"):
+            predictor.predict(np.zeros((1, 8, 8, 1)), batch_size=batch_size)
+        with pytest.raises(ValueError, match=f"Received: batch_size={batch_size}"):
+            predictor.stream([np.zeros((1, 8, 8, 1))], batch_size)
+    for budget in (np.nan, True, "cheap"):
+        with pytest.raises(ValueError, match=f"`budget` must be .* Received: budget='?{budget}"):
+            predictor.predict(np.zeros((1, 8, 8, 1)), budget=budget)
+
+
+def test_numpy_numbers_are_numbers(predictor, policy, test_images):
+    images, budget = test_images[0][:20], 2 * policy.details["mean_cost"]
+    expected = predictor.predict(images, batch_size=8, budget=budget)
+    found = predictor.predict(images, batch_size=np.int64(8), budget=np.float32(budget))
+    np.testing.assert_array_equal(found.exits, expected.exits)
+    (streamed,) = predictor.stream([images], np.uint8(8), np.array(budget), np.int32(1))
+    np.testing.assert_array_equal(streamed.exits, expected.exits)
 
 
 def test_rejects_a_policy_for_another_network(trained):

@@ -41,8 +41,10 @@ def gated(request, images):
 def free(gated):
     """A predictor with a policy by which half of the images leave early."""
     model, logits, _ = gated
-    sure = np.sort(ka.policy.confidence(logits, "logit_margin")[0])
-    return ka.AdaptivePredictor(model, ka.ExitPolicy([sure[4:6].mean(), 0.0], "logit_margin"))
+    confidences = np.sort(ka.policy.confidence(logits, "logit_margin")[0])
+    return ka.AdaptivePredictor(
+        model, ka.ExitPolicy([confidences[4:6].mean(), 0.0], "logit_margin")
+    )
 
 
 @pytest.fixture(scope="module")

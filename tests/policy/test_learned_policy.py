@@ -157,14 +157,21 @@ def test_packing_keeps_every_bit(rng):
             assert (b == c).all()
 
 
+@pytest.fixture(scope="module")
+def predictor(model):
+    return ka.AdaptivePredictor(model, model.learned_policy())
+
+
 @pytest.mark.parametrize("first", [1, 2, 3, 0])
-def test_the_predictor_follows_it(model, images, answers, first):
-    policy = model.learned_policy()
-    predictor = ka.AdaptivePredictor(model, policy)
+def test_the_predictor_follows_it(predictor, images, answers, monkeypatch, first):
     batch_size = 4 if first else 1
-    predictor._runners[0].plan(batch_size).choose = lambda: first
+    monkeypatch.setattr(predictor._runners[0].plan(batch_size), "choose", lambda: first)
     found = predictor.predict(images, batch_size=batch_size)
-    assert found.exits.tolist() == policy.decide(answers).tolist()
+    assert found.exits.tolist() == predictor.policy.decide(answers).tolist()
+
+
+def test_the_predictor_needs_a_policy_that_does_not_draw(model):
+    policy = model.learned_policy()
     for drawing in (policy.sampled(), [policy, policy.sampled(np.int64(1))]):
         with pytest.raises(ValueError, match="`policy` must be greedy"):
             ka.AdaptivePredictor(model, drawing)
@@ -189,7 +196,8 @@ def test_the_device_follows_it(model, images, answers, exported):
         assert [answer.exit for answer in device.stream(images[0])] == [0, 1, 2]
 
 
-def test_a_quantised_file_lets_as_many_leave(model, images, answers, tmp_path):
+@pytest.mark.slow
+def test_a_quantized_file_lets_as_many_leave(model, images, answers, tmp_path):
     info = ka.export_tflite(
         model,
         tmp_path / "model.tflite",

@@ -12,6 +12,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from eager import eagerly
 from hypothesis import given
 from hypothesis import strategies as st
 from tuning_search import RECIPE, TRIALS, build, data, tuner
@@ -38,6 +39,9 @@ def arrays():
     return logits, labels, np.array([1.0, 2.0, 4.0])
 
 
+eagerly = pytest.fixture(autouse=True)(eagerly)
+
+
 # ---- searches
 
 
@@ -45,8 +49,8 @@ def arrays():
     "kind", ["random", *(pytest.param(k, marks=pytest.mark.slow) for k in list(KINDS)[1:])]
 )
 def test_every_tuner_searches_and_keeps_the_metrics(kind, tmp_path):
-    tuner_class, how = KINDS[kind]
-    found = tuner(tmp_path, tuner_class, **how)
+    tuner_class, kwargs = KINDS[kind]
+    found = tuner(tmp_path, tuner_class, **kwargs)
     found.search(data(), data(60), epochs=2, verbose=0)
     trials = found.oracle.trials
     assert len(trials) >= 3
@@ -59,13 +63,13 @@ def test_every_tuner_searches_and_keeps_the_metrics(kind, tmp_path):
     measured = found.hypermodel.measure(model, *data(60))
     assert measured["accuracy_at_budget"] == pytest.approx(best.score)
     assert model.exits == best.hyperparameters.values["exits"]
-    again = tuner(tmp_path, tuner_class, **how)  # from its folder
+    again = tuner(tmp_path, tuner_class, **kwargs)  # from its folder
     assert trial_points(again) == trial_points(found)
 
 
 def search_program(folder, *way, **variables):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.tuning_search", str(folder), *way],
+        [sys.executable, Path(__file__).with_name("tuning_search.py"), str(folder), *way],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -115,7 +119,7 @@ class Kill(keras.callbacks.Callback):
     "process",
     [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.subprocess])],
 )
-def test_a_search_that_was_killed_goes_on(tmp_path, process):
+def test_a_search_that_was_killed_resumes(tmp_path, process):
     if process:
         program = search_program(tmp_path, "die")
         output, _ = program.communicate(timeout=300)
@@ -187,10 +191,10 @@ class Record:
         return model
 
 
-def fitted(space, values, builder=build, **how):
+def fitted(space, values, builder=build, **kwargs):
     """Runs one trial with the values given; returns what the trainer was given."""
     record = Record()
-    hypermodel = AdaptiveHyperModel(builder, space, budget=1e9, trainer=record, **how)
+    hypermodel = AdaptiveHyperModel(builder, space, budget=1e9, trainer=record, **kwargs)
     hp = keras_tuner.HyperParameters()
     hypermodel.build(hp)
     hp.values.update(values)
@@ -198,7 +202,7 @@ def fitted(space, values, builder=build, **how):
     return record.given
 
 
-def test_knobs_of_training_reach_the_trainer():
+def test_hyperparameters_of_training_reach_the_trainer():
     space = {
         "learning_rate": (0.001, 0.1, "log"),
         "weight_decay": [0.0, 1e-4],
@@ -227,7 +231,7 @@ def test_no_distillation_at_0():
     assert "distillation" not in found
 
 
-def test_knobs_of_structure_reach_the_builder():
+def test_hyperparameters_of_structure_reach_the_builder():
     build_msdnet = functools.partial(
         ka.build_msdnet, (8, 8, 1), 10, channels=4, growth_rate=2, blocks=2
     )
@@ -323,7 +327,7 @@ def test_thresholds_and_results_come_from_different_halves(kind, arrays):
     assert found["accuracy_100"] == pytest.approx(last, abs=0.02)
 
 
-def test_a_network_that_is_too_dear_counts_nothing(arrays):
+def test_a_network_that_is_too_expensive_counts_nothing(arrays):
     hypermodel = AdaptiveHyperModel(build, {}, budget=0.5)
     assert hypermodel.measure_logits(*arrays, 1)["accuracy_at_budget"] == 0
 
@@ -383,15 +387,19 @@ def test_rejects_impossible_choices(choices):
         ([8, 16], "Choice", {"values": [8, 16]}),
         ([(1, 2), None], "Choice", {"values": ["(1, 2)", "None"]}),
         ([1, 2.0], "Choice", {"values": ["1", "2.0"]}),
+        ((np.int64(2), np.int64(8)), "Int", {"min_value": 2, "max_value": 8}),
+        ((np.float32(0.5), np.float32(2)), "Float", {"min_value": 0.5, "max_value": 2.0}),
+        (list(np.array([8, 16])), "Choice", {"values": [8, 16]}),
     ],
 )
 def test_choices_are_drawn_as_they_are_given(choices, kind, facts):
     hypermodel = AdaptiveHyperModel(build, {"width": choices}, budget=1.0)
     hp = keras_tuner.HyperParameters()
     value = hypermodel.values(hp)["width"]
-    (knob,) = hp.space
-    assert type(knob).__name__ == kind
-    assert {name: getattr(knob, name) for name in facts} == facts
+    (found,) = hp.space
+    assert type(found).__name__ == kind
+    assert {name: getattr(found, name) for name in facts} == facts
+    assert json.loads(json.dumps(hp.values)) == hp.values
     assert value in choices or kind in ("Int", "Float")
 
 

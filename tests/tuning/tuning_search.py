@@ -1,4 +1,4 @@
-"""One small search, as a program of its own: python -m tests.tuning_search FOLDER [WAY].
+"""One small search, as a program of its own: python tests/tuning/tuning_search.py FOLDER [WAY].
 
 WAY: `die` ends the process without warning in the middle of the second trial; `meet` waits
 at the first trial until another process has begun one too. Prints the trials it ran.
@@ -26,7 +26,9 @@ def build(width=8, exits=2):
     for k in range(exits):
         x = keras.layers.Dense(width, activation="relu", name=f"dense_{k}")(x)
         outputs.append(ka.layers.EarlyExit(3, name=f"exit_{k}")(x))
-    return ka.AdaptiveModel(image, outputs)
+    model = ka.AdaptiveModel(image, outputs)
+    model.run_eagerly = True  # predictions of a few batches are not worth a graph
+    return model
 
 
 def data(samples=96):
@@ -35,14 +37,14 @@ def data(samples=96):
     return rng.normal(size=(samples, 4)).astype("float32") + labels[:, None], labels
 
 
-def tuner(folder, kind=keras_tuner.RandomSearch, trainer=ka.training.fit, **how):
+def tuner(folder, kind=keras_tuner.RandomSearch, trainer=ka.training.fit, **kwargs):
     space = {"width": (4, 64), "exits": [2, 3]}
     hypermodel = ka.tuning.AdaptiveHyperModel(
         build, space, budget=100.0, recipe=RECIPE, trainer=trainer
     )
-    how = how or {"max_trials": TRIALS}
+    kwargs = kwargs or {"max_trials": TRIALS}
     return kind(
-        hypermodel, hypermodel.objective, seed=0, directory=folder, project_name="search", **how
+        hypermodel, hypermodel.objective, seed=0, directory=folder, project_name="search", **kwargs
     )
 
 
