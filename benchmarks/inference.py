@@ -4,7 +4,7 @@
 
 Everything is compiled and frozen by the same code and fed the same numpy images, in
 turns whose order changes, in one process. Each network and batch size is a row of its own, kept
-in runs/inference_rows, so that an interrupted run goes on; published rows that are not measured
+in runs/inference_rows, so that an interrupted run resumes; published rows that are not measured
 anew stay.
 """
 
@@ -39,7 +39,7 @@ TITLES = {
     "cost": "budget",
     "cost_share": "MACs",
     "accuracy": "accuracy",
-    "ms": "ms an image",
+    "ms": "ms per image",
     "spread": "+-",
     "over_full": "of full",
     "over_every": "of every exit",
@@ -116,11 +116,11 @@ def over(ours, theirs):
 
 def full_batches(stages, x):
     """Returns a function for each stage that runs it on a full batch of real features."""
-    tensors, found = {stages.takes[0][0]: x}, []
+    tensors, found = {stages.inputs[0][0]: x}, []
     for k in range(len(stages)):
-        inputs = [tensors[name] for name in stages.takes[k]]
+        inputs = [tensors[name] for name in stages.inputs[k]]
         found.append(lambda k=k, inputs=inputs: np.asarray(stages.stage(k, inputs)[0]))
-        tensors.update(zip(stages.gives[k], stages.stage(k, inputs)[1:], strict=True))
+        tensors.update(zip(stages.outputs[k], stages.stage(k, inputs)[1:], strict=True))
     return found
 
 
@@ -226,7 +226,7 @@ def way(plan, count):
 def row_at_exits(model, images):
     """Batch 1: a sample that leaves at exit `k` against the network up to there."""
     images, count = images[:EXITS_IMAGES], model.exits
-    # heads are computed, but never sure enough before exit `k`; `budget` picks the policy
+    # heads are computed, but never confident enough before exit `k`; `budget` picks the policy
     policies = [
         ka.ExitPolicy([2.0] * k + [-1.0] * (count - 1 - k) + [-np.inf], details={"mean_cost": k})
         for k in range(count)
@@ -275,7 +275,7 @@ def page(rows):
         "above 1, early heads cost more than leaving early saves, whoever computes them; "
         "`alone`: every batch answered "
         "before the next is read; `static cut`: the earliest exit that alone is as accurate, "
-        "without other heads. Thresholds: geometric, on images that trained nothing; budgets are "
+        "without other heads. Thresholds: geometric, on held-out images; budgets are "
         "shares of the full network's MACs, or of its time with costs by `measure_latency`. "
         "+- is half the range. With batches of 8 and 32, stages may put 64 images of several "
         "batches together. Single images: `in order` is the prefix in "
@@ -295,7 +295,7 @@ def page(rows):
 def at_batch_size(r):
     return [
         f"## {r['net']}, batch {r['batch_size']}",
-        f"Full network {r['full_ms']:.3f} ms an image; every exit {r['every_exit_ms']:.3f}; "
+        f"Full network {r['full_ms']:.3f} ms per image; every exit {r['every_exit_ms']:.3f}; "
         f"stages {', '.join(f'{t:.3f}' for t in r['stage_ms']) or 'not alone'}; "
         f"{r['images']:,} images; {r['date']}{r.get('note', '')}.",
         _rows.table(TITLES, [_with_ideal(point) for point in r["points"]]),
