@@ -76,13 +76,13 @@ def shared_path(confidences):
 
 
 def risks(logits, labels, costs):
-    """Cost at equal promised risk: one shared threshold against one an exit."""
+    """Cost at equal guaranteed risk: one shared threshold against one per exit."""
     answers = logits.argmax(-1)
     right, agrees = answers == labels, answers == answers[-1]
-    sure = ka.policy.confidence(logits)
+    confidences = ka.policy.confidence(logits)
     result = []
     for metric, bound, level in RISKS:
-        values = {"one shared": [], "one an exit": []}
+        values = {"one shared": [], "one per exit": []}
         for seed, (first, second) in enumerate(halves(len(labels), REPEATS)):
             risk = ka.RiskControl(metric, level, 0.05, bound=bound, seed=seed)
             losses = risk.losses(right, right[-1:], agrees)
@@ -91,9 +91,12 @@ def risks(logits, labels, costs):
             )
             chosen_on, tested_on = (first[rows] for rows in risk.halves(len(first)))
             shared, _ = fixed_sequence_test(
-                risk, shared_path(sure[:, chosen_on]), sure[:, tested_on], losses[:, tested_on]
+                risk,
+                shared_path(confidences[:, chosen_on]),
+                confidences[:, tested_on],
+                losses[:, tested_on],
             )
-            policies = {"one shared": ka.ExitPolicy(shared), "one an exit": several}
+            policies = {"one shared": ka.ExitPolicy(shared), "one per exit": several}
             for name, policy in policies.items():
                 exits = policy.decide(logits[:, second])
                 share = costs[exits].mean() / costs[-1]
@@ -102,7 +105,7 @@ def risks(logits, labels, costs):
             share, loss = np.array(rows).T
             result.append(
                 {
-                    "promise": f"{metric} <= {level:.0%} ({bound})",
+                    "guarantee": f"{metric} <= {level:.0%} ({bound})",
                     "thresholds": name,
                     "cost_share": float(share.mean()),
                     "cost_error_share": float(share.std(ddof=1) / np.sqrt(REPEATS)),
@@ -155,8 +158,8 @@ def page(results):
         "gain_points": "gain (points)",
         "gain_error": "+-",
     }
-    promises = {
-        "promise": "promise, delta 0.05",
+    guarantees = {
+        "guarantee": "guarantee, delta 0.05",
         "thresholds": "thresholds",
         "cost_share": "cost",
         "cost_error_share": "+-",
@@ -164,14 +167,14 @@ def page(results):
     }
     return _rows.page(
         "# Calibration on CIFAR-10 (JPEG), cifar_budgeted_5",
-        f"{REPEATS} random cuts of {results.get('images', 10_000):,} images that trained nothing "
-        "into one half to choose thresholds on and one to report on. Costs are shares of the full "
+        f"{REPEATS} random cuts of {results.get('images', 10_000):,} held-out images into "
+        "one half to choose thresholds on and one to report on. Costs are shares of the full "
         "network's MACs; gains are against the geometric rule on the same cut; +- is the standard "
         "error over cuts.",
         _rows.table(titles, results["methods"]),
-        "## At equal promised risk",
+        "## At equal guaranteed risk",
         "Both test their path on the same quarter of the images.",
-        _rows.table(promises, results["risks"]),
+        _rows.table(guarantees, results["risks"]),
         "## Time of one `calibrate`, 100 classes",
         _rows.table(list(results["times"][0]), results["times"]),
     )

@@ -359,7 +359,7 @@ def page(results):
     }
     cells = {"cascade": "network", "grid": "grid", "margin": "margin"}
     segmented = {**cells, "aim": "aim", "miou_accuracy": "mIoU", "accuracy": "pixel accuracy"}
-    segmented |= {"mean_macs": "mean MACs", **worst, "ms": "ms an image"}
+    segmented |= {"mean_macs": "mean MACs", **worst, "ms": "ms per image"}
     efficientnets = {
         "network": "network",
         "published_B": "published (B)",
@@ -378,7 +378,7 @@ def page(results):
         "Gains in accuracy and savings in mean MACs against the single network, both on the "
         "test split. With a worst case, no image may cost more than the single network.",
         _rows.table(compared, chosen),
-        "## Exit ratios",
+        "## Exit fractions",
         exit_ratio_lines([*chosen, *results["self_cascades"]], {"cascade": "cascade", **worst}),
         "## Self-cascades",
         "Thresholds for the better accuracy, on the calibrate split, of the first look and the "
@@ -390,10 +390,10 @@ def page(results):
         "evaluation with MSDNet's thresholds, for a share of the ensemble's cost.",
         exit_ratio_lines(results["baselines"], {**plain, **worst}),
         "## Measured time",
-        f"Microseconds an image, {TIMED:,} images in batches of {BATCH}, median of {REPEATS} turns "
-        "and their range, single networks and cascades of the same accuracy in turns.",
+        f"Microseconds per image, {TIMED:,} images in batches of {BATCH}, median of {REPEATS} "
+        "turns and their range, single networks and cascades of the same accuracy in turns.",
         _rows.table(times, results["times"]),
-        "## CamVid: the whole image, or its unsure cells",
+        "## CamVid: the whole image, or only its cells that are not confident",
         "180 x 240 pixels, 11 classes, 367 training images, two small networks trained for "
         f"{camvid.RECIPE.epochs} epochs. Thresholds are chosen on the val split for the pixel "
         "accuracy of the large network; where no thresholds reach it, for the one halfway between "

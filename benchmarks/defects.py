@@ -1,7 +1,7 @@
 """Small defects put into the library one at a time: which of them do the tests find?
 
     python -m benchmarks.defects draw --commit COMMIT     (once: a seed draws the list)
-    python -m benchmarks.defects run --suite fast         (hours: a row is kept when it is done)
+    python -m benchmarks.defects run --suite fast         (hours; resumes where it was interrupted)
     python -m benchmarks.defects table
 
 `--suite all` runs the slow tests as well, on what the fast ones have missed. `--suite quick`
@@ -542,7 +542,7 @@ def page(record):
     )
     return _rows.page(
         "# Small defects, and the tests that find them",
-        f"{len(rows)} defects, {EACH} of each operator and one a file, drawn by seed "
+        f"{len(rows)} defects, {EACH} of each operator and one per file, drawn by seed "
         f"{record['seed']} from {sum(record['sites'].values()):,} places at commit "
         f"{record['commit'][:7]}. `make test-python` finds {fast} of {len(rows)}; with "
         f"`make test-slow`, which meets only what is left, {fast + slow}. Each is named by the "

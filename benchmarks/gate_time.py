@@ -128,7 +128,7 @@ def measure():
 
 
 def page(results):
-    heads = "network | batch | plain, ms an image | gates open | MACs | time | quartiles"
+    heads = "network | batch | plain, ms per image | gates open | MACs | time | quartiles"
     cells = "{network} | {batch} | {plain_ms:.2f} | {open:.0%} | {macs_of_plain:.3f}"
     cells += " | {time_of_plain:.3f} | {quartiles[0]:.3f} to {quartiles[1]:.3f} | {more:+.3f}"
     rows = [{**r, "more": r["time_of_plain"] - r["macs_of_plain"]} for r in results["rows"]]

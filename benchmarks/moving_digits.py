@@ -24,7 +24,7 @@ SHARES = (0.1, 0.2, 0.4, 1.0)
 
 
 def videos(images, rng):
-    """One video an image: `(images, frames, height, width, 1)`."""
+    """One video per image: `(images, frames, height, width, 1)`."""
     result = rng.normal(0, NOISE, (len(images), FRAMES, HEIGHT, WIDTH, 1)).astype("float32")
     for video, image in zip(result, images, strict=True):
         start, end = (rng.uniform(0, (HEIGHT - 8, WIDTH - 8)) for _ in range(2))
@@ -95,11 +95,11 @@ def page(results):
         "# Clips of a video as stages of evidence, on generated moving digits",
         "This shows that the mechanics work; generated digits say nothing about accuracy on "
         "real videos. A small X3D looks at clip after clip, 10 places in time times 3 in space, "
-        "and stops when the mean of its logits is sure. Thresholds are chosen on the calibrate "
-        "split, results come from the test split.",
+        "and stops when the mean of its logits is confident. Thresholds are chosen on the "
+        "calibrate split, results come from the test split.",
         "## All videos looked at equally long",
         _rows.table(fixed, results["fixed"]),
-        "## Stopping when sure",
+        "## Stopping when confident",
         _rows.table(adaptive, results["adaptive"]),
     )
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.networks cifar10_budgeted_7
 
-A training that was killed goes on from its last whole epoch when started again.
+An interrupted training resumes from its last complete epoch.
 """
 
 import argparse

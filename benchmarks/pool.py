@@ -1,7 +1,7 @@
 """A pool of small networks of different cost, trained alike, for the cascade benchmark.
 
 Every member is fitted on the same 20,000 images of CIFAR-10 (JPEG) in the same way and is
-kept under runs/cascades, so that a run that was stopped goes on with the next member.
+kept under runs/cascades, so that an interrupted run resumes with the next member.
 """
 
 import keras

@@ -33,39 +33,39 @@ def trained():
     half = next(row for row in report["budgets"] if row["policy"].startswith("50%"))
     full, device = report["budgets"][-1], report["device"]
     text = (
-        f"The network that comes with the library, a five-exit MSDNet, on {report['run']['data']} "
-        f"test images that chose nothing: {percent(half['accuracy'], 2)} right at "
-        f"{percent(half['share_of_full'])} of the full network's multiply-accumulates; the full "
-        f"network, {percent(full['accuracy'], 2)}. The exported file and the host leave at the "
-        f"same exit on {device['same_exit']:,} of {device['images']:,} images. "
+        f"The network that comes with the library, a five-exit MSDNet, on held-out "
+        f"{report['run']['data']} test images: {percent(half['accuracy'], 2)} accuracy with "
+        f"{percent(half['share_of_full'])} of the full network's MACs; the full network has "
+        f"{percent(full['accuracy'], 2)}. The exported file and the predictor on the host leave at "
+        f"the same exit on {device['same_exit']:,} of {device['images']:,} images. "
         "[Model card](keras_adaptive/models/weights/cifar10/card.md)."
     )
     return textwrap.wrap(text, 98, break_on_hyphens=False)
 
 
 def results():
-    """One line a claim, also where a technique does not help."""
+    """One line per claim, also where a technique does not help."""
     rows = [row for part in PARTS for row in part()]
     lines = [("what", "measured", "where"), ("---", "---", "---"), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def promises():
+def guarantees():
     risks = {
         row["thresholds"]: row
         for row in read("calibration")["risks"]
-        if row["promise"] == "accuracy_drop <= 1% (betting)"
+        if row["guarantee"] == "accuracy_drop <= 1% (betting)"
     }
-    one, shared = risks["one an exit"], risks["one shared"]
+    one, shared = risks["one per exit"], risks["one shared"]
     yield (
-        "a promise: at most 1 point lost, with probability 95 %",
+        "a guarantee: at most 1 point lost, with probability 95 %",
         f"{percent(one['cost_share'])} of the MACs; with one shared threshold, as elsewhere, "
         f"{percent(shared['cost_share'])}",
         link("calibration"),
     )
     yield (
         "exact search for a budget against the published rule",
-        "no more accurate on new images; it buys accuracy targets, worst cases and promises",
+        "same accuracy on new images; adds accuracy targets, worst-case limits and guarantees",
         link("calibration"),
     )
 
@@ -152,8 +152,8 @@ def cascades():
     time = next(row for row in found["times"] if row["single"] == best["single"])
     yield (
         "best cascade out of a pool of small networks",
-        f"{best['saving']:.2f} times fewer MACs at equal accuracy, and "
-        f"{time['time_ratio']:.2f} times less time: small networks are bound by overhead",
+        f"{best['saving']:.2f} times fewer MACs at equal accuracy, but only "
+        f"{time['time_ratio']:.2f} times less time, because per-call overhead dominates",
         link("cascades"),
     )
 
@@ -187,7 +187,7 @@ def gates():
 def throughput():
     rows = read("throughput")["rows"]
     yield (
-        "training, images a second, against a plain Keras `fit` of the same network",
+        "training, images per second, against a plain Keras `fit` of the same network",
         f"{rows['fit']['ratio_to_plain']:.2f} times as many in float32, "
         f"{rows['fit, bfloat16']['ratio_to_plain']:.2f} times in bfloat16",
         link("throughput"),
@@ -222,7 +222,7 @@ def search():
 
 
 PARTS = (
-    promises,
+    guarantees,
     host,
     device,
     damage,

@@ -2,7 +2,7 @@
 
     make bench-search            (or: python -m benchmarks.search --table)
 
-The search itself is killed once on purpose and goes on. All that is done is kept: trials in
+The search itself is killed once on purpose and resumes. All that is done is kept: trials in
 runs/search, the networks trained again in results/search/.
 """
 
@@ -29,7 +29,7 @@ from keras_adaptive.plotting import pareto_front as draw
 matplotlib.use("Agg")
 
 PRESET = "cifar_budgeted_5"
-BUDGET = 20e6  # MACs a sample, about a third of the preset's
+BUDGET = 20e6  # MACs per sample, about a third of the preset's
 SPACE = {
     "blocks": (3, 5),
     "step": [1, 2],
@@ -79,7 +79,7 @@ def tuner(runs):
 
 
 def run_trials(runs, images):
-    """Runs, or goes on with, the search in this process."""
+    """Runs or resumes the search in this process."""
     data = part(common.cifar(), min(images or TRIAL["train"], TRIAL["train"]))
     found = tuner(runs)
     found.search(data, epochs=TRIAL["epochs"], seed=0, verbose=0)

@@ -81,7 +81,7 @@ def keep(folder, weights):
 
 
 def keep_answers(model):
-    """Writes what the network says about the two splits that trained nothing."""
+    """Writes what the network answers on the two held-out splits."""
     splits = common.cifar(data_dir=ROOT / DATA_DIR, cache_dir=ROOT / CACHE_DIR)
     kept = {}
     for split in ANSWERED:

@@ -1,4 +1,4 @@
-"""How many images a second a network trains on, beside a plain Keras `fit` of the same network.
+"""How many images per second a network trains on, beside a plain Keras `fit` of the same network.
 
     make bench-throughput
 
@@ -115,8 +115,8 @@ def page(results):
     rows = [{"name": name, **row} for name, row in results["rows"].items()]
     return _rows.page(
         "# Training throughput",
-        f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images a round,\n"
-        f"augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
+        f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images per\n"
+        f"round, augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
         _rows.table(heads, rows, cells),
     )
 

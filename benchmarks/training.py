@@ -3,7 +3,7 @@
     make bench-training          (or: python -m benchmarks.training --table)
 
 The unit of resuming is one row (a way of training and a seed), which is kept in
-results/training/ when it is done; a row that was killed goes on from its last epoch.
+results/training/ when it is done; an interrupted row resumes from its last epoch.
 """
 
 import itertools
@@ -66,7 +66,7 @@ def train(way, seed, data):
 
 
 def summary(rows):
-    """Returns one line a way of training, compared with plain joint training."""
+    """Returns one line per way of training, compared with plain joint training."""
     lines = []
     for way in WAYS:
         seeds = [seed for seed in SEEDS if (way, seed) in rows]

@@ -38,8 +38,8 @@ def test_every_number_is_read_from_a_result():
 
 
 def test_that_a_number_of_ones_own_is_seen():
-    number = re.search(r"\d+\.\d+ % right", README)[0]
-    assert readme.filled(README.replace(number, "99.99 % right")) == README
+    number = re.search(r"\d+\.\d+ % accuracy", README)[0]
+    assert readme.filled(README.replace(number, "99.99 % accuracy")) == README
 
 
 @pytest.mark.parametrize(
