@@ -1,11 +1,16 @@
-"""The model every builder returns, and how it is trained."""
+"""The model that every builder returns, its losses and its training."""
 
 from keras_adaptive.training._exit_weights import exit_weights as exit_weights
 from keras_adaptive.training.adaptive_model import AdaptiveModel as AdaptiveModel
 from keras_adaptive.training.adaptive_model import default_optimizer as default_optimizer
+from keras_adaptive.training.add_collaboration import add_collaboration as add_collaboration
+from keras_adaptive.training.add_gradient_equilibrium import (
+    add_gradient_equilibrium as add_gradient_equilibrium,
+)
 from keras_adaptive.training.add_gradient_equilibrium import (
     gradient_equilibrium as gradient_equilibrium,
 )
+from keras_adaptive.training.add_stopping import add_stopping as add_stopping
 from keras_adaptive.training.add_stopping import with_stopping as with_stopping
 from keras_adaptive.training.distillation import Distillation as Distillation
 from keras_adaptive.training.fit_policy import fit_policy as fit_policy
@@ -31,6 +36,9 @@ __all__ = [
     "Reinforce",
     "StoppingLoss",
     "StoppingModel",
+    "add_collaboration",
+    "add_gradient_equilibrium",
+    "add_stopping",
     "default_optimizer",
     "exit_weights",
     "fit",

@@ -1,4 +1,4 @@
-"""Weights of the exits in the loss, from how often each will be the one that answers."""
+"""Weights of the exits in the loss, from a distribution of budgets."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def exit_weights(distribution, costs):
         distribution: `"uniform"`: 1 each. Or a frozen distribution of scipy (anything with
             a method `cdf`), in the unit of `costs`: `scipy.stats.uniform(0, 9e7)`,
             `scipy.stats.expon(scale=4e7)`, `scipy.stats.norm(5e7, 1e7)`. Or a sequence
-            of one number an exit.
+            of one number per exit.
         costs: Array `(exits,)`, as `model.exit_costs()` gives it.
 
     Returns:
@@ -39,7 +39,7 @@ def exit_weights(distribution, costs):
         if distribution != "uniform":
             raise ValueError(
                 '`distribution` must be "uniform", a frozen distribution of scipy, or one number '
-                f"an exit. Received: distribution={distribution}"
+                f"per exit. Received: distribution={distribution}"
             )
         return np.ones(len(costs))
     if hasattr(distribution, "cdf"):

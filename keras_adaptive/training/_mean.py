@@ -1,4 +1,4 @@
-"""The mean of losses, as Keras takes it."""
+"""The mean of per-sample losses, as Keras computes it."""
 
 import keras
 

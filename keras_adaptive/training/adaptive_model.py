@@ -1,4 +1,4 @@
-"""The model every builder returns: one network, several exits, one label."""
+"""`AdaptiveModel`: a Keras model with several exits that share one label."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def default_optimizer():
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class AdaptiveModel(_graph.ListModel):
-    """A network with several exits, each of which gives an answer at a price.
+    """A network with several exits, each of which answers at a known cost.
 
     A functional `keras.Model` whose outputs are the list of the exits' logits, from
     the first exit to the last. One `y` serves all of them: the loss is
@@ -36,8 +36,8 @@ class AdaptiveModel(_graph.ListModel):
 
     Args:
         inputs: Symbolic input, or a list of them.
-        outputs: List of symbolic logits `(batch, classes)`, one an exit, in the
-            order in which they become known.
+        outputs: List of symbolic logits `(batch, classes)`, one per exit, in the
+            order in which they are computed.
         name: String.
 
     Example:
@@ -60,7 +60,7 @@ class AdaptiveModel(_graph.ListModel):
     def __init__(self, inputs, outputs, name=None, **kwargs):
         if not isinstance(outputs, (list, tuple)) or not outputs:
             raise ValueError(
-                "`outputs` must be a list of the exits' logits, one tensor an exit. "
+                "`outputs` must be a list of the exits' logits, one tensor per exit. "
                 f"Received: outputs={outputs}"
             )
         super().__init__(inputs, list(outputs), name=name, **kwargs)
@@ -78,9 +78,11 @@ class AdaptiveModel(_graph.ListModel):
         return super().from_config(dict(config), custom_objects)
 
     @property
-    def exits(self):
+    def num_exits(self):
         """The number of exits."""
         return len(self.outputs)
+
+    exits = num_exits
 
     def compile(
         self,
@@ -102,7 +104,7 @@ class AdaptiveModel(_graph.ListModel):
             loss: A loss on logits. The names of Keras's cross-entropies are taken
                 with `from_logits=True`, since exits give logits.
             metrics: List of metrics.
-            exit_weights: Sequence of one number an exit, the weights of the sum.
+            exit_weights: Sequence of one number per exit, the weights of the sum.
                 `None`: 1 each.
             distillation: A `training.Distillation`, or `None`.
             gate_loss: A `training.GateLoss` for a network with gates, or `None`.
@@ -121,10 +123,10 @@ class AdaptiveModel(_graph.ListModel):
             raise ValueError(f"`metrics` must be a list. Received: metrics={metrics!r}")
         if exit_weights is not None:
             exit_weights = [float(w) for w in exit_weights]
-            if len(exit_weights) != self.exits or min(exit_weights) < 0:
+            if len(exit_weights) != self.num_exits or min(exit_weights) < 0:
                 raise ValueError(
-                    f"`exit_weights` must be {self.exits} numbers of at least 0, one an "
-                    f"exit. Received: exit_weights={exit_weights}"
+                    f"`exit_weights` must be {self.num_exits} numbers of at least 0, one "
+                    f"per exit. Received: exit_weights={exit_weights}"
                 )
         if distillation is not None and not isinstance(distillation, Distillation):
             raise TypeError(
@@ -145,14 +147,14 @@ class AdaptiveModel(_graph.ListModel):
             weights = [*(kept * w for w in weights[:-1]), weights[-1]]
         super().compile(
             optimizer=self._default_optimizer() if optimizer is None else optimizer,
-            loss=[_loss_on_logits(loss)] * self.exits,
+            loss=[_loss_on_logits(loss)] * self.num_exits,
             loss_weights=weights,
-            metrics=[[_fresh(m) for m in metrics or ()] for _ in range(self.exits)],
+            metrics=[[_fresh(m) for m in metrics or ()] for _ in range(self.num_exits)],
             **kwargs,
         )
 
     def _exit_weights(self):
-        return [1.0] * self.exits if self.exit_weights is None else list(self.exit_weights)
+        return [1.0] * self.num_exits if self.exit_weights is None else list(self.exit_weights)
 
     def _default_optimizer(self):
         return default_optimizer()
@@ -167,8 +169,8 @@ class AdaptiveModel(_graph.ListModel):
         if not training or self._watched is None:
             return super().call(inputs, training=training, mask=mask)
         outputs = self._watched(inputs, training=training, mask=mask)
-        self._seen = tuple(outputs[self.exits :])
-        return outputs[: self.exits]
+        self._seen = tuple(outputs[self.num_exits :])
+        return outputs[: self.num_exits]
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -215,12 +217,12 @@ class AdaptiveModel(_graph.ListModel):
         return super().compute_metrics(x, self._each(y), y_pred, self._each(sample_weight))
 
     def _each(self, value):
-        return None if value is None else [value] * self.exits
+        return None if value is None else [value] * self.num_exits
 
     def exit_metrics(self):
         """Returns the metrics of every exit as they stand: name to a list of values."""
         results = super().get_metrics_result()
-        if self.exits == 1:
+        if self.num_exits == 1:
             return {name: [value] for name, value in results.items() if name != "loss"}
         first, prefix = self.output_names[0], len(self.output_names[0]) + 1
         names = [key[prefix:] for key in results if key.startswith(f"{first}_")]
@@ -262,8 +264,8 @@ class AdaptiveModel(_graph.ListModel):
     def stages(self, exits=None):
         """Returns the network as a list of models to be called one after the other.
 
-        The first takes the image; each gives `[logits, *features]`; each takes the
-        list of features of the one before. A stage holds only what its exit needs
+        The first one's input is the image; each one's outputs are `[logits, *features]`;
+        the features are the inputs of the next. A stage holds only what its exit needs
         and no earlier exit has computed. Weights are shared with this model.
 
         Args:
@@ -276,14 +278,14 @@ class AdaptiveModel(_graph.ListModel):
         if exits is None:
             return self.outputs
         exits = list(exits)
-        if not exits or sorted(set(exits)) != exits or exits[0] < 0 or exits[-1] >= self.exits:
+        if not exits or sorted(set(exits)) != exits or exits[0] < 0 or exits[-1] >= self.num_exits:
             raise ValueError(
-                f"`exits` must be ascending indices below {self.exits}. Received: exits={exits}"
+                f"`exits` must be ascending indices below {self.num_exits}. Received: exits={exits}"
             )
         return [self.outputs[i] for i in exits]
 
     def predict_with_costs(self, x, unit="macs", expected=False, **kwargs):
-        """Computes every exit for every sample, and what each would have cost.
+        """Computes the logits of every exit for every sample, and what leaving there costs.
 
         Without gates every sample costs the same. With gates, what they leave out costs
         nothing, and they themselves are counted.
@@ -306,8 +308,8 @@ class AdaptiveModel(_graph.ListModel):
             return logits, np.repeat(same[:, None], logits.shape[1], axis=1)
         watched = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
         values = watched.predict(x, **kwargs)
-        logits = np.stack(values[: self.exits])
-        return logits, gated.per_sample(values[self.exits :], expected)
+        logits = np.stack(values[: self.num_exits])
+        return logits, gated.per_sample(values[self.num_exits :], expected)
 
     def predict_gates(self, x, **kwargs):
         """Returns how much of every gated block is computed for each sample.
@@ -328,10 +330,11 @@ class AdaptiveModel(_graph.ListModel):
             raise ValueError("The network must have gates. Received: one without")
         return gated.open_shares(_graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
 
-    def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **how):
-        """Chooses when to stop. Use data that trained nothing.
+    def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **kwargs):
+        """Chooses an exit policy on held-out data.
 
-        Runs the network on `x` and calls `keras_adaptive.calibrate`.
+        Runs the network on `x` and calls `keras_adaptive.calibrate`. Networks are
+        overconfident on the images they were trained on, so use others.
 
         Args:
             x: Input, as for `predict`.
@@ -339,13 +342,13 @@ class AdaptiveModel(_graph.ListModel):
             batch_size: Of `predict`.
             verbose: Of `predict`.
             unit: Unit of cost, as in `exit_costs`.
-            **how: Passed to `keras_adaptive.calibrate`: `budget=` and others.
+            **kwargs: Passed to `keras_adaptive.calibrate`: `budget=` and others.
 
         Returns:
             An `ExitPolicy`.
         """
         logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
-        return calibrate(logits, y, costs, **how)
+        return calibrate(logits, y, costs, **kwargs)
 
 
 def _loss_on_logits(loss):

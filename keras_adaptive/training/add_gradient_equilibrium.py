@@ -1,4 +1,4 @@
-"""Balances the gradients of the exits of any network."""
+"""Gradient Equilibrium for any network with exits."""
 
 import keras
 
@@ -7,8 +7,8 @@ from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 
-def gradient_equilibrium(model):
-    """Returns the network with balanced gradients; it shares the layers of `model`.
+def add_gradient_equilibrium(model):
+    """Returns a network with balanced gradients that shares the layers of `model`.
 
     Where exit `i` of `k` leaves the network, the gradient of its head is multiplied by
     `1 / (k - i)` and that of all that comes later by `(k - i - 1) / (k - i)`, so that the
@@ -29,7 +29,7 @@ def gradient_equilibrium(model):
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.1.
     """
-    exits = model.exits
+    exits = model.num_exits
     stages = _graph.split(model.inputs, model.outputs)
     inputs = {id(t) for t in model.inputs}
     value = {id(t): t for t in model.inputs}  # of every tensor, as this stage reads it
@@ -59,6 +59,9 @@ def gradient_equilibrium(model):
         for number, key in enumerate(key for key in value if key in later):
             value[key] = GradientScale(onward, name=f"balance_{i}_{number}")(value[key])
     return AdaptiveModel(model.inputs, outputs, name=model.name)
+
+
+gradient_equilibrium = add_gradient_equilibrium  # its name before 0.2; until 0.3
 
 
 def _head(model, stage, exit):

@@ -1,4 +1,4 @@
-"""Says when a learned policy sends everybody to one exit, and what to change."""
+"""Detects learned policies that send all samples to one exit."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def collapse(fractions, level=COLLAPSED):
 
     Args:
         fractions: Array `(exits,)`, share of samples that leave at each exit.
-        level: Number: from such a share on, one exit is said to take everybody.
+        level: Number: from such a share on, the policy counts as collapsed.
     """
     k, last = int(np.argmax(fractions)), len(fractions) - 1
     if fractions[k] < level:

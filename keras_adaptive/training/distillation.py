@@ -1,11 +1,13 @@
-"""One-for-all distillation: early exits learn from the surest answer too."""
+"""One-for-all distillation: early exits also learn from the last exit's output."""
 
 import keras
+
+from keras_adaptive._checks import finite
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class Distillation:
-    """Lets every exit but the last learn from a teacher beside the labels.
+    """Trains every exit but the last on a teacher's output as well as on the labels.
 
     With `T` the temperature, `w` the weight and `p_T = softmax(logits / T)`:
 
@@ -39,13 +41,13 @@ class Distillation:
             raise ValueError(
                 f'`teacher` must be "last" or a Keras model. Received: teacher={teacher!r}'
             )
-        if not temperature > 0:
-            raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
-        if not 0 <= weight <= 1:
-            raise ValueError(f"`weight` must be from 0 to 1. Received: weight={weight}")
         self.teacher = teacher
-        self.temperature = temperature
-        self.weight = weight
+        self.temperature = finite(temperature, "temperature")
+        self.weight = finite(weight, "weight")
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"`weight` must be from 0 to 1. Received: weight={weight}")
 
     def teacher_logits(self, x, logits):
         """Returns the teacher's logits, shielded from the gradient.
@@ -66,7 +68,7 @@ class Distillation:
         Args:
             teacher: `(batch, classes)`, the teacher's logits.
             logits: List of the exits' logits.
-            weights: List of one number an exit.
+            weights: List of one number per exit.
         """
         # a Keras loss divides by the number of replicas as the others do
         cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)

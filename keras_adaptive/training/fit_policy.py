@@ -1,8 +1,9 @@
-"""Trains stopping policies alone, on cached logits."""
+"""Training of stopping policies alone, on cached logits."""
 
 import keras
 import numpy as np
 
+from keras_adaptive._checks import integers
 from keras_adaptive.training import stopping_loss as estimators
 from keras_adaptive.training.stopping_model import (
     LEARNING_RATE,
@@ -23,9 +24,9 @@ def fit_policy(
     learning_rate=LEARNING_RATE,
     optimizer=None,
     verbose="auto",
-    **how,
+    **kwargs,
 ):
-    """Trains the stopping policies alone, on logits that were computed before.
+    """Trains the stopping policies alone, on cached logits.
 
     This is the paper's simplified version: the members keep their weights, so each need
     answer only once, and training takes seconds. The policies of `model` learn in place.
@@ -34,7 +35,7 @@ def fit_policy(
         model: A `StoppingModel`.
         logits: Array `(exits, samples, classes)`, from `predict`.
         labels: Integer array `(samples,)`.
-        cost_weight, how: As in `StoppingLoss`. If neither is given, the loss is that the
+        cost_weight, **kwargs: As in `StoppingLoss`. If neither is given, the loss is that the
             model was compiled with.
         epochs: Integer.
         batch_size: Integer.
@@ -46,17 +47,18 @@ def fit_policy(
         The `keras.callbacks.History`.
     """
     check_attached(model)
+    epochs, batch_size = integers(1, epochs=epochs, batch_size=batch_size)
     logits = np.asarray(logits, "float32")
-    if logits.ndim != 3 or len(logits) != model.exits:
+    if logits.ndim != 3 or len(logits) != model.num_exits:
         raise ValueError(
-            f"`logits` must be of shape ({model.exits}, samples, classes). Received: shape "
+            f"`logits` must be of shape ({model.num_exits}, samples, classes). Received: shape "
             f"{logits.shape}"
         )
     config = {} if model.stopping_loss is None else model.stopping_loss.get_config()
     config |= {} if cost_weight is None else {"cost_weight": cost_weight}
-    config |= {"costs": config.get("costs") or model.stopping_costs().tolist(), **how}
-    read = keras.Input((model.exits, logits.shape[-1]))
-    exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.exits)]
+    config |= {"costs": config.get("costs") or model.stopping_costs().tolist(), **kwargs}
+    read = keras.Input((model.num_exits, logits.shape[-1]))
+    exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.num_exits)]
     reader = StoppingModel(read, exits, stopping=list(model.stopping))
     steps = -(-logits.shape[1] // batch_size)
     if optimizer is not None:  # one that is given again, row by row, must not remember

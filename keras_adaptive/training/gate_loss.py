@@ -1,8 +1,9 @@
-"""The cost term of the loss of networks with gates: what they let through costs something."""
+"""The cost term of the loss of gated networks."""
 
 import keras
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import finite
 from keras_adaptive.costs.gated_costs import block_costs
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.training._mean import mean
@@ -10,7 +11,7 @@ from keras_adaptive.training._mean import mean
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class GateLoss:
-    """Adds the cost of what the gates let through to the loss.
+    """Adds the cost of the computed blocks to the loss of a network with gates.
 
         loss = classification + weight * E
         E = mean over the batch of sum_b g_b * (channel gate_b + branch_b + s_b * last_b)
@@ -20,7 +21,7 @@ class GateLoss:
     estimator. With a `target` rate the sum over blocks of `(mean(g_b * s_b) - target)**2`
     takes the place of `E`, which holds every block at the same rate.
 
-    It adds nothing for what is always computed: stem, shortcuts, heads, the gates of layers.
+    What is always computed adds nothing: stem, shortcuts, heads, the gates of layers.
 
     Args:
         weight: Number of at least 0, alpha of the paper (2e-4 on CIFAR).
@@ -39,15 +40,15 @@ class GateLoss:
     """
 
     def __init__(self, weight=2e-4, unit="macs", target=None):
-        if not weight >= 0:
+        self.weight = finite(weight, "weight")
+        self.target = None if target is None else finite(target, "target")
+        if self.weight < 0:
             raise ValueError(f"`weight` must be at least 0. Received: weight={weight}")
         if unit == "params":
             raise ValueError(f"`unit` must be of work, not of weights. Received: unit={unit}")
-        if target is not None and not 0 <= target <= 1:
+        if target is not None and not 0 <= self.target <= 1:
             raise ValueError(f"`target` must be from 0 to 1. Received: target={target}")
-        self.weight = weight
         self.unit = unit
-        self.target = target
 
     def of_network(self, inputs, outputs):
         """Returns what the loss of a network is computed from, and how.

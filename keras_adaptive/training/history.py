@@ -1,4 +1,4 @@
-"""Every exit's metrics, epoch by epoch."""
+"""A callback that logs the metrics of every exit."""
 
 import keras
 

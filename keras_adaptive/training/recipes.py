@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_adaptive._checks import check_choice, finite, integer
+
 SCHEDULES = ("steps", "cosine", "one_cycle")
 WARM_UP = 0.3  # of the steps of a one-cycle schedule
 
@@ -49,10 +51,13 @@ class Recipe:
     mixed_precision: bool = False
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"`schedule` must be one of {SCHEDULES}. Received: schedule={self.schedule}"
-            )
+        check_choice(SCHEDULES, schedule=self.schedule)
+        kept = {name: integer(name, getattr(self, name), 1) for name in ("epochs", "batch_size")}
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            kept[name] = finite(getattr(self, name), name)
+        kept["drops"] = tuple(finite(drop, "drops") for drop in self.drops)
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
 
     def optimizer(self, steps):
         """Returns the optimizer for a training of so many steps."""

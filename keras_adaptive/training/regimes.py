@@ -1,4 +1,4 @@
-"""In which order the parts of a network learn."""
+"""Training regimes: which parts of a network learn in which phase."""
 
 import contextlib
 import dataclasses
@@ -9,14 +9,15 @@ from typing import NamedTuple
 import keras
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive._files import write_whole
 from keras_adaptive.layers.channel_gate import ChannelGate
-from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.layers.skip_gate import SkipGate
 from keras_adaptive.training.adaptive_model import AdaptiveModel
-from keras_adaptive.training.add_gradient_equilibrium import gradient_equilibrium
+from keras_adaptive.training.add_collaboration import add_collaboration
+from keras_adaptive.training.add_gradient_equilibrium import add_gradient_equilibrium
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.recipes import RECIPES
@@ -73,7 +74,7 @@ def fit(
     - `"joint"`: everything at once.
     - `"disjoint"`: the network by its last exit; then, that being frozen, the earlier exits.
     - `"mixed"`: the network by its last exit; then everything at once.
-    - `"imta"`: everything with balanced gradients (by `gradient_equilibrium`, unless the
+    - `"imta"`: everything with balanced gradients (by `add_gradient_equilibrium`, unless the
       network was built so); then, that being frozen, new heads that each read the one
       before (`collaboration="dense"`), with the first network's last exit as teacher.
 
@@ -110,7 +111,7 @@ def fit(
         stopping_loss: A `StoppingLoss`, or `None`: the one the model was compiled with. For
             `"stopping"` only.
         callbacks: List of Keras callbacks, used in every phase.
-        backup_dir: Folder. A training that was killed goes on from its last whole epoch
+        backup_dir: Folder. An interrupted training resumes from its last complete epoch
             when it is called again in the same way. `None`: no backup.
         seed: Integer, set anew at the beginning of every phase, so that a resumed training
             starts its later phases as an unbroken one does. `None`: not set.
@@ -131,8 +132,8 @@ def fit(
     """
     if not isinstance(model, AdaptiveModel):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-    if regime not in REGIMES:
-        raise ValueError(f"`regime` must be one of {REGIMES}. Received: regime={regime}")
+    check_choice(REGIMES, regime=regime)
+    seed = None if seed is None else integer("seed", seed, 0)
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise ValueError(
@@ -147,9 +148,9 @@ def fit(
             augmentation=recipe.augmentation,
             seed=seed or 0,
         )
-    epochs = recipe.epochs if epochs is None else epochs
+    epochs = recipe.epochs if epochs is None else integer("epochs", epochs, 1)
     if regime == "gated":
-        phases = 3 + (model.exits > 1) + (reinforce is not None)
+        phases = 3 + (model.num_exits > 1) + (reinforce is not None)
     else:
         phases = PHASES.get(regime, 2)
     if (gate_loss is not None) and regime != "gated":
@@ -167,10 +168,9 @@ def fit(
             '`reinforce` must be a Reinforce, and is of the regime "gated". '
             f"Received: reinforce={reinforce}, regime={regime}"
         )
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < phases:
+    if epochs < phases:
         raise ValueError(
-            f"`epochs` must be an integer of at least {phases}, one a phase. "
-            f"Received: epochs={epochs}"
+            f"`epochs` must be at least {phases}, one per phase. Received: epochs={epochs}"
         )
     if not 0 < first_share < 1:
         raise ValueError(
@@ -224,12 +224,12 @@ def _phases(model, regime, together, own, seed):
         return
     if regime == "imta":
         balanced = any(isinstance(layer, GradientScale) for layer in everything)
-        first = model if balanced else gradient_equilibrium(model)
+        first = model if balanced else add_gradient_equilibrium(model)
         yield Phase("balanced", first, everything, together)
         set_seed(1)
         yield _new_heads(model, together["distillation"] or Distillation())
         return
-    by_last_exit = {"exit_weights": [0.0] * (model.exits - 1) + [1.0]}
+    by_last_exit = {"exit_weights": [0.0] * (model.num_exits - 1) + [1.0]}
     heads = _early_heads(model)
     if regime == "stopping":
         by_policy = {"stopping_loss": own["stopping_loss"]}
@@ -250,7 +250,7 @@ def _phases(model, regime, together, own, seed):
         yield Phase("warm-up", model, gates, warm_up)
         set_seed(2)
         yield Phase("gates", model, network + gates, {**by_last_exit, **with_cost})
-        if model.exits > 1:
+        if model.num_exits > 1:
             set_seed(3)
             yield Phase("exits", model, everything, {**together, **with_cost})
         reinforce = own["reinforce"]
@@ -299,43 +299,14 @@ def _early_heads(model):
 
 def _new_heads(model, distillation):
     """IMTA's second phase: new heads that read the one before, on a frozen network."""
-    new = with_collaboration(model)
+    new = add_collaboration(model)
     taught = Distillation(model, distillation.temperature, distillation.weight)
     heads = [logits._keras_history.operation for logits in new.outputs]
     layers = [layer for head in heads for layer in (head.logits, *getattr(head, "embedding", []))]
     return Phase("new heads", new, layers, {"distillation": taught})
 
 
-def with_collaboration(model, collaboration="dense", stop_gradient=True):
-    """Returns the network with new classifiers that each read the one before.
-
-    The network and the convolutions of the heads are shared with `model`; the last dense
-    layer of each head is new.
-
-    Args:
-        model: An `AdaptiveModel` whose heads are `EarlyExit`s.
-        collaboration, stop_gradient: As in `EarlyExit`.
-
-    Returns:
-        An `AdaptiveModel`, not compiled.
-    """
-    outputs = []
-    for logits in model.outputs:
-        head = logits._keras_history.operation
-        if not isinstance(head, EarlyExit):
-            raise ValueError(
-                "Every head of `model` must be an EarlyExit. Received: a head of type "
-                f"{type(head).__name__}"
-            )
-        features = head._inbound_nodes[logits._keras_history.node_index].input_tensors[0]
-        config = head.get_config()
-        config["collaboration"] = collaboration if outputs else None
-        config["stop_gradient"] = stop_gradient
-        new = EarlyExit.from_config(config)
-        outputs.append(new(features, *outputs[-1:]))
-        for old, copy in zip(head.units, new.units, strict=True):
-            copy.set_weights(old.get_weights())
-    return AdaptiveModel(model.inputs, outputs, name=model.name)
+with_collaboration = add_collaboration  # its name before 0.2; until 0.3
 
 
 def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
@@ -357,6 +328,8 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     with _set_for(phase, recipe):
         optimizer = _optimizer(model, scaled, train, epochs, phase.compile)
         model.compile(optimizer, **phase.compile)
+        # variables made in a trace would have it traced once more
+        optimizer.build(model.trainable_variables)
         model.fit(
             **data,
             shuffle=isinstance(train, tuple),
@@ -412,7 +385,7 @@ def _leaves(layer):
 
 
 def _steps(train, batch_size):
-    """Returns the number of batches an epoch."""
+    """Returns the number of batches per epoch."""
     if isinstance(train, tuple):
         return -(-len(train[0]) // batch_size)
     steps = int(train.cardinality())

@@ -1,8 +1,9 @@
-"""Gates that learn by trial: decisions are drawn, and rewarded by what they bring."""
+"""REINFORCE for gates: decisions are drawn at random and rewarded."""
 
 import keras
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import check_choice, finite
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.layers.skip_gate import SkipGate
 from keras_adaptive.training._mean import mean
@@ -49,20 +50,18 @@ class Reinforce:
     """
 
     def __init__(self, reward=0.1, weight=0.01, baseline=False, rate=1e-3):
-        for name, value in (("reward", reward), ("weight", weight)):
-            if not value >= 0:
+        self.reward, self.weight = finite(reward, "reward"), finite(weight, "weight")
+        for name, value in (("reward", self.reward), ("weight", self.weight)):
+            if value < 0:
                 raise ValueError(f"`{name}` must be at least 0. Received: {name}={value}")
-        if baseline not in (True, False):
-            raise ValueError(f"`baseline` must be a boolean. Received: baseline={baseline}")
-        if not rate > 0:
+        check_choice((True, False), baseline=baseline)
+        self.baseline = bool(baseline)
+        self.rate = finite(rate, "rate")
+        if not self.rate > 0:
             raise ValueError(f"`rate` must be positive. Received: rate={rate}")
-        self.reward = reward
-        self.weight = weight
-        self.baseline = baseline
-        self.rate = rate
 
     def returns(self, actions, losses):
-        """Returns what each decision brought, `(batch, T)`.
+        """Returns the return of each decision, `(batch, T)`.
 
         Args:
             actions: `(batch, T)`, 0 or 1.
@@ -117,9 +116,9 @@ def with_drawn_gates(model, reinforce):
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
     tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
     drawn = {id(node.operation): _DrawnGate(node.operation) for node in sources}
-    gives = [*model.outputs, *gates, *(node.outputs[1] for node in sources)]
-    outputs = _graph.call_again(nodes, tensors, gives, instead=drawn)
-    return _DrawingModel(inputs, outputs, model.exits, reinforce, name=model.name)
+    targets = [*model.outputs, *gates, *(node.outputs[1] for node in sources)]
+    outputs = _graph.call_again(nodes, tensors, targets, instead=drawn)
+    return _DrawingModel(inputs, outputs, model.num_exits, reinforce, name=model.name)
 
 
 def _says_its_probability(gate):

@@ -1,8 +1,10 @@
-"""Teaches stopping policies, and the network with them, by what an answer is worth."""
+"""The loss of networks that learn when to stop: the expected cost minus the reward."""
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_adaptive._checks import check_choice, finite, integer
 
 ESTIMATORS = ("sampled", "expected")
 REWARDS = ("sampled_label", "best_label", "log_likelihood")
@@ -11,7 +13,7 @@ CHARGES = ("before", "including")
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class StoppingLoss:
-    """The negative of what a sample earns on average: its reward less what it has cost.
+    """The negative of a sample's expected reward less the cost of the exits it visits.
 
     With `s_k` the probability of stopping at exit `k` (1 at the last) and `C_k` the exit's
     class probabilities, a sample leaves at `k` with `Pi_k = s_k * prod_{j<k} (1 - s_j)`. It
@@ -49,7 +51,7 @@ class StoppingLoss:
             being free; `"including"`: the paper's text, and what is really spent,
             `sum_{j<=k} F_j`.
         baseline: Boolean, whether `b` is subtracted.
-        costs: Sequence of one number an exit, cumulative, in place of the network's MACs:
+        costs: Sequence of one number per exit, cumulative, in place of the network's MACs:
             energy or milliseconds, for example. `None`: MACs.
 
     Raises:
@@ -75,35 +77,33 @@ class StoppingLoss:
         baseline=True,
         costs=None,
     ):
-        if isinstance(cost_weight, (bool, str)) or not cost_weight >= 0:
+        self.cost_weight = finite(cost_weight, "cost_weight")
+        if self.cost_weight < 0:
             raise ValueError(
-                f"`cost_weight` must be a number of at least 0. Received: cost_weight={cost_weight}"
+                f"`cost_weight` must be at least 0. Received: cost_weight={cost_weight}"
             )
-        _check_choice(ESTIMATORS, estimator=estimator)
-        _check_choice(REWARDS, reward=reward)
-        _check_choice(CHARGES, charge=charge)
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
+        check_choice(ESTIMATORS, estimator=estimator)
+        check_choice(REWARDS, reward=reward)
+        check_choice(CHARGES, charge=charge)
         if costs is not None:
             costs = [float(c) for c in costs]
             if not costs or not costs[0] > 0 or not (np.diff(costs) >= 0).all():
                 raise ValueError(
-                    "`costs` must be positive numbers, one an exit, that do not fall. "
+                    "`costs` must be positive numbers, one per exit, that do not fall. "
                     f"Received: costs={costs}"
                 )
-        self.cost_weight = float(cost_weight)
         self.estimator = estimator
         self.reward = reward
-        self.top_k = top_k
+        self.top_k = integer("top_k", top_k, 1)
         self.charge = charge
-        self.baseline = baseline
+        self.baseline = bool(baseline)
         self.costs = costs
 
     def charges(self, costs):
         """Returns what leaving at each exit is charged, as multiples of the first's cost.
 
         Args:
-            costs: Sequence of one number an exit, cumulative, of the network with its
+            costs: Sequence of one number per exit, cumulative, of the network with its
                 policies.
         """
         costs = np.asarray(costs if self.costs is None else self.costs, "float64") / (
@@ -217,9 +217,3 @@ def _among_best(answer, labels, top_k):
     """Returns 1 where fewer than `top_k` classes are more probable than the true one."""
     above = ops.cast(answer > _at(answer, labels)[:, None], "int32")
     return ops.stop_gradient(ops.cast(ops.sum(above, axis=1) < top_k, "float32"))
-
-
-def _check_choice(choices, **argument):
-    ((name, value),) = argument.items()
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")

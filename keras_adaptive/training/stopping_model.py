@@ -16,11 +16,7 @@ from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.collapse import collapse
 
 LEARNING_RATE = 0.05  # of a policy, as published: a tenth less every two epochs
-
-
 DECAY, DECAY_EPOCHS = 0.9, 2
-
-
 MOMENTUM = 0.9
 
 
@@ -65,7 +61,7 @@ class StoppingModel(AdaptiveModel):
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.stopping = policies(stopping, self.outputs)
         self.stopping_draws = keras.random.SeedGenerator()
-        self.stopping_shares = [keras.metrics.Mean(f"share_{k}") for k in range(self.exits)]
+        self.stopping_shares = [keras.metrics.Mean(f"share_{k}") for k in range(self.num_exits)]
         self.stopping_accuracy = keras.metrics.Mean("policy_accuracy")
 
     def get_config(self):
@@ -121,9 +117,9 @@ class StoppingModel(AdaptiveModel):
                     f"Received: stopping_loss={stopping_loss!r}"
                 )
             given = stopping_loss.costs
-            if given is not None and len(given) != self.exits:
+            if given is not None and len(given) != self.num_exits:
                 raise ValueError(
-                    f"`costs` of the stopping loss must be {self.exits} numbers, one an exit. "
+                    f"`costs` of the stopping loss must be {self.num_exits} numbers, one per exit. "
                     f"Received: costs={given}"
                 )
             found = self.stopping_costs() if given is None else given
@@ -134,7 +130,7 @@ class StoppingModel(AdaptiveModel):
 
     def _exit_weights(self):
         if self.exit_weights is None and self.stopping_loss is not None:
-            return [0.0] * self.exits
+            return [0.0] * self.num_exits
         return super()._exit_weights()
 
     def _default_optimizer(self):
@@ -197,22 +193,22 @@ class StoppingModel(AdaptiveModel):
         """Returns `exit_costs` with the stopping policies of all exits visited included."""
         return self.exit_costs(unit) + policy_costs(self.stopping, unit)
 
-    def learned_policy(self, thresholds=None, **how):
-        """Returns what the stopping policies have learned, as a policy.
+    def learned_policy(self, thresholds=None, **kwargs):
+        """Returns the learned stopping policies as a `LearnedPolicy`.
 
         Args:
-            thresholds: Sequence of one number an exit: the probabilities from which to stop.
+            thresholds: Sequence of one number per exit: the probabilities from which to stop.
                 `None`: 0.5 each.
-            **how: Passed to `LearnedPolicy`.
+            **kwargs: Passed to `LearnedPolicy`.
         """
-        return LearnedPolicy(networks(self.stopping), thresholds, **how)
+        return LearnedPolicy(networks(self.stopping), thresholds, **kwargs)
 
 
 def check_attached(model):
     """Raises a ValueError if a network has no stopping policies."""
     if not isinstance(model, StoppingModel):
         raise ValueError(
-            "`model` must have stopping policies; see `training.with_stopping`. Received: "
+            "`model` must have stopping policies; see `training.add_stopping`. Received: "
             f"{model.name!r}, which has none"
         )
 
@@ -237,12 +233,12 @@ def policies(given, outputs):
         )
     if len(outputs) < 2 or len(given) != len(outputs) - 1:
         raise ValueError(
-            "`stopping` must be one policy an exit but the last, of at least two exits. "
+            "`stopping` must be one policy per exit but the last, of at least two exits. "
             f"Received: {len(given)} policies, {len(outputs)} exits"
         )
     if any(len(logits.shape) != 2 for logits in outputs):
         raise ValueError(
-            "`stopping` needs one answer a sample, logits of shape (batch, classes). "
+            "`stopping` needs one answer per sample, logits of shape (batch, classes). "
             f"Received: outputs {[tuple(logits.shape) for logits in outputs]}"
         )
     for layer, logits in zip(given, outputs, strict=False):

@@ -1,4 +1,4 @@
-"""Trains stopping policies for a range of cost weights: accuracy against cost."""
+"""Stopping policies for a range of cost weights: accuracy against cost."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ COST_WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 class Sweep(NamedTuple):
-    """What learnt policies give, one row a cost weight.
+    """The learned policies and their results, one row per cost weight.
 
     Attributes:
         cost_weights: `(rows,)`, as given.
@@ -51,16 +51,16 @@ def sweep_cost_weights(
     fit=None,
     folder=None,
     batch_size=256,
-    **how,
+    **kwargs,
 ):
-    """Trains the stopping policies of a network anew for every cost weight.
+    """Trains the stopping policies of a network from scratch for every cost weight.
 
     Every row starts from the weights that `model` has when it is given, and `model` has them
-    again afterwards. Without `fit` the policies alone learn, the members being asked once
-    (the paper's simplified version, `training.fit_policy`): seconds a row.
+    again afterwards. Without `fit` the policies alone learn, on logits that are
+    computed once (the paper's simplified version, `training.fit_policy`): seconds per row.
 
-    Train on what the members were trained on or, better, on what trained nothing: members
-    that know their training images are too sure of them. Test on a third split.
+    Train on held-out data: members are overconfident on the images they were trained on.
+    Test on a third split.
 
     Args:
         model: An `AdaptiveModel` with stopping policies.
@@ -72,7 +72,7 @@ def sweep_cost_weights(
         folder: Folder where every row is kept when it is done. A sweep that is called again
             in the same way does the missing rows only. `None`: nothing is kept.
         batch_size: Integer, of `predict`.
-        **how: Passed to `training.fit_policy`.
+        **kwargs: Passed to `training.fit_policy`.
 
     Returns:
         A `Sweep`.
@@ -92,11 +92,13 @@ def sweep_cost_weights(
             "`cost_weights` must be different numbers of at least 0. "
             f"Received: cost_weights={cost_weights}"
         )
-    if fit is not None and how:
-        raise ValueError(f"Arguments of `fit_policy` must go without `fit`. Received: {how}")
+    if fit is not None and kwargs:
+        raise ValueError(f"Arguments of `fit_policy` must go without `fit`. Received: {kwargs}")
     check_attached(model)
     costs = model.stopping_costs()
-    rows = _Rows(folder, {"model": model.name, "costs": costs.tolist(), "how": repr(sorted(how))})
+    rows = _Rows(
+        folder, {"model": model.name, "costs": costs.tolist(), "how": repr(sorted(kwargs))}
+    )
     start = model.get_weights()
     known = {}  # what frozen members answer
 
@@ -112,7 +114,7 @@ def sweep_cost_weights(
             model.set_weights(start)
             if fit is None:
                 logits = answers("train", train[0])
-                fit_policy(model, logits, train[1], cost_weight=weight, verbose=0, **how)
+                fit_policy(model, logits, train[1], cost_weight=weight, verbose=0, **kwargs)
             else:
                 fit(model, train, weight)
                 known.clear()

@@ -1,4 +1,4 @@
-"""Batch normalisation: what Keras computes, forward, backward and in the moving statistics."""
+"""Batch normalization: what Keras computes, forward, backward and in the moving statistics."""
 
 import keras
 import numpy as np

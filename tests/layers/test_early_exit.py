@@ -52,7 +52,7 @@ def test_dense_collaboration_embeds_the_logits_before(features, previous):
     found = layer(features, previous)
     w = {v.path.split("/", 1)[-1]: np.asarray(v) for v in layer.weights}
     embedding = previous @ w["previous_dense/kernel"] + w["previous_dense/bias"]
-    embedding = np.maximum(embedding / np.sqrt(1 + 1e-5), 0)  # untrained normalisation
+    embedding = np.maximum(embedding / np.sqrt(1 + 1e-5), 0)  # untrained normalization
     both = np.concatenate([features.mean(axis=(1, 2)), embedding], axis=1)
     expected = both @ w["logits/kernel"] + w["logits/bias"]
     np.testing.assert_allclose(found, expected, atol=1e-4)

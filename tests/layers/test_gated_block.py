@@ -49,7 +49,7 @@ def test_closed_channels_hand_the_input_on(rng):
     np.testing.assert_allclose(shares, [[2 / 3, sigmoid(np.array([9, -9, 9])).mean()]] * 2)
 
 
-def test_normalisation_is_not_disturbed_by_the_images_skipped(rng):
+def test_normalization_is_not_disturbed_by_the_images_skipped(rng):
     x = rng.normal(size=(6, 4, 4, 2)).astype("float32")
     gate = np.array([1, 0, 1, 1, 0, 1], "float32")[:, None]
     norms = [L.BatchNormalization(momentum=0.0) for _ in range(2)]
@@ -63,7 +63,7 @@ def test_normalisation_is_not_disturbed_by_the_images_skipped(rng):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_with_every_gate_closed_normalisation_goes_by_all(rng):
+def test_with_every_gate_closed_normalization_uses_all(rng):
     x = rng.normal(size=(6, 4, 4, 2)).astype("float32")
     norm = L.BatchNormalization(momentum=0.0)
     GatedBlock([norm], "replace")(x, x, np.zeros((6, 1), "float32"), training=True)

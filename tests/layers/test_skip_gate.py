@@ -69,6 +69,7 @@ def test_the_fused_form_decides_the_same(rng, shape, forced):
     assert feedforward.fused() is feedforward
 
 
+@pytest.mark.slow
 def test_gates_of_skipnet_have_their_published_size(goldens):
     base = ka.build_resnet(depth=38).exit_costs("params")[0]
     gated = ka.build_resnet(depth=38, gates="layer").exit_costs("params")[0]

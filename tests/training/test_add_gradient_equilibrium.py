@@ -25,7 +25,7 @@ def test_equals_the_one_built_into_msdnet(rng):
     built = ka.build_msdnet(**arguments, head_channels=4, gradient_equilibrium="all")
     built.set_weights(plain.get_weights())
     x, y = rng.normal(size=(4, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 4)
-    balanced = ka.training.gradient_equilibrium(plain)
+    balanced = ka.training.add_gradient_equilibrium(plain)
     for a, b in zip(balanced(x), plain(x), strict=True):
         np.testing.assert_array_equal(a, b)
     found, expected = gradients(balanced, x, y), gradients(built, x, y)
@@ -48,7 +48,7 @@ def test_an_early_layer_gets_the_mean_over_the_exits(rng):
     model = ka.AdaptiveModel(image, outputs)
     x, y = rng.normal(size=(6, 4)).astype("float32"), rng.integers(0, 3, 6)
     plain = gradients(model, x, y)
-    balanced = gradients(ka.training.gradient_equilibrium(model), x, y)
+    balanced = gradients(ka.training.add_gradient_equilibrium(model), x, y)
     np.testing.assert_allclose(balanced["stem/kernel"], plain["stem/kernel"] / 3, atol=1e-6)
     np.testing.assert_allclose(balanced["exit_1/kernel"], plain["exit_1/kernel"], atol=1e-6)
 
@@ -56,4 +56,4 @@ def test_an_early_layer_gets_the_mean_over_the_exits(rng):
 def test_refuses_exits_that_read_one_another():
     model = ka.build_msdnet((8, 8, 1), blocks=2, channels=4, growth_rate=2, collaboration="dense")
     with pytest.raises(ValueError, match="may be read by a later one"):
-        ka.training.gradient_equilibrium(model)
+        ka.training.add_gradient_equilibrium(model)

@@ -14,7 +14,7 @@ from tiny import classifier
 
 import keras_adaptive as ka
 from keras_adaptive.layers import StoppingPolicy
-from keras_adaptive.training import Recipe, StoppingLoss, StoppingModel, fit_policy, with_stopping
+from keras_adaptive.training import Recipe, StoppingLoss, StoppingModel, add_stopping, fit_policy
 
 eagerly = pytest.fixture(eagerly)
 # trainings of a moment often end with one exit for all
@@ -146,7 +146,7 @@ def test_one_layer_is_the_pattern_of_all_but_the_last_exit(cascade):
 @pytest.mark.usefixtures("eagerly")
 def test_members_and_policies_learn_at_rates_of_their_own(cascade):
     model, x, y = cascade
-    twin = with_stopping(model, StoppingPolicy(8), cost_weight=0.01)
+    twin = add_stopping(model, StoppingPolicy(8), cost_weight=0.01)
     members = [v for v in twin.trainable_variables if "stop" not in v.path]
     policies = [w for layer in twin.stopping for w in layer.weights]
     for rate, moving, resting in ((0.0, policies, members), (0.1, members + policies, [])):
@@ -227,7 +227,7 @@ def test_exits_of_any_network_take_policies(network):
         model = ka.build_msdnet(**TINY, blocks=2, head_channels=4)
     else:
         model = ka.build_resnet(**GATED, depth=8, width=0.25, gates="layer")
-    model = with_stopping(model, StoppingPolicy(4), 0.001, estimator="expected")
+    model = add_stopping(model, StoppingPolicy(4), 0.001, estimator="expected")
     x = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
     history = model.fit(x, np.arange(8), epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
@@ -239,7 +239,7 @@ def test_exits_of_any_network_take_policies(network):
 @pytest.mark.usefixtures("eagerly")
 def test_without_a_stopping_loss_policies_rest(cascade):
     model, x, y = cascade
-    twin = with_stopping(model, StoppingPolicy(4))
+    twin = add_stopping(model, StoppingPolicy(4))
     weights = model.get_weights()
     twin.compile(keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=0.1))
     assert all(layer.trainable for layer in twin.stopping)
@@ -292,7 +292,7 @@ def test_rejects_impossible_losses():
         model.compile(stopping_loss=StoppingLoss())
     with pytest.raises(ValueError, match="must have stopping policies"):
         fit_policy(model, np.zeros((2, 4, 10)), np.zeros(4, int))
-    model = with_stopping(model, StoppingPolicy(4))
+    model = add_stopping(model, StoppingPolicy(4))
     with pytest.raises(TypeError, match="`stopping_loss` must be a StoppingLoss"):
         model.compile(stopping_loss=0.1)
     with pytest.raises(ValueError, match="`costs` of the stopping loss must be 2 numbers"):
@@ -327,6 +327,7 @@ result = {"backend": keras.backend.backend(), **losses}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.jax
 @pytest.mark.subprocess
 def test_the_same_training_on_jax():

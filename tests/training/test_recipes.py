@@ -51,6 +51,22 @@ def test_weight_decay_is_the_papers_inside_the_momentum():
     assert expected < 0.75
 
 
+def test_numpy_numbers_are_kept_as_pythons():
+    given = Recipe(np.float32(0.5), np.int64(3), np.int32(16), drops=np.array([0.5]))
+    assert given == Recipe(0.5, 3, 16, drops=(0.5,))
+    kinds = [type(value) for value in (given.learning_rate, given.epochs, given.batch_size)]
+    assert kinds == [float, int, int]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"epochs": 0}, {"epochs": 1.5}, {"batch_size": True}, {"momentum": np.nan}]
+)
+def test_rejects_impossible_numbers(arguments):
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}={value}"):
+        Recipe(**arguments)
+
+
 def test_rejects_unknown_schedule():
     with pytest.raises(ValueError, match="Received: schedule=triangle"):
         Recipe(schedule="triangle")

@@ -103,6 +103,7 @@ def test_imta_freezes_the_network_and_teaches_new_heads(data):
     assert not np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_msdnet_goes_through_imta(data):
     model = ka.build_msdnet(**TINY, blocks=2, head_channels=4)
     new, watch = fit(model, (data[0][:16], data[1][:16]), "imta")
@@ -110,7 +111,15 @@ def test_msdnet_goes_through_imta(data):
     assert new.exits == 2
 
 
-@pytest.mark.parametrize("regime", ["joint", "disjoint", "mixed", "imta"])
+@pytest.mark.parametrize(
+    "regime",
+    [
+        "disjoint",
+        pytest.param("joint", marks=pytest.mark.slow),
+        pytest.param("mixed", marks=pytest.mark.slow),
+        pytest.param("imta", marks=pytest.mark.slow),
+    ],
+)
 def test_everything_is_trainable_afterwards_and_what_was_frozen_stays_so(data, regime):
     model = dense_net()
     model.get_layer("dense_0").trainable = False
@@ -144,7 +153,7 @@ class Killed(Exception):
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process, so to speak, when so many epochs have ended."""
+    """Interrupts the training after so many epochs."""
 
     def __init__(self, after):
         super().__init__()
@@ -160,7 +169,7 @@ class Kill(keras.callbacks.Callback):
     ("regime", "after"),
     [
         ("mixed", 3),
-        ("imta", 1),
+        pytest.param("imta", 1, marks=pytest.mark.slow),
         pytest.param("joint", 1, marks=pytest.mark.slow),
         pytest.param("joint", 3, marks=pytest.mark.slow),
         pytest.param("mixed", 1, marks=pytest.mark.slow),
@@ -172,7 +181,13 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(data, regime, after, 
 
     def run(folder, callbacks=()):
         keras.utils.set_random_seed(1)
-        how = {"regime": regime, "epochs": 4, "recipe": RECIPE, "verbose": 0, "seed": 1}
+        how = {
+            "regime": regime,
+            "epochs": np.int64(4),
+            "recipe": RECIPE,
+            "verbose": 0,
+            "seed": np.int64(1),
+        }
         model, batch = dense_net(2), ordered(data)
         return ka.training.fit(model, batch, callbacks=callbacks, backup_dir=folder, **how)
 
@@ -206,7 +221,7 @@ def test_new_heads_have_the_reference_number_of_parameters(goldens):
         ({"regime": "slow"}, ValueError, "Received: regime=slow"),
         ({"recipe": "mnist"}, ValueError, "Received: recipe=mnist"),
         ({"epochs": 0}, ValueError, "`epochs` must be an integer of at least 1"),
-        ({"epochs": 1, "regime": "mixed"}, ValueError, "at least 2, one a phase"),
+        ({"epochs": 1, "regime": "mixed"}, ValueError, "at least 2, one per phase"),
         ({"epochs": True}, ValueError, "Received: epochs=True"),
         ({"first_share": 1}, ValueError, "Received: first_share=1"),
         ({"first_share": 0}, ValueError, "Received: first_share=0"),
@@ -223,7 +238,7 @@ def test_rejects_what_the_regime_cannot_use(data):
     x = keras.Input((4,))
     model = ka.AdaptiveModel(x, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
     with pytest.raises(ValueError, match="Every head of `model` must be an EarlyExit"):
-        regimes.with_collaboration(model)
+        ka.training.add_collaboration(model)
     endless = ordered(data).repeat()
     with pytest.raises(ValueError, match="`train` must be of known size"):
         ka.training.fit(dense_net(), endless, epochs=1)
@@ -312,7 +327,7 @@ def test_gated_goes_from_the_network_to_the_gates_to_both_to_the_exits(data):
 
 
 def net_with_policies():
-    return ka.training.with_stopping(dense_net(), StoppingPolicy(4))
+    return ka.training.add_stopping(dense_net(), StoppingPolicy(4))
 
 
 NETWORKS = {"gated": gated_net, "stopping": net_with_policies}
@@ -329,7 +344,14 @@ def settings(model):
 
 @pytest.mark.parametrize(
     ("regime", "phases"),
-    [("joint", 1), ("disjoint", 2), ("mixed", 2), ("imta", 2), ("gated", 5), ("stopping", 3)],
+    [
+        ("disjoint", 2),
+        pytest.param("joint", 1, marks=pytest.mark.slow),
+        pytest.param("mixed", 2, marks=pytest.mark.slow),
+        pytest.param("imta", 2, marks=pytest.mark.slow),
+        pytest.param("gated", 5, marks=pytest.mark.slow),
+        pytest.param("stopping", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interruption_leaves_everything_as_it_was(data, regime, phases, monkeypatch):
     model = NETWORKS.get(regime, dense_net)()

@@ -147,11 +147,11 @@ def test_both_readings_of_the_cost():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cost_weight": -1}, "`cost_weight` must be a number of at least 0"),
+        ({"cost_weight": -1}, "`cost_weight` must be at least 0"),
         ({"estimator": "exact"}, "`estimator` must be one of"),
         ({"reward": "hit"}, "`reward` must be one of"),
         ({"charge": "all"}, "`charge` must be one of"),
-        ({"top_k": 0}, "`top_k` must be a positive integer. Received: top_k=0"),
+        ({"top_k": 0}, "`top_k` must be an integer of at least 1. Received: top_k=0"),
         ({"cost_weight": True}, "Received: cost_weight=True"),
         ({"cost_weight": float("nan")}, "Received: cost_weight=nan"),
         ({"top_k": True}, "Received: top_k=True"),

@@ -1,0 +1,51 @@
+"""Collaboration between the exits of any network."""
+
+from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.training.adaptive_model import AdaptiveModel
+
+
+def add_collaboration(model, collaboration="dense", stop_gradient=True):
+    """Returns a network whose classifiers also read the logits of the exit before.
+
+    The network and the convolutions of the heads are shared with `model`; the last dense
+    layer of each head is new.
+
+    Args:
+        model: An `AdaptiveModel` whose heads are `EarlyExit`s.
+        collaboration, stop_gradient: As in `EarlyExit`.
+
+    Returns:
+        An `AdaptiveModel`, not compiled.
+
+    Raises:
+        ValueError: If a head is not an `EarlyExit`.
+
+    Example:
+
+    >>> from keras_adaptive import build_msdnet
+    >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
+    >>> model = add_collaboration(model)
+    >>> [model.get_layer(f"exit_{k}").collaboration for k in range(2)]
+    [None, 'dense']
+
+    Reference:
+        [Improved Techniques for Training Adaptive Deep Networks
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.3.
+    """
+    outputs = []
+    for logits in model.outputs:
+        head = logits._keras_history.operation
+        if not isinstance(head, EarlyExit):
+            raise ValueError(
+                "Every head of `model` must be an EarlyExit. Received: a head of type "
+                f"{type(head).__name__}"
+            )
+        features = head._inbound_nodes[logits._keras_history.node_index].input_tensors[0]
+        config = head.get_config()
+        config["collaboration"] = collaboration if outputs else None
+        config["stop_gradient"] = stop_gradient
+        new = EarlyExit.from_config(config)
+        outputs.append(new(features, *outputs[-1:]))
+        for old, copy in zip(head.units, new.units, strict=True):
+            copy.set_weights(old.get_weights())
+    return AdaptiveModel(model.inputs, outputs, name=model.name)
