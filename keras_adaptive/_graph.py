@@ -1,4 +1,4 @@
-"""Which operations each exit needs: cuts a functional network into stages.
+"""Stages of a functional network: the operations that each exit needs.
 
 A stage is what an exit needs and no earlier exit has computed. It is found by
 walking back from the exit's logits, so it holds nothing that the exit could do

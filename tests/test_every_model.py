@@ -50,6 +50,9 @@ MODELS = {
         {
             **TINY,
             "blocks": 3,
+            "step_mode": "even",
+            "growth_factors": (1, 2),
+            "bottleneck_factors": (1, 2),
             "prune": "min",
             "gradient_equilibrium": True,
             "collaboration": "dense",
@@ -205,7 +208,7 @@ def test_leaving_exits_out_keeps_the_others(model, data, logits):
     assert model.exit_costs(exits=[last])[0] <= model.exit_costs()[last]
 
 
-@quick_on(*DIFFERENT_IN_KIND)
+@quick_on("msdnet-techniques", "exits-at-layers")
 def test_one_label_trains_every_exit(model, data, tmp_path):
     model = keras.models.clone_model(model)
     model.compile(run_eagerly=True)  # tracing takes most of the time; test_training has graphs

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
-from keras_adaptive._checks import integer
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.costs.exit_costs import node_cost
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models.cascade import check_model, is_softmax
@@ -88,8 +88,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
     check_model(model, "model")
     if head_channels is not None:
         head_channels = integer("head_channels", head_channels, 1)
-    if not isinstance(trainable, bool):
-        raise ValueError(f"`trainable` must be True or False. Received: trainable={trainable}")
+    check_choice((True, False), trainable=trainable)
     inputs, answer = _opened(model)
     nodes = _graph.nodes_between(inputs, [answer])
     classes = _number_of_classes(answer, classes)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import GATED_NETWORKS, GATES
 
 import keras_adaptive as ka
 from keras_adaptive import _graph as graph
@@ -8,6 +9,24 @@ from keras_adaptive.costs.gated_costs import BlockCosts, GatedCosts, block_costs
 from keras_adaptive.layers import ChannelGate, GatedBlock, SkipGate
 
 L = keras.layers
+
+
+def quick_on(*rows):
+    """Gated networks and kinds of gates: these in the quick suite, the others in the slow one."""
+    return pytest.mark.parametrize(
+        "gated",
+        [
+            pytest.param(
+                (network, gates),
+                marks=[] if (network, gates) in rows else pytest.mark.slow,
+                id=f"{network}-{gates}",
+            )
+            for network in GATED_NETWORKS
+            for gates in GATES
+        ],
+        indirect=True,
+        scope="module",
+    )
 
 
 def force(model, choice):
@@ -26,6 +45,7 @@ def force(model, choice):
     return copy
 
 
+@quick_on(("densenet", "channel"))
 def test_costs_with_all_gates_open_and_closed(gated, images):
     model, gates = gated
     logits, costs = force(model, True).predict_with_costs(images, verbose=0)
@@ -39,6 +59,7 @@ def test_costs_with_all_gates_open_and_closed(gated, images):
     np.testing.assert_allclose(costs, np.repeat(closed[:, None], 9, axis=1))
 
 
+@quick_on(("resnet", "both"))
 def test_costs_are_those_of_what_is_open(gated, images):
     model, _ = gated
     _, costs = model.predict_with_costs(images, verbose=0)
@@ -58,6 +79,7 @@ def test_costs_are_those_of_what_is_open(gated, images):
     np.testing.assert_allclose(costs[-1], np.broadcast_to(total, 9), rtol=1e-6)
 
 
+@quick_on(("resnet", "both"))
 def test_expected_costs_follow_the_probabilities(gated, images):
     model, _ = gated
     _, hard_costs = model.predict_with_costs(images, verbose=0)

@@ -19,7 +19,16 @@ CONFIGURATIONS = (
 )
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+def quick_on(names, *quick):
+    """The rows of a table: those named in the quick suite, the others in the slow one."""
+    assert set(quick) <= set(names)
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name",
+    quick_on(CONFIGURATIONS, "cifar10_lingrow_b4_nC16", "cifar10_lingrow_b5_nC16_prune_min"),
+)
 def test_equals_the_reference_implementation_to_the_unit(goldens, name):
     golden = goldens["msdnet"][name]
     model = ka.build_msdnet(**golden["arguments"])
@@ -102,10 +111,10 @@ def test_closed_form_weights_give_the_reference_logits(goldens, image):
 @pytest.mark.parametrize(
     ("argument", "key"),
     [
-        (False, "without"),
+        pytest.param(False, "without", marks=pytest.mark.slow),
         ("coarsest", "with_GE"),
         ("all", "paper_form_all_scales"),
-        (True, "paper_form_explicit"),
+        pytest.param(True, "paper_form_explicit", marks=pytest.mark.slow),
     ],
 )
 def test_gradient_equilibrium_gives_the_reference_gradients(goldens, image, argument, key):
@@ -132,6 +141,7 @@ def test_gradient_equilibrium_gives_the_reference_gradients(goldens, image, argu
     assert found == pytest.approx([golden[name] for name in paths if name in golden], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_collaboration_adds_the_reference_number_of_parameters(goldens):
     golden = goldens["imta_phase2"]["cifar10_b6"]
     without = ka.build_msdnet(blocks=6).count_params()
@@ -157,23 +167,25 @@ def test_collaboration_adds_the_reference_number_of_parameters(goldens):
 # ---- presets and arguments
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", quick_on(PRESETS, "cifar_budgeted_4"))
 def test_every_preset_builds(name):
     model = ka.build_msdnet(preset=name)
     assert model.exits == PRESETS[name]["blocks"]
     assert model.outputs[0].shape[-1] == PRESETS[name]["classes"]
 
 
-def test_presets_are_the_published_networks(goldens):
-    for preset, name in (
-        ("cifar_anytime", "cifar10_anytime_b11_base4_step2_nC16"),
-        ("cifar_budgeted_6", "cifar10_lingrow_b6_nC16"),
-        ("imagenet_step4", "imagenet_b5_step4_base4_nC32"),
-    ):
-        assert (
-            ka.build_msdnet(preset=preset).exit_costs().tolist()
-            == (goldens["msdnet"][name]["lazy_macs"])
-        )
+PUBLISHED = {
+    "cifar_anytime": "cifar10_anytime_b11_base4_step2_nC16",
+    "cifar_budgeted_4": "cifar10_lingrow_b4_nC16",
+    "cifar_budgeted_6": "cifar10_lingrow_b6_nC16",
+    "imagenet_step4": "imagenet_b5_step4_base4_nC32",
+}
+
+
+@pytest.mark.parametrize("preset", quick_on(PUBLISHED, "cifar_budgeted_4"))
+def test_presets_are_the_published_networks(goldens, preset):
+    costs = ka.build_msdnet(preset=preset).exit_costs().tolist()
+    assert costs == goldens["msdnet"][PUBLISHED[preset]]["lazy_macs"]
 
 
 def test_what_is_given_wins_over_the_preset():
