@@ -206,3 +206,15 @@ def test_a_graph_learns_what_is_learned_without(data, monkeypatch):
         monkeypatch.undo()  # with graphs from here on
     for eager, graph in zip(*ends, strict=True):
         np.testing.assert_allclose(eager, graph, atol=1e-5)
+
+
+def test_names_before_0_2_still_work():
+    from keras_adaptive.training import regimes
+
+    training = ka.training
+    assert training.with_stopping is training.add_stopping
+    assert training.gradient_equilibrium is training.add_gradient_equilibrium
+    assert regimes.with_collaboration is training.add_collaboration
+    image = keras.Input((4,))
+    model = ka.AdaptiveModel(image, [keras.layers.Dense(3)(image) for _ in range(2)])
+    assert model.exits == model.num_exits == 2

@@ -25,7 +25,7 @@ def setting(rng):
 def test_every_row_is_a_policy_and_what_it_gives(setting):
     model, train, test = setting
     start = model.get_weights()
-    how = {"charge": "including", "estimator": "expected", "learning_rate": 1.0, "epochs": 30}
+    how = {"charge": "including", "estimator": "expected", "learning_rate": 3.0, "epochs": 10}
     found = sweep_cost_weights(model, train, test, cost_weights=(0.0, 1.0), **how)
     logits = np.stack(model.predict(test[0], verbose=0))
     for policy, report, weight in zip(found.policies, found.reports, (0.0, 1.0), strict=True):
