@@ -2,7 +2,7 @@
 """
 # 1. Build and fit an MSDNet
 
-A network with early exits answers several times on its way: first cheaply, then better.
+A network with early exits gives several answers: the first ones cheap, the later ones better.
 This tutorial builds one, trains it with one call to `fit`, and shows what each exit
 costs and how good it is.
 
@@ -29,8 +29,8 @@ keras.utils.set_random_seed(0)
 ## Data in three splits
 
 The network is fitted on `train`. Later, thresholds are chosen on `calibrate`, and
-results come from `test`. The library keeps the three apart, and so should you: a network
-is surer of images it has seen, and a threshold fitted on those stops too early on new ones.
+results come from `test`. The library keeps the three apart, and so should you: networks are
+overconfident on their training images, and thresholds fitted there stop too early on new ones.
 """
 
 # %%
@@ -43,9 +43,9 @@ for split in ("train", "calibrate", "test"):
 ## A network with several exits
 
 An MSDNet keeps features at several scales in every layer, so that even the first layers
-have something coarse, fit for classification. Each block ends in an exit. What comes back
-is a functional Keras model, compiled with the paper's recipe, whose outputs are the list
-of the exits' logits.
+have coarse features that suit classification. Each block ends in an exit. The result is a
+functional Keras model, compiled with the paper's recipe, whose outputs are the list of the
+exits' logits.
 """
 
 # %%
@@ -91,7 +91,7 @@ history = model.fit(
 """
 ## How good each exit is
 
-`predict` gives one array of logits an exit. Nothing stops early here: everything is
+`predict` returns one array of logits per exit. Nothing stops early here: everything is
 computed, so that thresholds can be chosen from it (tutorial 2).
 """
 
@@ -100,7 +100,7 @@ x, y = data.arrays("test")
 accuracies = [(logits.argmax(axis=1) == y).mean() for logits in model.predict(x, verbose=0)]
 for k, accuracy in enumerate(accuracies):
     print(f"exit {k}: {accuracy:6.1%} of {len(y):,} test images at {costs[k] / costs[-1]:4.0%}")
-assert accuracies[-1] > 1.5 / 10, "the network should have learnt something"
+assert accuracies[-1] > 1.5 / 10, "the network should have learned something"
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 ka.plotting.exit_history(history, ax=left)

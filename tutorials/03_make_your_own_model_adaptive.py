@@ -3,8 +3,8 @@
 # 3. Make your own Keras model adaptive
 
 You have a Keras model that works. `add_exits` puts heads on its inner layers, so that
-easy images can be answered before the end. Weights are kept: the last exit answers just
-as the model did.
+easy images can be answered before the end. Weights are kept: the last exit
+gives the same answers as the model did.
 """
 
 # %%
@@ -83,10 +83,10 @@ model.fit(
 
 # %% [markdown]
 """
-## Stop where it is sure enough
+## Stop where it is confident enough
 
-Half of the full cost on average: `calibrate` chooses one threshold an exit on images that
-trained nothing; the predictor computes no further than each image needs.
+Half of the full cost on average: `calibrate` chooses one threshold per exit on held-out
+images; the predictor computes no further than each image needs.
 """
 
 # %%

@@ -2,9 +2,9 @@
 """
 # 4. Train better
 
-How a network with several exits is trained is worth as much as its shape. Early exits pull
-the first layers towards answers that are good now, late exits towards features that are good
-later. This tutorial trains one network in five ways and compares the exits:
+How a network with several exits is trained matters as much as its architecture. Early exits pull
+the first layers towards features that classify well now, late exits towards features that
+classify well later. This tutorial trains one network in five ways and compares the exits:
 
 - **joint**: the sum of all losses;
 - **gradient equilibrium**: each block gets the mean of the gradients that reach it, not their
@@ -60,8 +60,8 @@ def build(**how):
 
 # %% [markdown]
 """
-A `Recipe` holds what a paper says about the optimiser; the schedule `"one_cycle"` suits short
-trainings. With `backup_dir=` a training that was killed goes on where it was.
+A `Recipe` holds what a paper says about the optimizer; the schedule `"one_cycle"` suits short
+trainings. With `backup_dir=` an interrupted training resumes from its last complete epoch.
 """
 
 # %%
@@ -77,7 +77,7 @@ for name, (network, training) in WAYS.items():
 
 # %% [markdown]
 """
-## Frozen is frozen
+## Frozen layers do not change
 
 `regime="disjoint"` trains the network by its last exit and then the earlier heads alone. What
 is frozen keeps its weights and its batch statistics to the bit, so the last exit is as good

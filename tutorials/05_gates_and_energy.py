@@ -29,7 +29,7 @@ data = ka.data.load("cifar10" if FULL else "digits")
 
 `gates="layer"` skips whole blocks (SkipNet); `"channel"` closes channels inside them;
 `"both"` does both (Dual Dynamic Inference). A skipped block is really skipped, on the host
-and in the exported file. A closed channel saves multiply-accumulates on paper and no time.
+and in the exported file. A closed channel lowers the MAC count only; latency does not change.
 """
 
 # %%
@@ -41,7 +41,7 @@ model = ka.build_resnet(data.input_shape, 10, depth=depth, width=width, gates="l
 ## Training in phases
 
 First the network with all gates open; then the gates alone, until they let everything
-through; then both together, with a price on what is let through. The price decides how much
+through; then both together, with a cost term on what is let through. Its weight decides how much
 is skipped: try others.
 """
 
@@ -76,7 +76,7 @@ print(f"from {macs[-1].min() / full:.1%} for the easiest to {macs[-1].max() / fu
 """
 ## Energy
 
-Multiply-accumulates are not the whole price: moving numbers costs more than multiplying them.
+Multiply-accumulates are not the whole cost: moving numbers costs more than multiplying them.
 `unit="energy"` counts accesses to three levels of memory too, with the constants of an
 accelerator. Replace them by those of your device.
 """
@@ -84,7 +84,7 @@ accelerator. Replace them by those of your device.
 # %%
 eyeriss, mine = ka.costs.EnergyModel(), ka.costs.EnergyModel(main=50)
 for name, unit in (("Eyeriss", eyeriss), ("four times cheaper memory", mine)):
-    print(f"{name}: at most {model.exit_costs(unit)[-1]:,.0f} MAC equivalents an image")
+    print(f"{name}: at most {model.exit_costs(unit)[-1]:,.0f} MAC equivalents per image")
 
 # %%
 figure, (left, middle) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
@@ -92,7 +92,7 @@ left.hist(macs[-1] / full, bins=20)
 left.set_xlabel("share of the full MACs")
 left.set_ylabel("test images")
 middle.scatter(macs[-1] / 1e6, energy[-1] / 1e6, c=np.where(right, "tab:blue", "tab:red"), s=8)
-middle.set_xlabel("million MACs an image (red: wrong answer)")
+middle.set_xlabel("million MACs per image (red: wrong answer)")
 middle.set_ylabel("energy (million MAC equivalents)")
 figure.savefig(OUT / "05_gates.png", dpi=100)
 print(f"picture: {OUT / '05_gates.png'}")

@@ -3,7 +3,7 @@
 # 6. Cascades of whole models
 
 You have several models of the same task, small and large. A cascade asks the small one first
-and passes on only what it is not sure of. No training is needed: thresholds are chosen from
+and passes on only what it is not confident about. No training is needed: thresholds are chosen from
 the models' answers.
 """
 
@@ -49,7 +49,7 @@ for member in members:
 ## The cascade
 
 An exit after each member; its answer is the mean of the members' logits so far, so the last
-exit is their ensemble. Costs add up: an image that goes through pays for both.
+exit is their ensemble. Costs add up: an image that reaches the second exit pays for both.
 """
 
 # %%
@@ -88,7 +88,7 @@ print(
 ## One model, twice
 
 A network that takes images of any size can be its own cascade: first on a smaller image, then,
-where it is not sure, on the whole one.
+where it is not confident, on the full-size one.
 """
 
 # %%

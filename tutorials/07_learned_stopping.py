@@ -2,8 +2,8 @@
 """
 # 7. Learned stopping
 
-Thresholds ask one question: how sure does this answer look? A learned policy reads all class
-probabilities and learns for itself when going on is worth its price. This tutorial trains one
+A threshold reads one number, the confidence of the answer. A learned policy reads all class
+probabilities and learns when going on is worth its cost. This tutorial trains one
 on a cascade and compares it with thresholds chosen on the same images.
 """
 
@@ -53,10 +53,10 @@ print("cost of leaving at each exit:", [f"{cost:,.0f}" for cost in costs])
 
 # %% [markdown]
 """
-## What is learnt
+## What is learned
 
-A sample earns 1 for a right answer, less `cost_weight` times what it has cost. The gradient of
-what it earns on average is estimated by drawing stops (`estimator="sampled"`, REINFORCE) or
+The reward of a sample is 1 for a correct answer, minus `cost_weight` times its cost. The gradient
+of the mean reward is estimated by drawing stops (`estimator="sampled"`, REINFORCE) or
 computed as a sum over the exits (`"expected"`), which has no noise and is affordable here.
 
 With frozen members the policies learn from answers that are computed once, in seconds. To train
@@ -65,7 +65,7 @@ members and policies together, use `ka.training.fit(..., regime="stopping")`.
 
 # %%
 weights = (1e-3, 3e-3, 1e-2, 3e-2) if FULL else (0.03, 0.1, 0.2, 0.3)
-x, y = data.arrays("calibrate")  # what trained no member: they are too sure of the rest
+x, y = data.arrays("calibrate")  # held out: members are overconfident on their training images
 test = data.arrays("test")
 found = ka.sweep(
     cascade,
@@ -75,11 +75,11 @@ found = ka.sweep(
     epochs=30,
     estimator="expected",
     optimizer=keras.optimizers.Adam(0.003),  # the published one often sends all to one exit
-    folder=OUT / "sweep" if FULL else None,  # rows that are done are kept
+    folder=OUT / "sweep" if FULL else None,  # finished rows are kept
 )
 for weight, report in zip(weights, found.reports, strict=True):
-    shares = ", ".join(f"{share:.0%}" for share in report.exit_fractions)
-    print(f"cost weight {weight:g}: {report.accuracy:.1%} at {report.mean_cost:,.0f} ({shares})")
+    fractions = ", ".join(f"{fraction:.0%}" for fraction in report.exit_fractions)
+    print(f"cost weight {weight:g}: {report.accuracy:.1%} at {report.mean_cost:,.0f} ({fractions})")
 
 # %% [markdown]
 """

@@ -3,8 +3,8 @@
 # 8. Search with KerasTuner
 
 How many exits, how wide, which learning rate? The best network for half a million
-multiply-accumulates is another one than the best without a limit. KerasTuner searches; this
-library says what a trial is worth: its accuracy at the budget, after thresholds were chosen.
+multiply-accumulates is not the best one without a limit. KerasTuner searches; this library
+gives the value of a trial: its accuracy at the budget, with thresholds chosen for it.
 
 Needs `pip install 'keras_adaptive[tune]'`.
 """
@@ -53,8 +53,8 @@ else:
 
 `AdaptiveHyperModel` has KerasTuner's two verbs, `build` and `fit`, and works with every tuner.
 Thresholds are chosen on one half of the calibrate split and measured on the other. The test
-split has no part in it. A search that is killed goes on when the same lines run again, as the
-folder holds what is done.
+split is not used. An interrupted search resumes when the same lines run again: the folder
+holds the finished trials.
 """
 
 # %%
@@ -77,8 +77,8 @@ print("best:", best.values)
 """
 ## Accuracy against cost
 
-Every trial was measured at four budgets, so one search shows the whole front: the points that no
-other beats in both accuracy and cost.
+Every trial was measured at four budgets, so one search shows the whole Pareto front: the points
+for which no other is both cheaper and more accurate.
 """
 
 # %%

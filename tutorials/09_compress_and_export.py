@@ -3,7 +3,7 @@
 # 9. Compress and export
 
 A phone wants a small file. Three things make it smaller: fewer weights (pruning), fewer different
-weights (clustering), and shorter weights (quantisation). This tutorial prunes a network with
+weights (clustering), and shorter weights (quantization). This tutorial prunes a network with
 early exits, exports it four ways, and asks what each costs at every exit.
 
 With `--full` it starts from the trained network of the library and CIFAR-10 (downloaded, or in the
@@ -67,14 +67,14 @@ print("pruned:", [f"{a:.1%}" for a in accuracies(model.predict(x, verbose=0))])
 
 # %% [markdown]
 """
-## Quantise
+## Quantize
 
 `quantize=` stores weights in float16 or int8. For `"int8"` features are int8 too, and
 `calibration_data` tells their ranges; thresholds are moved so that as many images leave at each
 exit as before. What changed at each exit is in the file's `info`.
 
 `ka.compression.cluster` and `ka.compression.quantization_aware` train for it; try plain
-quantisation first, it often costs nothing.
+quantization first, it often costs nothing.
 """
 
 # %%

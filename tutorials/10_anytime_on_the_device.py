@@ -2,8 +2,8 @@
 """
 # 10. Anytime on the device
 
-One .tflite file that answers after every stage: it stops when it is sure, when time is up, or
-when you say so, and always has an answer. The program that runs it needs numpy and a TFLite
+One .tflite file that answers after every stage: it stops when it is confident, when time is
+up, or when you say so, and always has an answer. The program that runs it needs numpy and a TFLite
 interpreter, and no TensorFlow.
 
 Set `CIFAR10_DIR` to a folder or tar file of CIFAR-10 as images to start from the trained network
@@ -42,7 +42,7 @@ else:
 ## Export
 
 The policy goes into the file, so that the app needs to know nothing about thresholds. So do
-class names and how pixels are standardised: the app hands over raw uint8 pixels. What was
+class names and how pixels are standardized: the app hands over raw uint8 pixels. What was
 written is read back and compared with Keras, exit by exit, before it gets its name.
 """
 
@@ -61,7 +61,7 @@ print(f"{path}: {path.stat().st_size:,} bytes, exits {info['exits']}")
 
 # %% [markdown]
 """
-## Stop when it is sure
+## Stop when it is confident
 """
 
 # %%
@@ -72,7 +72,7 @@ for image in images[:20]:  # the first calls are slower
 answers = [device.classify(image) for image in images]
 right = np.array([answer.label for answer in answers]) == labels
 exits = np.array([answer.exit for answer in answers])
-print(f"{right.mean():.1%} right; share leaving at each exit:", np.bincount(exits) / IMAGES)
+print(f"accuracy {right.mean():.1%}; fraction leaving at each exit:", np.bincount(exits) / IMAGES)
 print("first:", answers[0].class_name, answers[0].stopped_by, f"{answers[0].elapsed_ms:.2f} ms")
 
 # %% [markdown]
@@ -88,13 +88,13 @@ times = np.array([[a.elapsed_ms for a in device.stream(image)] for image in imag
 typical = np.median(times, axis=0)
 print("milliseconds until each exit:", typical.round(2))
 accuracies, spent = [], []
-never_sure = [np.inf] * model.exits  # then time alone decides
+closed = [np.inf] * model.exits  # then time alone decides
 deadlines = np.linspace(0.8 * typical[0], 1.2 * typical[-1], 6)
 for deadline in deadlines:
-    found = [device.classify(image, deadline, never_sure) for image in images]
+    found = [device.classify(image, deadline, closed) for image in images]
     accuracies.append(np.mean([a.label for a in found] == labels))
     spent.append(np.median([a.elapsed_ms for a in found]))
-    print(f"deadline {deadline:6.2f} ms: {accuracies[-1]:.1%} right, median {spent[-1]:.2f} ms")
+    print(f"deadline {deadline:6.2f} ms: accuracy {accuracies[-1]:.1%}, median {spent[-1]:.2f} ms")
 
 # %% [markdown]
 """
@@ -106,8 +106,8 @@ another thread, `device.cancel()` ends the image under way with the best answer 
 
 # %%
 for answer in device.stream(images[0]):
-    sure = answer.probabilities[answer.label]
-    print(f"exit {answer.exit}: {answer.class_name} ({sure:.0%}), {answer.elapsed_ms:.2f} ms")
+    confidence = answer.probabilities[answer.label]
+    print(f"exit {answer.exit}: {answer.class_name} ({confidence:.0%}), {answer.elapsed_ms:.2f} ms")
 device.close()
 
 # %%
@@ -120,7 +120,7 @@ ax.plot(
     ms=14,
     label="by confidence",
 )
-ax.set_xlabel("median milliseconds an image, on this machine")
+ax.set_xlabel("median milliseconds per image, on this machine")
 ax.set_ylim(min(70, *(100 * np.array(accuracies))), 100)
 ax.set_ylabel("test accuracy (%)")
 ax.grid(alpha=0.3)
