@@ -328,8 +328,6 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     with _set_for(phase, recipe):
         optimizer = _optimizer(model, scaled, train, epochs, phase.compile)
         model.compile(optimizer, **phase.compile)
-        # variables made in a trace would have it traced once more
-        optimizer.build(model.trainable_variables)
         model.fit(
             **data,
             shuffle=isinstance(train, tuple),
