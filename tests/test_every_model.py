@@ -104,9 +104,6 @@ MODELS = {
 }
 
 
-DIFFERENT_IN_KIND = ("msdnet-techniques", "resnet-gates", "cascade", "exits-at-layers")
-
-
 @pytest.fixture(scope="module", params=MODELS)
 def model(request):
     build, arguments = MODELS[request.param]
@@ -228,7 +225,7 @@ def test_one_label_trains_every_exit(model, data, tmp_path):
     assert again.exit_costs(lazy=False).tolist() == model.exit_costs(lazy=False).tolist()
 
 
-@quick_on("msdnet-techniques", "cascade", "exits-at-layers")
+@quick_on("cascade", "exits-at-layers")
 def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from_thresholds):
     stacked = np.stack(logits)
     costs = model.exit_costs()
@@ -238,7 +235,7 @@ def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from
     np.testing.assert_array_equal(result.exits[far], policy.decide(stacked)[far])
 
 
-@quick_on(*DIFFERENT_IN_KIND)
+@quick_on("msdnet-techniques", "resnet-gates", "exits-at-layers")
 def test_exported_stages_equal_keras(model, data, logits, tmp_path):
     from anytime_tflite import AnytimeModel
 

@@ -60,6 +60,7 @@ def test_a_confident_video_goes_no_further(members, videos):
     assert result.costs.tolist() == cascade.exit_costs()[result.exits].tolist()
 
 
+@pytest.mark.slow
 def test_x3d_costs_what_is_published():
     # 6.2 billion and 3.8 million, for 256 x 256 pixels
     model = build_x3d(preset="x3d_m", input_shape=(16, 256, 256, 3))

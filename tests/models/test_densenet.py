@@ -9,6 +9,7 @@ def test_equals_the_reference_implementations_to_the_unit(goldens):
         equals_the_reference(ka.build_densenet, row)
 
 
+@pytest.mark.slow
 def test_imagenet_networks_have_their_published_size():
     # torchvision's parameters, and multiply-accumulates at 224 pixels
     model = ka.build_densenet(preset="imagenet_121")

@@ -26,6 +26,7 @@ def test_averages_the_predictions_of_ever_deeper_networks(build, depths, argumen
     assert ensemble.exit_costs().tolist() == np.cumsum(alone).tolist()
 
 
+@pytest.mark.slow
 def test_the_published_depths_of_imagenet():
     arguments = {"input_shape": (32, 32, 3), "classes": 5, "stem": "imagenet", "width": 1 / 16}
     ensemble = build_depth_ensemble(ka.build_resnet, "imagenet_resnets", **arguments)

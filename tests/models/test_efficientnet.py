@@ -37,6 +37,7 @@ def test_scale_0_costs_what_b0_does():
     assert ka.build_efficientnet().exit_costs()[0] / 1e9 == pytest.approx(0.39, rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_larger_scale_costs_more():
     small, large = (ka.build_efficientnet(phi, 10).exit_costs()[0] for phi in (-6, -4))
     assert large > 1.5 * small

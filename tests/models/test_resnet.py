@@ -33,6 +33,7 @@ def test_deep_ones_equal_the_reference_implementations_too(goldens):
             equals_the_reference(ka.build_resnet, row)
 
 
+@pytest.mark.slow
 def test_imagenet_networks_have_their_published_size():
     # torchvision's parameters, and multiply-accumulates at 224 pixels
     for depth, params, macs in ((18, 11_689_512, 1.814e9), (50, 25_557_032, 4.089e9)):
