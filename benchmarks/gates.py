@@ -6,7 +6,7 @@
     python -m benchmarks.gates --time         time of the trained networks, on a quiet machine
 
 ResNet-38 on CIFAR-10, every row trained on the same images for the same number of epochs. The
-unit of resuming is a row, kept in results/gates/ when it is done; a row that was killed goes on
+unit of resuming is a row, kept in results/gates/ when it is done; an interrupted row resumes
 from its last epoch. Weights are kept under runs/gates.
 """
 
@@ -205,7 +205,7 @@ def exits(row):
         cells = [100 * accuracy, macs / 1e6, most / 1e6, 100 * found["accuracy"]]
         cells += [found["mean"] / 1e6, found["worst"] / 1e6]
         lines.append([len(lines), *(f"{cell:.1f}" for cell in cells)])
-    heads = ["exit", "accuracy", "MMACs", "all open", "limited to that", "mean", "dearest image"]
+    heads = ["exit", "accuracy", "MMACs", "all open", "limited to that", "mean", "highest cost"]
     return _rows.table(heads, lines)
 
 
@@ -224,7 +224,7 @@ and time as multiples of the plain network's:"""
 
 
 def page(rows, times):
-    heads = "gates | batch | ms an image | MACs | time | quartiles"
+    heads = "gates | batch | ms per image | MACs | time | quartiles"
     cells = "{way} | {batch} | {ms:.2f} | {macs_of_plain:.2f} | {time_of_plain:.2f} | "
     cells += "{quartiles[0]:.2f} to {quartiles[1]:.2f}"
     parts = ["# Gates on layers and channels", ABOUT, table(rows)]
@@ -233,7 +233,7 @@ def page(rows, times):
     if "both with exits" in rows:
         parts += [
             "Both kinds of gates with exits at a quarter and three quarters of every stage; each\n"
-            "exit alone, and a hard limit on every image, as dear as that exit with all gates\n"
+            "exit alone, and a hard limit on every image, the cost of that exit with all gates\n"
             "open, where the last exit that fits answers:",
             exits(rows["both with exits"]),
         ]

@@ -3,7 +3,7 @@
     make bench-stopping          (or: python -m benchmarks.stopping --table)
 
 Rows of simplified training take seconds. Rows that train the members as well take minutes:
-each is kept in results/stopping/ when it is done, and one that was killed goes on from its
+each is kept in results/stopping/ when it is done, and an interrupted one resumes from its
 last epoch.
 """
 
@@ -356,7 +356,7 @@ def draw(static, alone, ways, found):
     matrix = np.array([[np.nan if v is None else v for v in row] for row in middle["matrix"]])
     plotting.accuracy_matrix(matrix, ax=axes[0])
     names = [f"alpha {row['cost_weight']:g}" for row in joint]
-    plotting.exit_shares([row["fractions"] for row in joint], names, ax=axes[1])
+    plotting.exit_fractions([row["fractions"] for row in joint], names, ax=axes[1])
     axes[0].set_title(f"accuracy, alpha {middle['cost_weight']:g}", fontsize="medium")
     figure.savefig(ROWS.folder / "analysis.png", dpi=110)
 

@@ -126,11 +126,11 @@ def _definition(module, name):
     inner = module.modules
     for place in (module, *([inner[name]] if name in inner else []), *inner.values()):
         member = place.members.get(name)
-        if member is not None and member.is_attribute and isinstance(member.value, griffe.ExprName):
-            return _definition(place, member.value.name)  # an alias: `old = new`
         if member is not None and member.is_alias:
             ours = member.target_path.split(".")[0] in OURS
             member = member.final_target if ours else None
+        if member is not None and member.is_attribute and isinstance(member.value, griffe.ExprName):
+            return _definition(member.parent, member.value.name)  # an old name: `old = new`
         if member is not None and (member.is_class or member.is_function) and member.docstring:
             return member
     deeper = (_definition(place, name) for place in inner.values())
