@@ -1,4 +1,4 @@
-"""`python -m keras_adaptive`: the command line."""
+"""`python -m keras_adaptive`, the same as the command `keras-adaptive`."""
 
 from keras_adaptive.cli import main
 

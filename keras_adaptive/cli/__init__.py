@@ -1,3 +1,3 @@
-"""The command line: from images to an anytime answer on the device."""
+"""The command line: train, calibrate, evaluate, export and run a network."""
 
 from keras_adaptive.cli.main import main as main

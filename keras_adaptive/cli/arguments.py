@@ -1,4 +1,4 @@
-"""The arguments of every command, and what `--help` says."""
+"""The arguments of every command, and the texts of `--help`."""
 
 import argparse
 import importlib
@@ -6,89 +6,96 @@ from pathlib import Path
 
 from keras_adaptive import __version__
 
+PROGRAM = "keras-adaptive"  # also as `python -m keras_adaptive`
+
 EPILOG = """\
 examples:
-  python -m keras_adaptive demo
-  python -m keras_adaptive train --data cifar10 --preset cifar_budgeted_5 --epochs 10 --out run
-  python -m keras_adaptive evaluate run --budget 0.5
-  python -m keras_adaptive export run --quantize int8
-  python -m keras_adaptive run run/model.tflite picture.png --deadline-ms 5
+  keras-adaptive demo
+  keras-adaptive train --data cifar10 --preset cifar_budgeted_5 --epochs 10 --out run
+  keras-adaptive evaluate run --budget 0.5
+  keras-adaptive export run --quantize int8
+  keras-adaptive run run/model.tflite picture.png --deadline-ms 5
 
-exit codes: 0 done, 2 wrong input, 1 failed on the way, 130 interrupted
+exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted
 """
 EXAMPLES = {
     "demo": """\
 examples:
-  python -m keras_adaptive demo
-  python -m keras_adaptive demo --data photos/ --image-size 64 --out photos_run
+  keras-adaptive demo
+  keras-adaptive demo --data photos/ --image-size 64 --out photos_run
 """,
     "train": """\
 examples:
-  python -m keras_adaptive train --out run
-  python -m keras_adaptive train --data cifar10 --preset cifar_budgeted_5 --epochs 10
-  python -m keras_adaptive train --data photos.tar.xz --image-size 64 --regime mixed
-  python -m keras_adaptive train --data cifar100 --preset cifar_budgeted_7 --recipe cifar
+  keras-adaptive train --out run
+  keras-adaptive train --data cifar10 --preset cifar_budgeted_5 --epochs 10
+  keras-adaptive train --data photos.tar.xz --image-size 64 --regime mixed
+  keras-adaptive train --data cifar100 --preset cifar_budgeted_7 --recipe cifar
 
-A training that was killed goes on from its last whole epoch when the same command is given.
+An interrupted training resumes from its last complete epoch when the same command is given again.
 """,
     "calibrate": """\
 examples:
-  python -m keras_adaptive calibrate run --budget 0.4
-  python -m keras_adaptive calibrate run --accuracy 0.8 --worst-case 0.7
-  python -m keras_adaptive calibrate run --risk 0.01 --delta 0.05
+  keras-adaptive calibrate run --budget 0.4
+  keras-adaptive calibrate run --accuracy 0.8 --worst-case 0.7
+  keras-adaptive calibrate run --risk 0.01 --delta 0.05
 """,
     "evaluate": """\
 examples:
-  python -m keras_adaptive evaluate run
-  python -m keras_adaptive evaluate run --budget 0.5
-  python -m keras_adaptive evaluate run --risk 0.01
+  keras-adaptive evaluate run
+  keras-adaptive evaluate run --budget 0.5
+  keras-adaptive evaluate run --risk 0.01
 
-Without --budget, --accuracy or --risk the policy that `calibrate` chose is evaluated; if there
-is none, thresholds are chosen for half of the full network's cost.
+Without --budget, --accuracy or --risk, the policy that `calibrate` chose is evaluated. If there
+is none, thresholds are chosen for a budget of half the full network's cost.
 """,
     "export": """\
 examples:
-  python -m keras_adaptive export run
-  python -m keras_adaptive export run --quantize int8
-  python -m keras_adaptive export run --single-call --runtime tflite-2.14
+  keras-adaptive export run
+  keras-adaptive export run --quantize int8
+  keras-adaptive export run --single-call --runtime tflite-2.14
 """,
     "run": """\
 examples:
-  python -m keras_adaptive run run/model.tflite cat.png dog.png
-  python -m keras_adaptive run run/model.tflite cat.png --deadline-ms 5
+  keras-adaptive run run/model.tflite cat.png dog.png
+  keras-adaptive run run/model.tflite cat.png --deadline-ms 5
 """,
     "report": """\
 examples:
-  python -m keras_adaptive report run
+  keras-adaptive report run
 """,
     "card": """\
 examples:
-  python -m keras_adaptive card run > MODEL_CARD.md
+  keras-adaptive card run > MODEL_CARD.md
 """,
 }
 DEMO = "demo: trains, calibrates, evaluates, exports and runs a small network in about a minute"
 # command: module of the function, what it does
 COMMANDS = {
-    "demo": ("demo", "train, evaluate, export and run on the device, in one go"),
-    "train": ("train", "fit an MSDNet and keep it in a folder"),
-    "calibrate": ("evaluate", "choose thresholds for a budget, an accuracy or a promise"),
-    "evaluate": ("evaluate", "report on the test images, choosing thresholds first if asked to"),
-    "export": ("export", "write model.tflite and check it on the test images"),
-    "run": ("run", "classify pictures with an exported file, as a device does"),
-    "report": ("document", "write report.md and report.html again from report.json"),
+    "demo": ("demo", "train, calibrate, evaluate, export and run a small network"),
+    "train": ("train", "train an MSDNet and save it in a folder"),
+    "calibrate": ("evaluate", "choose thresholds for a budget, an accuracy or a guarantee"),
+    "evaluate": (
+        "evaluate",
+        "report results on the test images, with new thresholds if asked to",
+    ),
+    "export": ("export", "write model.tflite and compare it with Keras on the test images"),
+    "run": ("run", "classify images with an exported file, as a device does"),
+    "report": ("document", "write report.md, report.html and card.md again from report.json"),
     "card": ("document", "print the model card"),
 }
+# as in calibration and training, whose imports --help does not wait for
 METHODS = ("optimal", "geometric", "percentile")
-REGIMES = ("joint", "disjoint", "mixed", "imta")
+METRICS = ("accuracy_drop", "disagreement", "error")
+REGIMES = ("joint", "disjoint", "mixed", "imta")  # those that train an MSDNet
 
 
 def parse(arguments):
-    """Returns the options of a command; `function` among them runs it."""
+    """Returns the parsed options; their `function` runs the command."""
     return _parser().parse_args(arguments)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, where there are some, and leaves examples as they are."""
+    """Shows default values, and keeps the line breaks of the examples."""
 
     def _get_help_string(self, action):
         if action.default in (None, False):
@@ -98,7 +105,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m keras_adaptive",
+        prog=PROGRAM,
         description="Networks that spend only as much computation as each input needs.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -121,19 +128,19 @@ def _parser():
         _add_export(subs[name])
     for name in ("demo", "export", "run"):
         subs[name].add_argument(
-            "--threads", type=int, default=1, help="of the device's interpreter"
+            "--threads", type=int, default=1, help="number of threads of the TFLite interpreter"
         )
     subs["run"].add_argument("file", type=Path, help="a .tflite file written by export")
     subs["run"].add_argument("pictures", type=Path, nargs="+", help="image files")
-    subs["run"].add_argument("--deadline-ms", type=float, help="answer within so many milliseconds")
+    subs["run"].add_argument("--deadline-ms", type=float, help="stop after this many milliseconds")
     return parser
 
 
 def _late(module, name):
-    """Returns the function of a command, imported when it is called: --help is quick."""
+    """Returns a command's function, which is imported when it is called."""
 
     def run(options):
-        if name == "demo":  # importing TensorFlow takes seconds
+        if name == "demo":  # before TensorFlow is imported, which takes seconds
             print(DEMO, flush=True)
         getattr(importlib.import_module(f"keras_adaptive.cli.{module}"), name)(options)
 
@@ -149,19 +156,21 @@ def _add_training(sub, out):
         help="digits, a tensorflow_datasets name (cifar10), or a folder or tar file with "
         "train/<class>/* and test/<class>/*",
     )
-    data.add_argument("--data-dir", type=Path, help="such a folder or tar file, for a name")
-    data.add_argument("--cache-dir", type=Path, help="where prepared data is kept")
+    data.add_argument(
+        "--data-dir", type=Path, help="folder or tar file with the images of a named data set"
+    )
+    data.add_argument("--cache-dir", type=Path, help="folder for downloaded and prepared data")
     data.add_argument("--image-size", type=_size, help="in pixels: 64, or 64x48 (height, width)")
-    data.add_argument("--train-limit", type=int, help="use only so many training images")
+    data.add_argument("--train-limit", type=int, help="use only this many training images")
     training = sub.add_argument_group("training")
     training.add_argument("--preset", help="network, for example cifar_budgeted_5")
     training.add_argument(
-        "--regime", choices=REGIMES, default="joint", help="in which order the parts learn"
+        "--regime", choices=REGIMES, default="joint", help="how the exits are trained"
     )
     training.add_argument(
         "--recipe",
         choices=("cifar", "imagenet"),
-        help="a published one; without: 30 epochs, batches of 64, rate 0.1 along a cosine",
+        help="a published recipe; without one: 30 epochs, batch size 64, learning rate 0.1, cosine",
     )
     training.add_argument("--epochs", type=int, help="instead of the recipe's")
     training.add_argument("--batch-size", type=int, help="instead of the recipe's")
@@ -169,8 +178,7 @@ def _add_training(sub, out):
     training.add_argument(
         "--schedule",
         choices=("cosine", "steps", "one_cycle"),
-        help="instead of the recipe's: to zero along a cosine; a tenth after 50 %% and after "
-        "75 %%; or up first, then down",
+        help="instead of the recipe's; steps: divided by ten after 50 %% and 75 %% of the epochs",
     )
     training.add_argument("--seed", type=int, default=0)
 
@@ -181,41 +189,45 @@ def _add_target(sub):
     target.add_argument(
         "--budget",
         type=float,
-        help="mean cost, as a share of the full network's; 0.5 if no other is given",
+        help="mean cost per image, as a share of the full network's; 0.5 if no target is given",
     )
-    target.add_argument("--accuracy", type=float, help="share of right answers, at least cost")
+    target.add_argument("--accuracy", type=float, help="accuracy to reach at the lowest cost")
     target.add_argument(
-        "--risk", type=float, help="promise that the risk (--metric) is at most this"
+        "--risk", type=float, help="guarantee that the risk (--metric) is at most this"
     )
     group.add_argument(
         "--metric",
-        choices=("accuracy_drop", "disagreement", "error"),
+        choices=METRICS,
         default="accuracy_drop",
-        help="of --risk",
+        help="the risk that --risk bounds",
     )
     group.add_argument(
-        "--delta", type=float, default=0.05, help="of --risk: probability that it is broken"
+        "--delta", type=float, default=0.05, help="probability that the guarantee is violated"
     )
     group.add_argument(
-        "--worst-case", type=float, help="most that one image may cost, as a share likewise"
+        "--worst-case", type=float, help="most that any one image may cost, as a share likewise"
     )
-    group.add_argument("--method", choices=METHODS, default="optimal", help="of calibration")
+    group.add_argument(
+        "--method", choices=METHODS, default="optimal", help="of choosing thresholds"
+    )
 
 
 def _add_export(sub):
     sub.add_argument(
         "--quantize",
         choices=("float16", "dynamic", "int8"),
-        help="smaller weights; ranges and thresholds come from the calibrate split",
+        help="quantize the weights; ranges and thresholds are fitted on the calibrate split",
     )
     sub.add_argument(
-        "--single-call", action="store_true", help="add a signature that leaves by itself"
+        "--single-call",
+        action="store_true",
+        help="add a signature that stops early within one call",
     )
     sub.add_argument(
         "--runtime",
         choices=("litert", "tflite-2.14"),
         default="litert",
-        help="oldest runtime that must read the file",
+        help="oldest runtime that the file must run on",
     )
 
 

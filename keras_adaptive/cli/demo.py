@@ -1,4 +1,4 @@
-"""`demo`: every step, one after the other."""
+"""`demo`: trains, evaluates, exports and runs a small network."""
 
 import json
 
@@ -14,14 +14,14 @@ def demo(options):
     evaluate(options)
     export(options)
     say("report")
-    report = json.loads((options.out / "report.json").read_text())
-    print("\n" + (options.out / "report.md").read_text())
+    report = json.loads((options.out / "report.json").read_text(encoding="utf-8"))
+    print("\n" + (options.out / "report.md").read_text(encoding="utf-8"))
     print("files:")
     for path in sorted(options.out.rglob("*")):
         if path.is_file():
             print(f"  {path}  ({path.stat().st_size:,} bytes)")
     row, full = report["budgets"][-2], report["budgets"][-1]
     print(
-        f"\n{row['accuracy']:.1%} right at {row['share_of_full']:.0%} of the cost; "
-        f"the full network: {full['accuracy']:.1%}."
+        f"\n{row['accuracy']:.1%} accuracy with {row['share_of_full']:.0%} of the full network's "
+        f"MACs; the full network: {full['accuracy']:.1%}."
     )

@@ -1,4 +1,4 @@
-"""`report` and `card`: what is known about a run, for people."""
+"""`report` and `card`: the report and the model card of a run."""
 
 from keras_adaptive import report as reports
 from keras_adaptive.cli.folder import read_report

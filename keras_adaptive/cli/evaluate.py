@@ -1,4 +1,4 @@
-"""`calibrate` and `evaluate`: choose thresholds, and report on images that chose nothing."""
+"""`calibrate` and `evaluate`: choose thresholds, and report results on held-out images."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from keras_adaptive.cli import folder as runs
 from keras_adaptive.evaluation import accuracy_cost_curve
 
 BUDGET = 0.5
-IMAGES = 2000  # of the test split, to pick some from for the picture
+IMAGES = 2000  # of the test split, from which the picture shows some
 
 
 def calibrate(options):
@@ -32,7 +32,7 @@ def evaluate(options):
         policy = runs.open_policy(options.run)
     else:
         policy = _choose(options, report, costs, calibration)
-    runs.say(f"evaluate: results on {splits.size('test'):,} other images")
+    runs.say(f"evaluate: results on {splits.size('test'):,} test images")
     test = _predict(model, splits, "test")
     how = {"method": options.method}
     curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs), **how)
@@ -46,8 +46,9 @@ def evaluate(options):
     runs.write_report(options.run, report, options.command)
     result = report["result"]
     print(
-        f"{result['accuracy']:.2%} right at {result['share_of_full']:.1%} of the cost; the full "
-        f"network: {report['budgets'][-1]['accuracy']:.2%}. {options.run / 'report.html'}"
+        f"{result['accuracy']:.2%} accuracy with {result['share_of_full']:.1%} of the full "
+        f"network's MACs; the full network: {report['budgets'][-1]['accuracy']:.2%}. "
+        f"{options.run / 'report.html'}"
     )
 
 
@@ -70,13 +71,13 @@ def _check(options):
 
 
 def _target(options):
-    """Returns the name of what was asked for, or `None`."""
+    """Returns the name of the target that was given, or `None`."""
     names = ("budget", "accuracy", "risk")
     return next((name for name in names if getattr(options, name) is not None), None)
 
 
 def _choose(options, report, costs, calibration):
-    """Chooses thresholds, keeps them, and takes away what was made with others."""
+    """Chooses and saves thresholds, and removes what was made with earlier ones."""
     target, how = _target(options) or "budget", {"method": options.method}
     if options.worst_case is not None:
         how["worst_case"] = reports.feasible_budget(options.worst_case, costs)
@@ -85,7 +86,7 @@ def _choose(options, report, costs, calibration):
         wanted = f"{options.metric} of at most {options.risk:g}"
     elif target == "accuracy":
         how["accuracy"] = options.accuracy
-        wanted = f"{options.accuracy:.2%} right on the calibrate split at least cost"
+        wanted = f"accuracy {options.accuracy:.2%} on the calibrate split at the lowest cost"
     else:
         share = BUDGET if options.budget is None else options.budget
         how["budget"] = reports.feasible_budget(share, costs)
@@ -110,17 +111,17 @@ def _draw(folder, report, splits, policy, test, curve):
             lambda plotting: plotting.accuracy_cost_curve(curve),
         ),
         "shares": (
-            "who leaves at which exit",
-            lambda plotting: plotting.exit_shares(
+            "exit fractions of every policy",
+            lambda plotting: plotting.exit_fractions(
                 [row["exit_ratios"] for row in rows], [row["policy"] for row in rows]
             ),
         ),
         "reliability": (
-            "confidence against share right",
+            "accuracy against confidence (reliability diagram)",
             lambda plotting: plotting.reliability(logits, labels, policy.temperatures),
         ),
         "images": (
-            "images by the exit they leave at, from easy to hard",
+            "images by exit, from easy to hard",
             lambda plotting: plotting.images_by_exit(
                 images,
                 exits[:shown],
@@ -132,7 +133,7 @@ def _draw(folder, report, splits, policy, test, curve):
     }
     if (folder / "history.csv").exists():
         pictures["history"] = (
-            "accuracy of every exit over the epochs",
+            "accuracy of every exit during training",
             lambda plotting: plotting.exit_history(folder / "history.csv"),
         )
     for name, (title, picture) in pictures.items():

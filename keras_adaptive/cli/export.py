@@ -1,4 +1,4 @@
-"""`export`: one file for the device, checked on the test images."""
+"""`export`: writes the .tflite file and compares it with Keras on the test images."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from keras_adaptive.cli import folder as runs
 from keras_adaptive.export.tflite import export_tflite
 from keras_adaptive.inference.predictor import AdaptivePredictor
 
-NEAR = 1e-5  # of a threshold: rounding may move such an image to another exit
+NEAR = 1e-5  # closer to a threshold than this, rounding may move an image to another exit
 
 
 def export(options):
     report, model, splits = runs.open_run(options.run)
     policy = runs.open_policy(options.run)
     file = options.run / "model.tflite"
-    runs.say(f"export: converting {model.exits} stages, and checking them against the network")
+    runs.say(f"export: converting {model.exits} stages and comparing them with the Keras model")
     export_tflite(
         model,
         file,
@@ -28,7 +28,7 @@ def export(options):
     )
     device = AnytimeModel(file, num_threads=options.threads)
     images, labels = splits.arrays("test")
-    runs.say(f"run: {len(images):,} images on this machine, by Keras and then as a device does")
+    runs.say(f"run: {len(images):,} images, with Keras and then with the exported file")
     host = AdaptivePredictor(model, policy).predict(images)
     answers = [device.classify(image) for image in runs.progress(images, "device")]
     exits = np.array([answer.exit for answer in answers])
@@ -52,7 +52,7 @@ def export(options):
         options.run,
         report,
         "latency",
-        "time until the answer of each stage of the file",
+        "latency of each stage of the exported file",
         lambda plotting: plotting.latency(times),
     )
     runs.write_report(options.run, report, options.command)
@@ -60,7 +60,7 @@ def export(options):
 
 
 def _near(model, policy, images):
-    """Returns how many of some images lie near a threshold."""
+    """Returns how many of these images lie near a threshold."""
     if not len(images):
         return {"near_threshold": 0, "tolerance": NEAR}
     logits, _ = model.predict_with_costs(images, batch_size=500, verbose=0)
@@ -69,7 +69,7 @@ def _near(model, policy, images):
 
 
 def _deadlines(device, images, labels, medians):
-    """Classifies under three deadlines, between the first stage's time and the last's."""
+    """Measures accuracy and latency under three deadlines."""
     first, last = medians[[0, -1]]
     rows = []
     for number, deadline in enumerate((1.5 * first, (first + last) / 2, 2 * last)):

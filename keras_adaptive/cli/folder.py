@@ -1,15 +1,15 @@
-"""The folder of a run: what is in it, and how it is read and written."""
+"""The folder of a run: reading and writing its files."""
 
 import json
 import shutil
 import sys
 
-RESULTS = ("policy", "exits", "result", "budgets", "device", "pictures")  # parts of a report
+RESULTS = ("policy", "exits", "result", "budgets", "device", "pictures")  # keys of report.json
 STALE = ("policy.json", "model.tflite", "card.md", "report.html")
 
 
 def load_data(source):
-    """Returns the `data.Splits` that `--data` and its kin describe."""
+    """Returns the `data.Splits` that the options of `train` describe."""
     from keras_adaptive import data
 
     how = {key: source[key] for key in ("data_dir", "cache_dir", "train_limit")}
@@ -29,7 +29,7 @@ def open_run(folder):
             "The folder must hold a run: model.keras and report.json, written by `train`. "
             f"Received: {folder}"
         )
-    model = keras.models.load_model(folder / "model.keras", compile=False)  # it learns no more
+    model = keras.models.load_model(folder / "model.keras", compile=False)
     assert isinstance(model, AdaptiveModel)
     return report, model, load_data(report["run"]["source"])
 
@@ -40,7 +40,7 @@ def read_report(folder):
             "The folder must hold a run: model.keras and report.json, written by `train`. "
             f"Received: {folder}"
         )
-    return json.loads((folder / "report.json").read_text())
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def open_policy(folder):
@@ -56,7 +56,7 @@ def open_policy(folder):
 
 
 def write_report(folder, report, command=None):
-    """Writes the report with this machine's facts, and the command that made it."""
+    """Writes the report, with facts about this machine and the command that was run."""
     from keras_adaptive import report as reports
 
     report["machine"] = reports.machine()
@@ -66,7 +66,7 @@ def write_report(folder, report, command=None):
 
 
 def forget(folder, report):
-    """Takes away what was made with an earlier network or other thresholds."""
+    """Removes results that were made with an earlier network or other thresholds."""
     for part in RESULTS:
         report.pop(part, None)
     for name in STALE:
@@ -75,12 +75,12 @@ def forget(folder, report):
 
 
 def draw(folder, report, name, title, picture):
-    """Draws a picture of the report; without matplotlib, leaves it out.
+    """Draws a picture of the report, or leaves it out where matplotlib is missing.
 
     Args:
         folder: Folder of the run.
-        report: Dictionary, in which the picture is noted.
-        name: String, the file's.
+        report: Dictionary, to which the picture is added.
+        name: String, the name of the file.
         title: String.
         picture: Function that takes `keras_adaptive.plotting` and returns axes.
     """
@@ -105,7 +105,7 @@ def draw(folder, report, name, title, picture):
 
 
 def say(text):
-    """Prints what is done next, at once also where the output is a file."""
+    """Prints what is done next, at once even where the output is a file."""
     print(text, flush=True)
 
 
@@ -114,7 +114,7 @@ def on_terminal():
 
 
 def progress(items, name):
-    """Returns the items behind a progress bar, where somebody watches."""
+    """Returns the items, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     return tqdm(items, desc=name, disable=not on_terminal())

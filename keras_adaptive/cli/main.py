@@ -1,18 +1,18 @@
-"""What `python -m keras_adaptive` does with its arguments."""
+"""The entry point of the command line."""
 
 import shlex
 import sys
 
-from keras_adaptive.cli.arguments import parse
+from keras_adaptive.cli.arguments import PROGRAM, parse
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 
 def main(arguments=None):
-    """Runs one command; ends the program with a message where something is wrong."""
+    """Runs one command; errors end the program with a message and an exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parse(arguments)
-    options.command = shlex.join(["python", "-m", "keras_adaptive", *arguments])
+    options.command = shlex.join([PROGRAM, *arguments])
     try:
         options.function(options)
     except KeyboardInterrupt:
@@ -25,5 +25,5 @@ def main(arguments=None):
 
 
 def _end(error, code):
-    sys.stderr.write(f"python -m keras_adaptive: error: {error}\n")
+    sys.stderr.write(f"{PROGRAM}: error: {error}\n")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`train`: fits a network and keeps it in a folder."""
+"""`train`: trains an MSDNet and saves it in a folder."""
 
 import dataclasses
 import shutil
@@ -12,7 +12,7 @@ from keras_adaptive import training
 from keras_adaptive.cli.folder import forget, load_data, say, write_report
 from keras_adaptive.models.msdnet import build_msdnet
 
-# narrow at the first exit and wide behind it: every exit is better than the one before
+# narrow up to the first exit and wide after it, so that every exit is better than the one before
 DIGITS_NETWORK = {
     "blocks": 3,
     "step_mode": "even",
@@ -23,7 +23,7 @@ DIGITS_NETWORK = {
     "head_channels": 4,
 }
 QUICK = training.Recipe(epochs=30, schedule="cosine")
-SMALL = 16  # pixels: below, the network for digits
+SMALL = 16  # pixels; smaller images get the network for digits
 
 
 def train(options):
@@ -81,7 +81,7 @@ def _recipe(options):
 
 
 def _describe(options, splits, model, arguments, recipe):
-    """Returns the report of a run as far as training goes."""
+    """Returns the report of a run after training."""
     files = options.data_dir is not None
     path = Path(options.data)
     name = path.name if path.exists() and not files else options.data
@@ -106,7 +106,7 @@ def _describe(options, splits, model, arguments, recipe):
 
 
 def network_facts(model, splits, builder, arguments):
-    """Returns what a report says of a network and its data, and what builds it again."""
+    """Returns the facts about a network and its data, with the call that builds it."""
     return {
         "network": {"builder": builder, "arguments": arguments},
         "parameters": model.count_params(),

@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ import tensorflow as tf
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
 from keras_adaptive.__main__ import main
+from keras_adaptive.cli import evaluate as evaluation
+from keras_adaptive.cli import export as exporting
 from keras_adaptive.cli import train as program
-from keras_adaptive.cli.arguments import COMMANDS, DEMO, parse
+from keras_adaptive.cli.arguments import DEMO, parse
 from keras_adaptive.training import fit
 
 FILES = {
@@ -36,18 +39,28 @@ FILES = {
 def _small_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(program.DIGITS_NETWORK, "blocks", 2)
+        patch.setattr(evaluation, "_predict", eager(evaluation._predict))
         yield
 
 
-def eagerly(*args, **kwargs):
-    """Trains as `training.fit` does; a few small steps take less time than a graph of them."""
-    tf.config.run_functions_eagerly(True)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not apply to tf.data functions", UserWarning)
-            return fit(*args, **kwargs)
-    finally:
-        tf.config.run_functions_eagerly(False)
+def eager(function):
+    """Returns the function without graphs: a few small steps take less time than to trace one."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        tf.config.run_functions_eagerly(True)
+        try:
+            with warnings.catch_warnings():
+                text = ".*does not apply to tf.data functions"
+                warnings.filterwarnings("ignore", text, UserWarning)
+                return function(*args, **kwargs)
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    return run
+
+
+eagerly = eager(fit)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +117,7 @@ def test_report_holds_exits_budgets_and_device(run):
     assert device["images"] == report["run"]["splits"]["test"] == 360
     assert device["same_exit"] + device["different_exit"] == 360
     assert device["different_exit"] == device["near_threshold"]
-    assert report["commands"][0].startswith("python -m keras_adaptive demo")
+    assert report["commands"][0].startswith("keras-adaptive demo")
     text = (run / "report.md").read_text()
     for part in ("threshold", "full network", "deadline", "cores", report["commands"][0]):
         assert part in text
@@ -121,6 +134,36 @@ def test_evaluate_changes_the_policy_and_drops_the_file_that_holds_another(run, 
     assert "device" not in report
     assert not (copy / "model.tflite").exists()
     assert not (copy / "pictures" / "latency.png").exists()
+
+
+def test_export_passes_its_options_on(run, monkeypatch):
+    given = {}
+
+    def export(model, path, policy, **how):
+        given.update(how, path=path, policy=policy)
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(exporting, "export_tflite", export)
+    options = ["--quantize", "int8", "--single-call", "--runtime", "tflite-2.14"]
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(run), *options])
+    assert stop.value.code == 1
+    assert given["path"] == run / "model.tflite"
+    assert given["policy"].thresholds == pytest.approx(
+        ka.ExitPolicy.load(run / "policy.json").thresholds
+    )
+    assert (given["quantize"], given["single_call"]) == ("int8", True)
+    assert given["runtime"] == "tflite-2.14"
+    images, labels = given["calibration_data"]
+    assert len(images) == len(labels) > 0
+    assert given["class_names"] == [str(digit) for digit in range(10)]
+    assert set(given["preprocessing"]) == {"mean", "std"}
+
+
+@pytest.mark.slow
+def test_a_quantized_export_is_compared_and_reported(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
     main(["export", str(copy), "--quantize", "float16", "--single-call"])
     report = json.loads((copy / "report.json").read_text())
     assert report["device"]["quantize"] == "float16"
@@ -129,8 +172,12 @@ def test_evaluate_changes_the_policy_and_drops_the_file_that_holds_another(run, 
     assert "(float16)" in (copy / "report.md").read_text()
 
 
-def test_calibrate_keeps_a_promise_or_an_accuracy_in_the_policy(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("keras_adaptive.cli.evaluate._draw", lambda *arguments: None)
+@pytest.mark.parametrize("draws", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_calibrate_keeps_a_guarantee_or_an_accuracy_in_the_policy(
+    draws, run, tmp_path, capsys, monkeypatch
+):
+    if not draws:
+        monkeypatch.setattr(evaluation, "_draw", lambda *arguments: None)
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     # the network has hardly learned anything: how much depends on the processor
@@ -145,10 +192,16 @@ def test_calibrate_keeps_a_promise_or_an_accuracy_in_the_policy(run, tmp_path, c
     assert (copy / "policy.json").read_text() == before
     report = json.loads((copy / "report.json").read_text())
     assert report["result"]["worst_macs"] <= report["policy"]["worst_case"]
+    assert bool(report.get("pictures")) == draws
     main(["evaluate", str(copy), "--risk", "0.9", "--metric", "disagreement"])
     policy = ka.ExitPolicy.load(copy / "policy.json")
     assert policy.details["guarantee"]["level"] == 0.9
-    assert "Guarantee: on new images" in (copy / "report.md").read_text()
+    text = (copy / "report.md").read_text()
+    assert "Guarantee: on new images" in text
+    pictures = {path.name for path in (copy / "pictures").glob("*.png")}
+    expected = {name for name in FILES if name.endswith(".png")} - {"latency.png"}
+    assert pictures == (expected if draws else set())
+    assert text.count("](pictures/") == len(pictures)
 
 
 def test_report_and_card_come_from_what_is_known(run, tmp_path, capsys):
@@ -174,7 +227,9 @@ def test_run_names_what_it_sees(run, tmp_path, capsys, digits):
     assert "stopped by" in line
 
 
-@pytest.mark.parametrize("how", [eagerly, pytest.param(fit, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [eagerly, pytest.param(fit, marks=pytest.mark.slow)], ids=["eagerly", "graph"]
+)
 def test_training_goes_on_after_a_kill(how, tmp_path, monkeypatch):
     import keras
 
@@ -203,39 +258,6 @@ def test_training_goes_on_after_a_kill(how, tmp_path, monkeypatch):
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_every_command_explains_itself(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*command, "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert "usage: python -m keras_adaptive" in text
-    assert "examples:\n  python -m keras_adaptive" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["evaluate", "missing"], "The folder must hold a run"),
-        (["export", "missing"], "The folder must hold a run"),
-        (["calibrate", "missing", "--budget", "0"], "`--budget` must be a share"),
-        (["card", "missing"], "The folder must hold a run"),
-        (["train", "--image-size", "small"], "must be 64, or 64x48"),
-        (["evaluate", "missing", "--budget", "0.5", "--risk", "0.1"], "not allowed with"),
-        (["run", "missing.tflite", "x.png"], "`path` must be a file"),
-        (["train", "--preset", "vgg"], "`preset` must be one of"),
-        (["train", "--data-dir", "missing"], "`data_dir` must exist"),
-    ],
-)
-def test_errors_come_without_a_traceback(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_rejects_an_impossible_budget_and_a_picture_that_is_none(run, tmp_path, capsys):
     before = (run / "policy.json").read_text()
     with pytest.raises(SystemExit):
@@ -248,20 +270,9 @@ def test_rejects_an_impossible_budget_and_a_picture_that_is_none(run, tmp_path, 
     assert "A picture must be an image file" in capsys.readouterr().err
 
 
-def test_exit_codes_tell_what_went_wrong(monkeypatch, capsys):
-    for error, code in ((KeyboardInterrupt(), 130), (RuntimeError("broken"), 1)):
-
-        def fail(options, error=error):
-            raise error
-
-        monkeypatch.setattr("keras_adaptive.cli.document.card", fail)
-        with pytest.raises(SystemExit) as stop:
-            main(["card", "run"])
-        assert stop.value.code == code
-    assert "error: broken" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("how", [eagerly, pytest.param(fit, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [eagerly, pytest.param(fit, marks=pytest.mark.slow)], ids=["eagerly", "graph"]
+)
 def test_a_training_that_diverges_is_an_error(how, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(program.training, "fit", how)
     monkeypatch.setitem(program.DIGITS_NETWORK, "blocks", 1)
