@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +9,11 @@ import keras
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice, integer
-from keras_adaptive._files import write_whole
 from keras_adaptive.layers.channel_gate import ChannelGate
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.layers.skip_gate import SkipGate
+from keras_adaptive.training import resuming
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.add_collaboration import add_collaboration
 from keras_adaptive.training.add_gradient_equilibrium import add_gradient_equilibrium
@@ -312,13 +311,10 @@ with_collaboration = add_collaboration  # its name before 0.2; until 0.3
 def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
     """Fits one phase, or loads it if it is done; leaves everything as trainable as it was."""
     model = phase.model
-    callbacks = list(callbacks)
     if backup is not None:
-        backup.mkdir(parents=True, exist_ok=True)
-        if (backup / "done.json").exists():
-            _load(model, backup / "done.weights.h5")
+        if resuming.restore_if_done(model, backup):
             return
-        callbacks.insert(0, keras.callbacks.BackupAndRestore(backup / "running"))
+        callbacks = [resuming.backup(backup), *callbacks]
     # what BackupAndRestore set here in an earlier phase would skip epochs of this one
     model._initial_epoch = None
     scaled = dataclasses.replace(recipe, learning_rate=phase.rate * recipe.learning_rate)
@@ -337,17 +333,7 @@ def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
             verbose=verbose,
         )
     if backup is not None:
-        model.save_weights(backup / "done.weights.h5")
-        done = {"phase": phase.name, "epochs": epochs}
-        write_whole(backup / "done.json", json.dumps(done) + "\n")
-
-
-def _load(model, path):
-    """Loads the weights, without the state of the optimizer they were saved with."""
-    optimizer = getattr(model, "optimizer", None)
-    model.optimizer = None
-    model.load_weights(path)
-    model.optimizer = optimizer
+        resuming.mark_done(model, backup, phase=phase.name, epochs=epochs)
 
 
 @contextlib.contextmanager
