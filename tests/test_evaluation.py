@@ -173,21 +173,21 @@ def test_accuracy_matrix_splits_the_accuracies_of_the_exits(problem, seed):
     assert (np.isnan(matrix) == (shares == 0)).all()
 
 
-def test_extremes_are_of_those_that_leave_there(rng):
+def test_most_and_least_confident_are_of_those_that_leave_there(rng):
     exits, scores = rng.integers(0, 3, 40), rng.random((3, 40))
-    surest, least = evaluation.extremes(exits, scores, count=4)
+    most, least = evaluation.most_and_least_confident(exits, scores, count=4)
     for k in range(3):
         own = np.flatnonzero(exits == k)
-        assert set(surest[k]) | set(least[k]) <= set(own)
-        assert scores[k, surest[k]].tolist() == sorted(scores[k, own], reverse=True)[:4]
+        assert set(most[k]) | set(least[k]) <= set(own)
+        assert scores[k, most[k]].tolist() == sorted(scores[k, own], reverse=True)[:4]
         assert scores[k, least[k]].tolist() == sorted(scores[k, own])[:4]
     for wrong in (exits[:-1], exits - 1, exits / 1.0):
         with pytest.raises(ValueError, match="`exits` must be 40 integers"):
-            evaluation.extremes(wrong, scores)
+            evaluation.most_and_least_confident(wrong, scores)
     with pytest.raises(ValueError, match="`exits` must be below 3"):
-        evaluation.extremes(exits + 3, scores)
+        evaluation.most_and_least_confident(exits + 3, scores)
     with pytest.raises(ValueError, match="`count` must be an integer of at least 1"):
-        evaluation.extremes(exits, scores, count=0)
+        evaluation.most_and_least_confident(exits, scores, count=0)
 
 
 def test_mean_iou_is_that_of_sets(rng):

@@ -38,11 +38,9 @@ class Problem(NamedTuple):
 
     def outcome(self, thresholds):
         """Returns the right answers and the cost of a policy, summed over the samples."""
-        exits = first_exit(self.confidences, thresholds)[None]
-        return (
-            int(np.take_along_axis(self.right, exits, axis=0).sum()),
-            float(np.take_along_axis(self.costs, exits, axis=0).sum()),
-        )
+        exits = first_exit(self.confidences, thresholds)
+        samples = np.arange(len(exits))
+        return int(self.right[exits, samples].sum()), float(self.costs[exits, samples].sum())
 
 
 def grid(confidences, percentiles=PERCENTILES, closed=True):
@@ -100,7 +98,7 @@ class Front:
         right, cost = np.ravel(right), np.ravel(cost)
         if not np.issubdtype(right.dtype, np.integer):
             right = np.rint(right).astype(np.int64)
-        cells = np.flatnonzero(cost < self.floor[right])
+        cells = np.flatnonzero(cost < self.floor.take(right))
         if not len(cells):
             return
         cells = cells[np.lexsort((cost[cells], right[cells]))]
@@ -234,7 +232,7 @@ def _offer_block(found, problem, grids, bins, block, others, fallback):
     """
     samples = np.arange(problem.right.shape[1])
     places = [np.minimum(exit, fallback) for exit in block] + [fallback]
-    values = [problem.right[p, samples].astype("float64") for p in places]
+    values = [problem.right[p, samples].astype("int64") for p in places]
     prices = [problem.costs[p, samples] for p in places]
     levels = [len(grids[exit]) for exit in block]
     own = [bins[exit] for exit in block]
@@ -273,7 +271,7 @@ def _tables_by_first(values, bins, levels):
     """Yields what `_table` returns, one index of the first axis after the other."""
     first, rest, sizes = bins[0], bins[1:], levels[1:]
     base = values[0].sum()
-    histograms = [np.zeros(sizes[:s]) for s in range(1, len(sizes) + 1)]
+    histograms = [np.zeros(sizes[:s], values[0].dtype) for s in range(1, len(sizes) + 1)]
     for index in range(levels[0]):
         new = np.flatnonzero(first == index - 1)
         base += (values[1][new] - values[0][new]).sum()
@@ -293,8 +291,10 @@ def _histogram(weights, bins, levels):
 def _cumulative(histogram):
     """Returns the sums over all bins below each index."""
     axes = histogram.ndim
-    table = np.zeros(histogram.shape)
+    table = np.zeros_like(histogram)
     table[(slice(1, None),) * axes] = histogram[(slice(None, -1),) * axes]
-    for axis in range(axes):
-        np.cumsum(table, axis=axis, out=table)
-    return table
+    for axis in range(axes - 1):  # the same sums as `np.cumsum`, which is slow on these axes
+        rows = np.moveaxis(table, axis, 0)
+        for before, row in itertools.pairwise(rows):
+            row += before
+    return np.cumsum(table, axis=-1, out=table)

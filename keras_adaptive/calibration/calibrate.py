@@ -74,8 +74,11 @@ def _percentile_front(problem):
 
 def _solve(problem, targets, method):
     """Returns thresholds and exactness for each target; thresholds `None` if none meets it."""
+    geometric = (
+        [None] * len(targets) if method == "percentile" else best_geometric(problem, targets)
+    )
     if method == "geometric":
-        return [(best_geometric(problem, target), None) for target in targets]
+        return [(thresholds, None) for thresholds in geometric]
     fronts, exact = [], None
     if method == "optimal":
         found, exact = search.front(problem)
@@ -84,16 +87,14 @@ def _solve(problem, targets, method):
     if method == "percentile" or (few and not exact):  # an exact search has tried them all
         fronts.append(_percentile_front(problem))
     solved = []
-    for target in targets:
+    for target, published in zip(targets, geometric, strict=True):
         candidates = []
         for found in fronts:
             right = target.pick(found)
             if right is not None:
                 candidates.append(found.thresholds(right))
-        if method == "optimal":
-            published = best_geometric(problem, target)
-            if published is not None:
-                candidates.append(_between(problem, published))
+        if published is not None:
+            candidates.append(_between(problem, published))
         best = _best(problem, target, candidates)
         if best is not None and method == "optimal" and not exact:
             best = search.improve(problem, best, target.pick)

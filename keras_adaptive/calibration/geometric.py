@@ -54,50 +54,77 @@ def most_confident_first(confidences):
 
 def shares_leaving(confidences, orders, p):
     """Returns `geometric_thresholds`, of checked arguments."""
-    exits, samples = confidences.shape
+    return _thresholds(confidences, orders, _leaving(*confidences.shape, p))
+
+
+def _leaving(exits, samples, p):
+    """Returns how many samples are wanted to leave at each exit."""
     # p**(k+1) would overflow for many exits: only the ratio matters
     powers = np.exp(np.log(p) * (np.arange(exits) - (exits - 1 if p > 1 else 0)))
-    wanted = np.floor(samples * powers / powers.sum()).astype(int)
-    thresholds = np.full(exits, np.inf)
-    thresholds[-1] = -np.inf
+    return np.floor(samples * powers / powers.sum()).astype(int)
+
+
+def _thresholds(confidences, orders, leaving):
+    exits, samples = confidences.shape
+    thresholds = search.always_last(exits)
     staying = np.ones(samples, bool)
     for k, order in enumerate(orders):
         found = np.flatnonzero(staying[order])
-        if 0 < wanted[k] <= len(found):
-            thresholds[k] = confidences[k, order[found[wanted[k] - 1]]]
+        if 0 < leaving[k] <= len(found):
+            thresholds[k] = confidences[k, order[found[leaving[k] - 1]]]
             staying &= confidences[k] < thresholds[k]
     return thresholds
 
 
-def best_geometric(problem, target):
-    """Returns the geometric thresholds that meet the target best, or `None`.
+def best_geometric(problem, targets):
+    """Returns the geometric thresholds that meet each target best, or `None`.
 
     For a budget that is the policy of greatest cost within it (labels are not looked
     at); for an accuracy, the cheapest that reaches it.
     """
     confidences = problem.confidences
     orders = most_confident_first(confidences)
-    best = (None, None)
+    known = {}
 
-    def cost_of(thresholds):
-        nonlocal best
-        right, cost = problem.outcome(thresholds)
-        if target.rank(right, cost) is not None:
-            rank = (cost if target.kind == "budget" else -cost), right
-            if best[0] is None or rank > best[0]:
-                best = rank, thresholds
-        return cost
+    def attempt(log_p):
+        """Returns thresholds, right answers and cost; many `p` let the same number leave."""
+        leaving = _leaving(*confidences.shape, np.exp(log_p))
+        key = leaving.tobytes()
+        if key not in known:
+            thresholds = _thresholds(confidences, orders, leaving)
+            known[key] = (thresholds, *problem.outcome(thresholds))
+        return known[key]
 
-    cost_of(np.append(confidences[:-1].min(axis=1), -np.inf))  # everybody at the first
-    cost_of(search.always_last(len(confidences)))
+    ends = (  # every sample leaves at the first exit, or at the last
+        np.append(confidences[:-1].min(axis=1), -np.inf),
+        search.always_last(len(confidences)),
+    )
+    ends = [(thresholds, *problem.outcome(thresholds)) for thresholds in ends]
     logs = np.sort(np.log(np.concatenate([PUBLISHED_P, MORE_P])))
-    costs = np.array([cost_of(shares_leaving(confidences, orders, np.exp(x))) for x in logs])
-    if target.kind == "budget":
-        affordable = np.flatnonzero(costs <= target.limit)
-        if len(affordable) and affordable[-1] + 1 < len(logs):
-            low, high = logs[affordable[-1]], logs[affordable[-1] + 1]
-            for _ in range(BISECTIONS):
-                middle = (low + high) / 2
-                cost = cost_of(shares_leaving(confidences, orders, np.exp(middle)))
-                low, high = (middle, high) if cost <= target.limit else (low, middle)
-    return best[1]
+    swept = [attempt(x) for x in logs]
+    best = []
+    for target in targets:
+        attempts = [*ends, *swept]
+        if target.kind == "budget":
+            attempts += _bisected(target, attempt, logs, [cost for _, _, cost in swept])
+        ranked = [
+            ((cost if target.kind == "budget" else -cost, right), -i)
+            for i, (_, right, cost) in enumerate(attempts)
+            if target.rank(right, cost) is not None
+        ]
+        best.append(attempts[-max(ranked)[1]][0] if ranked else None)
+    return best
+
+
+def _bisected(target, attempt, logs, costs):
+    """Returns attempts between the last affordable one of the sweep and the next."""
+    affordable = np.flatnonzero(np.array(costs) <= target.limit)
+    if not len(affordable) or affordable[-1] + 1 == len(logs):
+        return []
+    low, high = logs[affordable[-1]], logs[affordable[-1] + 1]
+    attempts = []
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        attempts.append(attempt(middle))
+        low, high = (middle, high) if attempts[-1][2] <= target.limit else (low, middle)
+    return attempts

@@ -136,8 +136,8 @@ def test_optimal_is_never_below_the_other_methods_at_equal_budget(problem, share
 def test_optimal_equals_brute_force(problem, share, kind):
     logits, labels, costs = problem
     budget = costs[0] + share * (costs[-1] - costs[0])
-    sure = ka.policy.confidence(logits, kind)
-    values = [np.append(np.unique(c), INF) for c in sure[:-1]]
+    confidences = ka.policy.confidence(logits, kind)
+    values = [np.append(np.unique(c), INF) for c in confidences[:-1]]
     best = (-1.0, 0.0)
     for thresholds in itertools.product(*values):
         accuracy, cost = outcome(ka.ExitPolicy([*thresholds, 0], kind), problem)
@@ -245,9 +245,9 @@ def test_optimal_thresholds_are_no_sample_confidences(problem, share):
     logits, labels, costs = problem
     budget = costs[0] + share * (costs[-1] - costs[0])
     policy = ka.calibrate(logits, labels, costs, budget=budget, temperature=False)
-    for threshold, sure in zip(policy.thresholds, policy.confidences(logits), strict=True):
-        if threshold in sure and np.isfinite(threshold):  # no number lies between
-            lower = sure[sure < threshold].max()
+    for threshold, confidences in zip(policy.thresholds, policy.confidences(logits), strict=True):
+        if threshold in confidences and np.isfinite(threshold):  # no number lies between
+            lower = confidences[confidences < threshold].max()
             assert not lower < lower + (threshold - lower) / 2 < threshold
 
 
@@ -317,7 +317,7 @@ def test_published_cascades_are_recomputed_from_their_exit_shares(goldens):
         leaving = np.round(10 * np.array(row["exit_pct"])).astype(int)
         exits = np.repeat(np.arange(len(costs)), leaving)
         logits = np.zeros((len(costs), len(exits), 2))
-        logits[exits, np.arange(len(exits)), 0] = 9  # sure at the exit it leaves at
+        logits[exits, np.arange(len(exits)), 0] = 9  # confident at the exit it leaves at
         policy = ka.ExitPolicy([0.9] * len(costs))
         report = ka.evaluate(policy, logits, np.zeros(len(exits), int), costs)
         # the published shares add up to 100.1 % in places

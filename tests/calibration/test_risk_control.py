@@ -16,7 +16,7 @@ COSTS = np.array([1.0, 2.0, 4.0])
 
 @pytest.fixture(scope="module")
 def population():
-    """A large population whose true risks can be counted: three exits, some never sure."""
+    """A large population whose true risks can be counted: three exits, some never confident."""
     rng = np.random.default_rng(7)
     samples, classes = 40_000, 4
     labels = rng.integers(0, classes, samples)
@@ -33,22 +33,22 @@ def true_risk(risk, exits, logits, labels):
     return risk.losses(chosen == labels, answers[-1] == labels, chosen == answers[-1]).mean()
 
 
-def broken_promises(population, risk, samples, calibrate, draws):
+def violations(population, risk, samples, calibrate, draws):
     """How often, over draws of calibration data, the true risk is above the level."""
     logits, labels = population
-    sure = ka.policy.confidence(logits)
+    confidences = ka.policy.confidence(logits)
     rng = np.random.default_rng(1)
-    broken = 0
+    violated = 0
     for _ in range(draws):
         rows = rng.integers(0, len(labels), samples)
         policy = calibrate(logits[:, rows], labels[rows], risk)
-        exits = first_exit(sure, policy.thresholds)
-        broken += true_risk(risk, exits, logits, labels) > risk.level
-    return broken
+        exits = first_exit(confidences, policy.thresholds)
+        violated += true_risk(risk, exits, logits, labels) > risk.level
+    return violated
 
 
 def most_allowed(delta, draws):
-    """More than so many broken promises a valid procedure has once in a thousand times."""
+    """More than so many violations a valid procedure has once in a thousand times."""
     return stats.binom.ppf(0.999, draws, delta)
 
 
@@ -62,15 +62,15 @@ def same_data(logits, labels, risk):
     """The invalid procedure: chooses and tests on the same data."""
     answers = logits.argmax(-1)
     right, agrees = answers == labels, answers == answers[-1]
-    sure = ka.policy.confidence(logits)
-    costs = np.broadcast_to(COSTS[:, None], sure.shape)
-    kept = None
+    confidences = ka.policy.confidence(logits)
+    costs = np.broadcast_to(COSTS[:, None], confidences.shape)
+    chosen = None
     losses = risk.losses(right, right[-1:], agrees)
-    for thresholds in risks._path(risk, sure, losses, costs):
-        exits = first_exit(sure, thresholds)
+    for thresholds in risks._path(risk, confidences, losses, costs):
+        exits = first_exit(confidences, thresholds)
         if losses[exits, np.arange(len(labels))].mean() <= risk.level:
-            kept = thresholds
-    return ka.ExitPolicy(kept)
+            chosen = thresholds
+    return ka.ExitPolicy(chosen)
 
 
 @pytest.mark.parametrize("draws", DRAWS)
@@ -83,15 +83,15 @@ def same_data(logits, labels, risk):
         ("error", "binomial", 0.3),
     ],
 )
-def test_the_promise_is_broken_no_more_often_than_delta(population, metric, bound, level, draws):
+def test_the_guarantee_fails_no_more_often_than_delta(population, metric, bound, level, draws):
     risk = ka.RiskControl(metric, level, DELTA, bound=bound, steps=30)
-    assert broken_promises(population, risk, 400, valid, draws) <= most_allowed(DELTA, draws)
+    assert violations(population, risk, 400, valid, draws) <= most_allowed(DELTA, draws)
 
 
 @pytest.mark.parametrize("draws", DRAWS)
 def test_that_this_simulation_catches_an_invalid_procedure(population, draws):
     risk = ka.RiskControl("accuracy_drop", 0.05, DELTA, steps=30)
-    assert broken_promises(population, risk, 400, same_data, draws) > most_allowed(DELTA, draws)
+    assert violations(population, risk, 400, same_data, draws) > most_allowed(DELTA, draws)
 
 
 def test_the_level_is_used_not_only_kept(population):
@@ -131,7 +131,7 @@ def test_a_guarantee_holds_with_a_worst_case(population):
             warnings.filterwarnings("ignore", "No policy passed")
             policy = ka.calibrate(logits, labels, COSTS, risk=risk, worst_case=2)
         assert ka.evaluate(policy, logits, labels, COSTS).worst_cost <= 2
-        # the promise is about the last exit of the network, in reach or not
+        # the guarantee is about the last exit of the network, in reach or not
         assert policy.details["guarantee"]["passed"] is passes
         exits = policy.decide(population[0])
         assert not passes or true_risk(risk, exits, *population) <= level
@@ -209,13 +209,13 @@ def test_one_half_chooses_and_the_larger_one_is_tested():
 
 def test_testing_stops_at_the_first_failure():
     risk = ka.RiskControl("disagreement", level=0.2, delta=0.1)
-    sure = np.stack([np.arange(100.0), np.full(100, 200.0), np.full(100, 300.0)])
+    confidences = np.stack([np.arange(100.0), np.full(100, 200.0), np.full(100, 300.0)])
     losses = np.repeat([[1], [0], [0]], 100, axis=1)  # leaving at the first exit is wrong
     path = [np.array([t, -np.inf, -np.inf]) for t in (100, 95, 50, 99)]
-    kept, found = risks.fixed_sequence_test(risk, path, sure, losses)
+    chosen, found = risks.fixed_sequence_test(risk, path, confidences, losses)
     p_values = [stats.binom.cdf(wrong, 100, 0.2) for wrong in (0, 5, 50, 1)]
     assert [p <= 0.1 for p in p_values] == [True, True, False, True]
-    assert kept.tolist() == path[1].tolist()
+    assert chosen.tolist() == path[1].tolist()
     assert found == {
         "metric": "disagreement",
         "level": 0.2,
@@ -227,8 +227,8 @@ def test_testing_stops_at_the_first_failure():
         "risk": 0.05,
         "p_value": pytest.approx(p_values[1]),
     }
-    kept, found = risks.fixed_sequence_test(risk, path[2:], sure, losses)
-    assert kept.tolist() == [np.inf, np.inf, -np.inf]
+    chosen, found = risks.fixed_sequence_test(risk, path[2:], confidences, losses)
+    assert chosen.tolist() == [np.inf, np.inf, -np.inf]
     assert (found["passed"], found["risk"], found["p_value"]) == (False, None, None)
 
 
@@ -240,7 +240,7 @@ def test_samples_needed_is_the_fewest_that_can_pass(bound):
     assert risk.p_value(np.zeros(tested - 1, int)) > 0.1
 
 
-def test_an_error_that_only_an_earlier_exit_keeps_can_be_promised(rng):
+def test_an_error_that_only_an_earlier_exit_reaches_can_be_guaranteed(rng):
     labels = rng.integers(0, 4, 2000)
     good = 5 * np.eye(4)[labels] * rng.uniform(0.5, 1, (2000, 1))
     bad = np.where(rng.random((2000, 1)) < 0.3, -good, good)
@@ -254,19 +254,19 @@ def test_an_error_that_only_an_earlier_exit_keeps_can_be_promised(rng):
 def test_more_data_is_not_asked_for_where_it_would_not_help(rng):
     labels = rng.integers(0, 4, 1000)
     logits = rng.normal(size=(3, 1000, 4))
-    with pytest.warns(UserWarning, match=r"promised. Allow more risk\.$"):
+    with pytest.warns(UserWarning, match=r"without a guarantee. Allow more risk\.$"):
         ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl("error", 0.1))
 
 
 def test_the_path_goes_from_safe_to_cheapest(population):
     logits, labels = population[0][:, :300], population[1][:300]
-    answers, sure = logits.argmax(-1), ka.policy.confidence(logits)
-    right, costs = answers == labels, np.broadcast_to(COSTS[:, None], sure.shape)
+    answers, confidences = logits.argmax(-1), ka.policy.confidence(logits)
+    right, costs = answers == labels, np.broadcast_to(COSTS[:, None], confidences.shape)
     for metric, steps in (("disagreement", 7), ("error", 7), ("accuracy_drop", 1000)):
         risk = ka.RiskControl(metric, 0.3, steps=steps)
         losses = risk.losses(right, right[-1:], answers == answers[-1])
-        path = risks._path(risk, sure, losses, costs)
-        problem = Problem(sure, 1 - losses, costs)
+        path = risks._path(risk, confidences, losses, costs)
+        problem = Problem(confidences, 1 - losses, costs)
         outcomes = [problem.outcome(thresholds) for thresholds in path]
         found = front(problem)[0]
         if metric == "error":  # the last exit errs, too

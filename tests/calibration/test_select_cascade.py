@@ -64,10 +64,10 @@ def every_outcome(logits, labels, costs, max_members, worst_case=np.inf):
             continue
         means = running(logits, chain)
         right = means.argmax(-1) == labels
-        sure = ka.policy.confidence(means).round(DECIMALS)
-        grids = [search.grid(c)[1:] for c in sure[:-1]]
+        confidences = ka.policy.confidence(means).round(DECIMALS)
+        grids = [search.grid(c)[1:] for c in confidences[:-1]]
         for thresholds in itertools.product(*grids):
-            exits = search.first_exit(sure, np.append(thresholds, -np.inf))
+            exits = search.first_exit(confidences, np.append(thresholds, -np.inf))
             yield int(right[exits, range(len(labels))].sum()), float(prices[exits].sum())
 
 

@@ -42,7 +42,7 @@ def test_pixels_without_label_do_not_count(rng):
 
 def test_calibration_error_is_the_gap_between_sure_and_right():
     logits = np.zeros((1, 10, 2))
-    logits[0, :, 0] = np.log(9)  # 90 % sure of class 0
+    logits[0, :, 0] = np.log(9)  # confidence 90 % in class 0
     labels = np.array([0] * 6 + [1] * 4)  # 60 % right
     table = reliability(logits, labels)
     assert table.errors[0] == pytest.approx(0.3)
@@ -66,7 +66,7 @@ def test_rejects_impossible_bins_and_dense_logits():
         reliability(np.zeros((1, 2, 2)), np.zeros(2, int), bins=0)
     with pytest.raises(ValueError, match="`temperatures` must be positive"):
         reliability(np.zeros((1, 2, 2)), np.zeros(2, int), temperatures=[0.0])
-    with pytest.raises(ValueError, match="`temperatures` must hold one number an exit"):
+    with pytest.raises(ValueError, match="`temperatures` must hold one number per exit"):
         reliability(np.zeros((1, 2, 2)), np.zeros(2, int), temperatures=[1.0, 1.0])
     with pytest.raises(ValueError, match="must be of shape"):
         reliability(np.zeros((1, 2, 2, 2, 2)), np.zeros((2, 2, 2), int))

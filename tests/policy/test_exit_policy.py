@@ -26,7 +26,7 @@ def test_nobody_leaves_later_when_a_threshold_falls(problem, data):
     assert (ka.ExitPolicy(lower).decide(logits) <= before).all()
 
 
-def test_leaves_at_the_first_exit_that_is_sure_enough():
+def test_leaves_at_the_first_exit_that_is_confident_enough():
     logits = np.array([[[0.0, 5.0], [0.0, 0.1]], [[0.0, 5.0], [0.0, 5.0]], [[0.0, 0.0]] * 2])
     assert ka.ExitPolicy([0.9, 0.9, 0.9]).decide(logits).tolist() == [0, 1]
     assert ka.ExitPolicy([INF, 0.9, 0.9]).decide(logits).tolist() == [1, 1]
@@ -59,7 +59,7 @@ def test_the_last_threshold_is_always_minus_infinity():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([],), "`thresholds` must be one number an exit"),
+        (([],), "`thresholds` must be one number per exit"),
         (([np.nan, 0],), "none of them NaN"),
         ((["high", 0],), "`thresholds` must be numbers"),
         (([0.5, 0], "loudest"), "Received: confidence=loudest"),

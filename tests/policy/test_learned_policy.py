@@ -1,4 +1,4 @@
-"""A learnt policy: the layer's numbers in numpy, and what is done with them everywhere."""
+"""A learned policy: the layer's numbers in numpy, and what is done with them everywhere."""
 
 import json
 
@@ -240,10 +240,10 @@ def test_rejects_impossible_networks(shapes, message):
 
 def test_rejects_what_does_not_fit(rng):
     for place, value in ((0, np.nan), (1, np.inf)):
-        broken = networks(rng, 2, 4)
-        broken[0][1][place].flat[0] = value
+        damaged = networks(rng, 2, 4)
+        damaged[0][1][place].flat[0] = value
         with pytest.raises(ValueError, match="all finite"):
-            ka.LearnedPolicy(broken)
+            ka.LearnedPolicy(damaged)
     short = networks(rng, 2, 4)
     short[0][1] = (short[0][1][0], np.zeros(3))  # a bias too few
     with pytest.raises(ValueError, match="three dense layers each"):

@@ -1,0 +1,225 @@
+"""Every check of an argument: what is accepted, what is refused, and what the message says."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import keras_adaptive as ka
+from keras_adaptive import _checks as checks
+
+GRAMMAR = re.compile(r"^`\w+` must .+\. Received: .+", re.DOTALL)
+LOGITS = np.zeros((2, 3, 4))
+
+
+def received(error):
+    assert GRAMMAR.match(str(error.value)), str(error.value)
+    return str(error.value)
+
+
+INTEGERS = [3, np.int8(3), np.int64(3), np.uint16(3), np.array(3)]
+NO_INTEGERS = [True, np.True_, 3.0, np.float32(3), np.nan, "3", None, [3], np.array([3, 3])]
+NUMBERS = [0.5, np.float16(0.5), np.float32(0.5), np.float64(0.5), np.array(0.5)]
+NO_NUMBERS = [True, np.True_, np.array(True), np.nan, np.inf, "0.5", b"1", None, [0.5], 1j]
+
+
+@pytest.mark.parametrize("value", INTEGERS)
+def test_integers_are_accepted(value):
+    for found in (checks.integer("n", value, 3), *checks.integers(0, a=value, b=value)):
+        assert found == 3
+        assert type(found) is int
+
+
+@pytest.mark.parametrize("value", [*NO_INTEGERS, 2, np.int64(2)])
+def test_others_than_integers_are_refused(value):
+    with pytest.raises(ValueError, match="`n` must be an integer of at least 3") as error:
+        checks.integer("n", value, 3)
+    assert received(error).endswith(f"n={value}")
+
+
+def test_an_integer_without_a_least_may_be_negative():
+    assert checks.integer("n", np.int32(-7)) == -7
+    with pytest.raises(ValueError, match="`n` must be an integer. Received: n=1.5"):
+        checks.integer("n", 1.5)
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, *INTEGERS])
+def test_finite_numbers_are_accepted(value):
+    found = checks.finite(value, "x")
+    assert found == float(value)
+    assert type(found) is float
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_others_than_finite_numbers_are_refused(value):
+    with pytest.raises(ValueError, match="`x` must be a finite number") as error:
+        checks.finite(value, "x")
+    assert received(error).endswith(f"x={value!r}")
+
+
+def test_choices():
+    checks.check_choice(("a", "b"), first="a", second=np.str_("b"))
+    for value in ("c", None, 1, ["a"]):
+        with pytest.raises(ValueError, match="`second` must be one of") as error:
+            checks.check_choice(("a", "b"), first="a", second=value)
+        assert received(error).endswith(f"second={value}")
+
+
+def test_images():
+    shape, classes = checks.check_image(np.array([8, 9, 3]), np.int64(10))
+    assert json.dumps([shape, classes]) == "[[8, 9, 3], 10]"
+    for wrong in ((8, 9), (8, 9, 0), (8, 9, 3.0), (8, True, 3), None, "abc", (None, None, 3)):
+        with pytest.raises(ValueError, match="`input_shape` must be") as error:
+            checks.check_image(wrong, 10)
+        received(error)
+    with pytest.raises(ValueError, match="`classes` must be an integer of at least 2"):
+        checks.check_image((8, 8, 3), 1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.5, -np.inf],
+        (np.float32(0.5), -np.inf),
+        np.array([0.5, -np.inf], "float16"),
+        [np.array(0.5), np.float64(-np.inf)],
+    ],
+)
+def test_numbers_are_accepted(values):
+    found = checks.numbers(values, "thresholds")
+    assert found.dtype == "float64"
+    assert found.tolist() == [0.5, -np.inf]
+
+
+@pytest.mark.parametrize(
+    "values", [[], 0.5, [[0.5]], [0.5, np.nan], ["0.5"], None, [None], [True, False], "a", [1j]]
+)
+def test_others_than_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="`thresholds` must be") as error:
+        checks.numbers(values, "thresholds")
+    assert received(error).endswith(f"thresholds={values}")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float16", "float32", "float64"])
+def test_logits_of_every_type_of_number_are_accepted(dtype):
+    assert checks.check_logits(LOGITS.astype(dtype)).dtype == dtype
+    assert checks.check_logits(LOGITS.astype(dtype).tolist()).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        None,
+        "a",
+        1.0,
+        LOGITS[0],
+        LOGITS[:, :0],
+        LOGITS[..., :1],
+        LOGITS + np.nan,
+        LOGITS > 0,
+        1j * LOGITS,
+    ]
+    + [LOGITS.astype(str), LOGITS.astype(object)],
+)
+def test_others_than_logits_are_refused(logits):
+    with pytest.raises(ValueError, match="`logits` must be") as error:
+        checks.check_logits(logits)
+    received(error)
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [[1, 2], [np.float32(1), np.int8(2)], np.array([1, 2], "uint8"), np.ones((2, 3))],
+)
+def test_costs_are_accepted(costs):
+    assert checks.check_costs(costs, LOGITS).dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        None,
+        "12",
+        ["1", "2"],
+        [True, True],
+        1.0,
+        [1.0],
+        [2, 1],
+        [-1, 1],
+        [1, np.nan],
+        [1, np.inf],
+        [1j, 2j],
+    ],
+)
+def test_others_than_costs_are_refused(costs):
+    with pytest.raises(ValueError, match="`costs` must be") as error:
+        checks.check_costs(costs, LOGITS)
+    received(error)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
+def test_labels_are_accepted(dtype):
+    assert checks.check_labels(np.array([0, 3, 1], dtype), LOGITS).tolist() == [0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, "a", [0, 1], [0, 1, 4], [0, 1, -1], [0.0, 1, 2], [True, False, True], ["0", "1", "2"]],
+)
+def test_others_than_labels_are_refused(labels):
+    with pytest.raises(ValueError, match="`labels` must be") as error:
+        checks.check_labels(labels, LOGITS)
+    received(error)
+
+
+def test_a_pixel_may_have_no_label_but_not_every_one():
+    dense, labels = np.zeros((1, 1, 1, 2, 3)), np.array([[[-1, 2]]])
+    assert checks.check_labels(labels, dense).tolist() == [[[-1, 2]]]
+    with pytest.raises(ValueError, match="`labels` must be at least -1"):
+        checks.check_labels(np.full_like(labels, -1), dense)
+
+
+def test_policies_and_calibration_accept_numbers_of_numpy(rng, tmp_path):
+    two, half = np.int64(2), np.float32(0.5)
+    assert type(ka.PatiencePolicy(two).patience) is int
+    assert type(ka.AgreementPolicy(two, share=half).share) is float
+    policy = ka.ExitPolicy([half, np.array(0)], worst_case=two, pixel_floor=half)
+    policy.save(tmp_path / "policy.json")
+    assert ka.ExitPolicy.load(tmp_path / "policy.json").worst_case == 2
+    risk = ka.RiskControl(level=half, delta=half, steps=two, seed=np.uint8(1))
+    assert {type(risk.steps), type(risk.seed)} == {int}
+    logits, labels = rng.normal(size=(2, 40, 3)), rng.integers(0, 3, 40)
+    for target in ({"budget": np.float32(1.5)}, {"accuracy": np.array(0.25)}):
+        ka.calibrate(logits, labels, [1, 2], **target).save(tmp_path / "policy.json")
+    curve = ka.accuracy_cost_curve(logits, labels, [1, 2], points=two)
+    assert len(curve.costs) == 2
+    ka.select_cascade(list(logits[:, None]), labels, [1, 2], budget=two, max_members=two)
+    ka.evaluation.most_and_least_confident([0, 1], [[1, 2], [3, 4]], count=two)
+    ka.calibration.reliability(logits, labels, bins=two)
+    ka.calibration.geometric_thresholds(rng.random((2, 9)), p=half)
+
+
+def test_a_target_out_of_reach_is_an_error_of_its_own():
+    logits, labels = np.zeros((2, 4, 3)), np.array([0, 1, 1, 1])
+    pool = list(logits[:, None])
+    risk = ka.RiskControl("disagreement", 0.5)
+    for impossible in (
+        lambda: ka.calibrate(logits, labels, [1, 2], budget=0.5),
+        lambda: ka.calibrate(logits, labels, [1, 2], accuracy=0.9),
+        lambda: ka.calibrate(logits, labels, [1, 2], budget=2, worst_case=0.5),
+        lambda: ka.calibrate(logits, labels, [1, 2], risk=risk, worst_case=0.5),
+        lambda: ka.accuracy_cost_curve(logits, labels, [1, 2], worst_case=0.5),
+        lambda: ka.select_cascade(pool, labels, [1, 2], budget=0.5),
+        lambda: ka.select_cascade(pool, labels, [1, 2], worst_case=0.5),
+        lambda: ka.select_cascade(pool, labels, [1, 2], accuracy=0.9),
+        lambda: ka.ExitPolicy([0, 0], worst_case=0.5).decide(logits, [1, 2]),
+    ):
+        with pytest.raises(ka.UnreachableTargetError, match="must be") as error:
+            impossible()
+        assert isinstance(error.value, ValueError)
+        received(error)
+    for wrong in ({"budget": "2"}, {"accuracy": 2}, {"budget": 2, "worst_case": np.nan}):
+        with pytest.raises(ValueError, match="must be") as error:
+            ka.calibrate(logits, labels, [1, 2], **wrong)
+        assert not isinstance(error.value, ka.UnreachableTargetError)
