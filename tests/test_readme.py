@@ -1,9 +1,11 @@
 """The README does what it says."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
+from test_tutorials import reached
 
 from benchmarks import readme
 
@@ -20,6 +22,12 @@ def test_a_runnable_block_comes_before_line_20():
     assert README[: README.index("```\n", README.index("```python"))].count("\n") < 20
 
 
+def test_the_blocks_name_what_the_library_has():
+    found = reached(ast.parse("\n".join(blocks())))
+    assert {"ka.data.load", "ka.build_msdnet", "ka.export_tflite", "AnytimeModel"} <= set(found)
+
+
+@pytest.mark.slow
 def test_the_blocks_run_one_after_the_other(tmp_path, monkeypatch, digits):
     monkeypatch.chdir(tmp_path)
     names = {"image": digits.images("test", 1)[0][0]}
