@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import sys
 from pathlib import Path
 
 import digits_network
@@ -11,6 +12,8 @@ import pytest
 
 import keras_adaptive as ka
 from keras_adaptive.inference import _timings as timings
+
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 # the same examples in every run: a change that breaks a property is found by whoever made it
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -38,6 +41,13 @@ def short_measurements():
         patch.setattr(timings, "REPEATS", 4)
         patch.setattr(timings, "CHOOSING", 0.0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_picture_stays_open():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

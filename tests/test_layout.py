@@ -136,6 +136,7 @@ def public_files():
 # how tests reach what they do not name
 THROUGH = {
     "cli/folder.py": "open_run|main",
+    "data/image_folder.py": "load",
     "data/splits.py": "data",
     "models/presets.py": "preset",
     "policy/policy.py": "decide",

@@ -76,10 +76,10 @@ def constant(sparsity, begin=1):
     return tfmot().sparsity.keras.ConstantSparsity(sparsity, begin, frequency=1)
 
 
-def prune_once(model, **how):
+def prune_once(model, **kwargs):
     """Prunes without learning; returns each kernel before and after, as matrices."""
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
-    pruning = compression.MagnitudePruning(constant(how.pop("sparsity")), **how)
+    pruning = compression.MagnitudePruning(constant(kwargs.pop("sparsity")), **kwargs)
     pairs = [
         (x, np.array(x.kernel).reshape(-1, x.kernel.shape[-1])) for x in weighted_layers(model)
     ]
@@ -361,15 +361,15 @@ def unsupported(kind):
     ],
 )
 @pytest.mark.parametrize(
-    "how",
+    "compress",
     [
         compression.cluster,
         pytest.param(compression.quantization_aware, marks=pytest.mark.slow),
     ],
 )
-def test_a_layer_that_keras_2_lacks_is_named(make, name, how, data):
+def test_a_layer_that_keras_2_lacks_is_named(make, name, compress, data):
     with pytest.raises(ValueError, match=f"Received: layer .*{name}"):
-        how(make(), train=data)
+        compress(make(), train=data)
 
 
 def test_only_adaptive_models_are_compressed(data):
@@ -434,8 +434,8 @@ def test_fine_tuning_teaches_every_exit_by_its_weight(model, monkeypatch):
     model.compile(exit_weights=[0.5, 2.0])
     before = model.get_weights()
     x, y = np.ones((20, 8, 8, 1), "float32"), np.arange(20) % 10
-    how = {"epochs": 2, "batch_size": 8, "learning_rate": 0.4, "verbose": 0}
-    assert compression.quantization_aware(model, (x, y), **how) is model
+    kwargs = {"epochs": 2, "batch_size": 8, "learning_rate": 0.4, "verbose": 0}
+    assert compression.quantization_aware(model, (x, y), **kwargs) is model
     assert seen["weighted"] == [0.5, 2.0]
     assert [len(batch) for _, (batch, _) in seen["batches"]] == [8, 8, 4]
     assert all(np.array_equal(a, b) for _, (a, b) in seen["batches"])  # one label per exit

@@ -170,7 +170,7 @@ def test_refuses_members_that_do_not_fit_together(members):
     ("arguments", "message"),
     [
         ({"combine": "max"}, "Received: combine=max"),
-        ({"cost_weight": 0.5}, "must be 0 without `stopping`: nothing would learn from it"),
+        ({"cost_weight": 0.5}, "must be 0 without `stopping`, which alone uses it"),
     ],
 )
 def test_rejects_impossible_arguments(members, arguments, message):

@@ -133,6 +133,7 @@ def test_everything_is_trainable_afterwards_and_what_was_frozen_stays_so(data, r
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The stopping policy sends")  # after so few epochs
 @pytest.mark.parametrize("regime", ["joint", "disjoint", "mixed", "imta", "gated", "stopping"])
 def test_a_graph_learns_what_is_learned_without(data, regime, monkeypatch):
     ends = []

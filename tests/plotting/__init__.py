@@ -1,1 +1,0 @@
-"""A package, so that its conftest.py does not take the place of that of tests/."""
