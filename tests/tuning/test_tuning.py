@@ -51,7 +51,7 @@ eagerly = pytest.fixture(autouse=True)(eagerly)
 def test_every_tuner_searches_and_keeps_the_metrics(kind, tmp_path):
     tuner_class, kwargs = KINDS[kind]
     found = tuner(tmp_path, tuner_class, **kwargs)
-    found.search(data(), data(60), epochs=2, verbose=0)
+    found.search(data(32), data(60), epochs=2, verbose=0)
     trials = found.oracle.trials
     assert len(trials) >= 3
     assert all(trial.status == "COMPLETED" for trial in trials.values())
