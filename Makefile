@@ -20,7 +20,7 @@ endef
 	bench-compression bench-search bench-defects vectors notebooks readme clean
 
 help:
-	@echo "make demo   train, calibrate, export and run on the device, in a few minutes"
+	@echo "make demo   train, calibrate, export and run on the device, in about a minute"
 	@echo "make test   lint and test everything that is quick: five minutes on two cores"
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
 	@echo "make coverage   both, and which lines of the packages they run"
@@ -34,7 +34,7 @@ demo: .venv/demo
 test: $(PARTS)
 
 test-python: .venv/test lint
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --durations=10
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow" --durations=10
 
 test-android:
 	@$(call needs,java,apt-get install openjdk-17-jdk-headless) \
@@ -45,14 +45,14 @@ test-web:
 	@$(call needs,npm,apt-get install nodejs npm) cd tflite/web && npm ci && npm test
 
 test-slow: .venv/test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --durations=10
+	$(BIN)/python -m pytest -n logical --dist worksteal -m slow --durations=10
 
 test-all: test test-slow
 
 # the Python tests of test-all; the settings are in pyproject.toml
 coverage: .venv/test
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal
+	$(BIN)/python -m coverage run -m pytest -n logical --dist worksteal
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
