@@ -73,7 +73,7 @@ def trained():
 
 @pytest.fixture(scope="session")
 def calibration(trained, digits):
-    """Logits, labels and costs of data that trained nothing."""
+    """Logits, labels and costs of held-out data."""
     x, y = digits.arrays("calibrate")
     return np.stack(trained.predict(x, verbose=0)), y, trained.exit_costs()
 
