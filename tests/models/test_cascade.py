@@ -176,3 +176,10 @@ def test_refuses_members_that_do_not_fit_together(members):
 def test_rejects_impossible_arguments(members, arguments, message):
     with pytest.raises(ValueError, match=message):
         ka.build_cascade(members, **arguments)
+
+
+def test_the_answer_of_exit_k_is_the_layer_exit_k():
+    for combine in ("mean_logits", "last"):
+        cascade = ka.build_cascade([classifier(2), classifier(4), classifier(2)], combine=combine)
+        assert cascade.output_names == ["exit_0", "exit_1", "exit_2"]
+        assert {"exit_0", "exit_1", "exit_2"} <= {layer.name for layer in cascade.layers}
