@@ -145,6 +145,16 @@ def test_when_nothing_passes_the_safe_policy_is_returned_and_said(population):
     assert not policy.details["guarantee"]["passed"]
 
 
+@pytest.mark.parametrize(("missing", "advice"), [(2, "at least 9 samples"), (0, "Allow more risk")])
+def test_more_samples_are_advised_only_where_there_are_too_few(missing, advice):
+    risk = ka.RiskControl("error", level=0.5, bound="binomial")
+    assert risk.samples_needed == 9
+    logits = np.zeros((3, risk.samples_needed - missing, 2))
+    logits[..., 0] = np.arange(3)[:, None] + 1.0
+    with pytest.warns(UserWarning, match=f"No policy passed .*{advice}"):  # all answers are wrong
+        ka.calibrate(logits, np.ones(logits.shape[1], int), COSTS, risk=risk, temperature=False)
+
+
 def test_the_guarantee_is_saved_with_the_policy(population, tmp_path):
     logits, labels = population[0][:, :3000], population[1][:3000]
     policy = ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(level=0.1))
