@@ -147,3 +147,8 @@ def test_cells_are_cut_from_the_whole_image_with_what_is_around_them():
         split_cells(maps, (2, 3), 5)
     with pytest.raises(ValueError, match=r"must divide .* grid=\(4, 4\), size \(4, 6\)"):
         split_cells(maps, (4, 4))
+
+
+def test_a_member_of_one_size_costs_what_its_layers_do():
+    cascade = SegmentationCascade([network(3, size=(8, 12))])
+    assert cascade.cell_costs((8, 12)).tolist() == [8 * 12 * 9 * 2 * 3]

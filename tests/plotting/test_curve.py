@@ -46,6 +46,7 @@ def test_networks_are_points_and_policies_curves():
     assert (point.get_xdata().tolist(), point.get_ydata().tolist()) == ([2.0], [80.0])
     np.testing.assert_allclose(curve.get_xdata(), [1.0, 1.5])
     assert curve.get_label() == "exits"
+    assert (point.get_linestyle(), curve.get_linestyle()) == ("None", "-")
     assert ax.get_xlabel() == "mean cost (MMACs per sample)"
 
 
