@@ -6,7 +6,7 @@ from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
 from keras_adaptive.layers.running_mean import RunningMean
 from keras_adaptive.training.adaptive_model import AdaptiveModel
-from keras_adaptive.training.add_stopping import with_stopping
+from keras_adaptive.training.add_stopping import add_stopping
 
 SMALLEST = 1e-37  # a probability whose logarithm is still finite in float32
 COMBINATIONS = {"mean_logits": "logits", "mean_probs": "probs", "last": None}
@@ -85,7 +85,7 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
         for i, (member, size) in enumerate(zip(members, sizes, strict=True))
     ]
     cascade = chain(image, logits, combine, "cascade")
-    return cascade if stopping is None else with_stopping(cascade, stopping, cost_weight)
+    return cascade if stopping is None else add_stopping(cascade, stopping, cost_weight)
 
 
 def chain(image, logits, combine, name, every=1):

@@ -99,7 +99,7 @@ def examples(images, rows, labels=None, *, axes=None):
 
     Args:
         images: Array `(samples, height, width, channels)`, uint8, or floats from 0 to 1.
-        rows: List of one integer array per exit, from `evaluation.extremes`.
+        rows: List of one integer array per exit, from `evaluation.most_and_least_confident`.
         labels: Sequence of one text per sample, or `None`.
         axes: Array of matplotlib axes `(exits, images)`. `None`: new ones.
 
