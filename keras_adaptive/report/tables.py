@@ -11,7 +11,7 @@ from keras_adaptive.calibration.calibrate import calibrate_budgets
 from keras_adaptive.evaluation import evaluate
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
-SHARES = (0.1, 0.2, 0.5)  # budgets to report on, of the full network's cost
+STEPS = (0.25, 0.5, 1.0)  # budgets to report on, between the least and the most that pays
 
 
 def machine():
@@ -52,18 +52,23 @@ def exit_table(policy, logits, labels, costs):
     ]
 
 
-def budget_table(calibration, test, costs, shares=SHARES, **how):
+def budget_table(calibration, test, costs, shares=None, **how):
     """Returns one row per budget, and one for the full network.
 
     Args:
         calibration: Tuple of logits and labels that thresholds are chosen on.
         test: Tuple of logits and labels that are reported on.
         costs: Array `(exits,)`.
-        shares: Budgets, as shares of the full network's cost.
+        shares: Budgets, as shares of the full network's cost. `None`: a quarter, half and
+            all of the way from the first exit's cost to the most that pays, see
+            `budgets_that_pay`.
         **how: Passed to `calibrate_budgets`.
     """
     full = float(costs[-1])
-    budgets = sorted({feasible_budget(share, costs) for share in shares})
+    if shares is None:
+        budgets = budgets_that_pay(*calibration, costs, **how)
+    else:
+        budgets = sorted({feasible_budget(share, costs) for share in shares})
     policies = calibrate_budgets(*calibration, costs, budgets, **how)
     rows = [
         result_row(f"{budget / full:.0%} of the cost", policy, test, costs)
@@ -71,6 +76,26 @@ def budget_table(calibration, test, costs, shares=SHARES, **how):
     ]
     last = np.append(np.full(len(costs) - 1, np.inf), -np.inf)
     return [*rows, result_row("full network", ExitPolicy(last), test, costs)]
+
+
+def budgets_that_pay(logits, labels, costs, steps=STEPS, **how):
+    """Returns budgets between the first exit's cost and the most that still adds accuracy.
+
+    The most that pays is what a policy spends that may spend everything: among policies of
+    the same accuracy it is the cheapest. Budgets above it would all give this policy again.
+
+    Args:
+        logits, labels, costs: As for `calibrate`.
+        steps: Numbers above 0 and at most 1, where the budgets lie between the two.
+        **how: Passed to `calibrate_budgets`.
+
+    Returns:
+        List of numbers, rising, each once.
+    """
+    (policy,) = calibrate_budgets(logits, labels, costs, [float(costs[-1])], **how)
+    least = float(costs[0])
+    most = max(evaluate(policy, logits, labels, costs).mean_cost, least)
+    return sorted({least + step * (most - least) for step in steps})
 
 
 def result_row(name, policy, test, costs):

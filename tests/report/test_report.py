@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 import keras_adaptive as ka
 from keras_adaptive import report as reports
-from keras_adaptive.report import document, writing
+from keras_adaptive.report import document, tables, writing
 
 
 def test_exit_table_is_what_evaluate_says(calibration, policy):
@@ -33,6 +33,27 @@ def test_budget_table_keeps_budgets_and_ends_with_the_full_network(calibration):
     assert rows[-1]["share_of_full"] == 1
     assert rows[-1]["exit_ratios"] == [0, 0, 1]
     assert rows[-1]["accuracy"] == (logits[-1].argmax(-1) == labels).mean()
+
+
+def test_budgets_that_pay_end_with_the_cheapest_policy_of_the_highest_accuracy():
+    labels = np.arange(8) % 2
+    right = 4 * np.eye(2)[labels]
+    wrong = np.eye(2)[1 - labels] * np.linspace(1, 2, 8)[:, None]
+    easy = (np.arange(8) < 4)[:, None]  # the first exit is right and confident about half
+    logits = np.stack([np.where(easy, right, wrong), right, right])
+    costs = np.array([1.0, 5.0, 100.0])
+    budgets = tables.budgets_that_pay(logits, labels, costs, steps=(0.5, 1.0))
+    assert budgets == [2.0, 3.0]  # all right for (1 + 5) / 2; the last exit never pays
+    rows = reports.budget_table((logits, labels), (logits, labels), costs)
+    assert [row["accuracy"] for row in rows] == [0.625, 0.75, 1.0, 1.0]
+    assert [row["mean_macs"] for row in rows] == [1.5, 2.0, 3.0, 100.0]
+
+
+def test_where_no_later_exit_pays_there_is_one_budget():
+    labels = np.arange(6) % 2
+    logits = np.stack([np.eye(2)[labels]] * 2)
+    rows = reports.budget_table((logits, labels), (logits, labels), np.array([1.0, 2.0]))
+    assert [row["mean_macs"] for row in rows] == [1.0, 2.0]
 
 
 def test_a_budget_below_the_first_exit_becomes_the_first_exit():
