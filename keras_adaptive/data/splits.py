@@ -1,16 +1,16 @@
 """Three splits of one data set: train, calibrate, test."""
 
 import math
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
 from keras_adaptive._checks import check_choice, integer
+from keras_adaptive.data._augmentation import pad_crop_flip, resized_crop_flip
 
 SPLITS = ("train", "calibrate", "test")
-
-PAD = 4  # pixels, for augmentation; of a 32-pixel image, and in proportion
 
 AUGMENTATIONS = (None, "pad_crop_flip", "resized_crop_flip")
 
@@ -42,6 +42,7 @@ class Splits:
     std: list
     flips: bool = True
     raw_train: tf.data.Dataset | None = None
+    _memory: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def input_shape(self):
@@ -59,9 +60,23 @@ class Splits:
     standardise = standardize  # its name before 0.2; until 0.3
 
     def batches(
-        self, split, batch_size=64, *, training=False, augmentation="pad_crop_flip", seed=0
+        self,
+        split,
+        batch_size=64,
+        *,
+        training=False,
+        augmentation="pad_crop_flip",
+        seed=0,
+        epoch=0,
+        step=0,
     ):
         """Returns standardized batches for `fit`, `evaluate` or `predict`.
+
+        With `training=True`, order and augmentation follow from `seed` and the number of the
+        epoch alone: not from the batch size, the number of threads, TensorFlow's own seed, or
+        what was read before. The result has an attribute `epoch`, the number of the epoch that
+        the next pass over it gives; every pass adds one. Setting it, for example in a
+        callback's `on_epoch_begin`, goes to any epoch.
 
         Args:
             split: `"train"`, `"calibrate"` or `"test"`.
@@ -71,45 +86,108 @@ class Splits:
                 random, and mirrored where `flips`; `"resized_crop_flip"`: a random part
                 of 8 to 100 % of the area, resized, and mirrored likewise; `None`: as the
                 images are.
-            seed: Integer, of shuffling.
+            seed: Integer of at least 0, of the order and the augmentation. `None`: drawn by
+                Python's `random`.
+            epoch: Integer of at least 0, the epoch that the first pass gives.
+            step: Integer of at least 0, below the number of batches: this many batches at the
+                beginning of every pass are left out, without reading their images where the
+                split is in memory or in files. With `epoch`, what is left of an epoch that
+                was broken off.
+
+        Returns:
+            `tf.data.Dataset` of `(images, labels)`: float32 `(batch_size, height, width,
+            channels)` and int64 `(batch_size,)`.
+
+        Raises:
+            ValueError: If an argument is impossible.
+
+        Example:
+
+        >>> from keras_adaptive import data
+        >>> batches = data.load("digits").batches("train", 500, training=True, seed=1)
+        >>> first, second = ([labels for _, labels in batches] for _ in range(2))
+        >>> batches.epoch
+        2
+        >>> batches.epoch = 0
+        >>> again = [labels for _, labels in batches]
+        >>> [bool((a == b).numpy().all()) for a, b in ((first[0], second[0]), (first[0], again[0]))]
+        [False, True]
         """
         check_choice(AUGMENTATIONS, augmentation=augmentation)
         batch_size = integer("batch_size", batch_size, 1)
         dataset = split_named(self, split)
         if training:
-            size, bytes_each = self.size(split), math.prod(self.input_shape)
-            if augmentation == "resized_crop_flip" and split == "train" and self.raw_train:
-                dataset = self.raw_train
-            elif size * bytes_each <= MEMORY:
-                dataset = dataset.cache()
-            kept = min(size, SHUFFLED, max(MEMORY // 4 // bytes_each, 1))
-            dataset = dataset.shuffle(kept, seed=seed)
+            seed = random.getrandbits(31) if seed is None else integer("seed", seed, 0)
+            epoch, step = integer("epoch", epoch, 0), integer("step", step, 0)
+            steps = -(-self.size(split) // batch_size)
+            if step >= steps:
+                raise ValueError(
+                    f"`step` must be below the number of batches, {steps}. Received: step={step}"
+                )
+            return self._shuffled(split, batch_size, augmentation, seed, epoch, step, steps)
+        if epoch or step:
+            raise ValueError(
+                "`epoch` and `step` are of batches for training. "
+                f"Received: epoch={epoch}, step={step}, training=False"
+            )
+        return self._finished(dataset.batch(batch_size))
+
+    def _finished(self, batches):
+        """Returns batches of images that are standardized, a few of them ahead of time."""
+        batches = batches.map(lambda x, y: (self.standardize(x), y), num_parallel_calls=2)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _shuffled(self, split, batch_size, augmentation, seed, epoch, step, steps):
+        """Returns uint8 batches for training; each pass makes those of the next epoch."""
+        source, size = split_named(self, split), self.size(split)
+        bytes_each = math.prod(self.input_shape)
+        resized = augmentation == "resized_crop_flip"
+        if resized and split == "train" and self.raw_train is not None:
+            source, whole = self.raw_train, None
+        else:
+            whole = self._whole(split) if size * bytes_each <= MEMORY else None
+
+        def begin():
+            batches.epoch += 1
+            return np.int64(batches.epoch - 1)
+
+        def change(sample, draw):
+            image, label = sample if whole is None else [tf.gather(x, sample) for x in whole]
+            if resized:
+                return resized_crop_flip(image, draw, self.input_shape[:2], self.flips), label
             if augmentation is not None:
-                change = getattr(self, f"_{augmentation}")
-                dataset = dataset.map(change, num_parallel_calls=tf.data.AUTOTUNE)
-        dataset = dataset.batch(batch_size)
-        dataset = dataset.map(lambda x, y: (self.standardize(x), y), num_parallel_calls=2)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+                image = pad_crop_flip(image, draw, self.flips)
+            return image, label
 
-    def _resized_crop_flip(self, image, label):
-        height, width, _ = self.input_shape
-        begin, size, _ = tf.image.sample_distorted_bounding_box(
-            tf.shape(image),
-            tf.zeros((1, 0, 4)),
-            area_range=(0.08, 1.0),
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            use_image_if_no_bounding_boxes=True,
-        )
-        image = tf.image.resize(tf.slice(image, begin, size), (height, width))
-        image = tf.cast(tf.round(image), tf.uint8)
-        return (tf.image.random_flip_left_right(image) if self.flips else image), label
+        def one_pass(_):
+            number = tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), ())
+            order, draws = (
+                tf.stack([tf.constant(seed, tf.int64), 2 * number + i]) for i in range(2)
+            )
+            if whole is None:
+                tf.random.set_seed(1)  # of this function alone: the order is that of `seed`
+                kept = min(size, SHUFFLED, max(MEMORY // 4 // bytes_each, 1))
+                samples = source.shuffle(kept, seed=_random(order, (), tf.int64))
+            else:
+                order = tf.argsort(_random(order, (size,), tf.int64), stable=True)
+                samples = tf.data.Dataset.from_tensor_slices(order)
+            draws = tf.data.Dataset.from_tensor_slices(_random(draws, (size, 3), tf.int32))
+            samples = tf.data.Dataset.zip(samples, draws).skip(step * batch_size)
+            if resized:  # images may be of many sizes
+                return samples.map(change, tf.data.AUTOTUNE).batch(batch_size)
+            return samples.batch(batch_size).map(change, tf.data.AUTOTUNE)
 
-    def _pad_crop_flip(self, image, label):
-        height, width, channels = self.input_shape
-        pad = [round(PAD * n / 32) for n in (height, width)]
-        image = tf.pad(image, [[pad[0]] * 2, [pad[1]] * 2, [0, 0]])
-        image = tf.image.random_crop(image, (height, width, channels))
-        return (tf.image.random_flip_left_right(image) if self.flips else image), label
+        batches = self._finished(tf.data.Dataset.range(1).flat_map(one_pass))
+        batches = batches.apply(tf.data.experimental.assert_cardinality(steps - step))
+        batches.epoch = epoch
+        return batches
+
+    def _whole(self, split):
+        """Returns all images and labels of a split as tensors, read once."""
+        if split not in self._memory:
+            batches = list(split_named(self, split).batch(1000))
+            self._memory[split] = [tf.concat(part, 0) for part in zip(*batches, strict=True)]
+        return self._memory[split]
 
     def arrays(self, split):
         """Returns the whole split in memory: standardized float32 images, labels."""
@@ -127,3 +205,8 @@ def split_named(splits, name):
     """Returns the dataset of a split."""
     check_choice(SPLITS, split=name)
     return getattr(splits, name)
+
+
+def _random(seed, shape, dtype):
+    """Returns integers of the whole range, which follow from a seed of two integers alone."""
+    return tf.random.stateless_uniform(shape, seed, None, None, dtype, alg="philox")

@@ -1,4 +1,3 @@
-import dataclasses
 import importlib
 import tarfile
 
@@ -7,44 +6,14 @@ import pytest
 import tensorflow as tf
 
 from keras_adaptive import data
-from keras_adaptive.data import splits
 
 reading = importlib.import_module("keras_adaptive.data.load")
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the data extra is not installed")
 
 
-def test_digits_come_in_three_splits_that_share_nothing(digits):
-    images = {
-        s: [x.tobytes() for x, _ in getattr(digits, s).as_numpy_iterator()] for s in data.SPLITS
-    }
-    assert [len(images[s]) for s in data.SPLITS] == [digits.size(s) for s in data.SPLITS]
-    assert sum(map(len, images.values())) == 1797
-    everything = [image for s in data.SPLITS for image in set(images[s])]
-    assert len(everything) == len(set(everything))
-
-
-def test_training_pixels_are_standardized(digits):
-    x, y = digits.arrays("train")
-    assert x.dtype == "float32"
-    assert x.mean() == pytest.approx(0, abs=1e-4)
-    assert x.std() == pytest.approx(1, abs=1e-3)
-    assert set(y) == set(range(10))
-
-
 def test_digits_are_not_mirrored():
     assert not data.load("digits").flips
-
-
-def test_training_batches_are_shuffled_and_moved_others_are_not(digits):
-    x, y = digits.arrays("train")
-    training = next(iter(digits.batches("train", 64, training=True)))
-    plain = next(iter(digits.batches("train", 64)))
-    np.testing.assert_array_equal(plain[0], x[:64])
-    assert training[0].shape == (64, 8, 8, 1)
-    assert not np.array_equal(training[1], y[:64])
-    shifted = sum(any(np.array_equal(image, one) for one in x) for image in training[0].numpy())
-    assert shifted < 64
 
 
 def pictures(folder, splits=("train", "test"), classes=("cat", "dog"), size=(6, 5), count=10):
@@ -255,45 +224,6 @@ def test_rejects_what_is_no_data(tmp_path):
         data.load("no_such_data_set", cache_dir=tmp_path)
 
 
-def test_rejects_unknown_split(digits):
-    with pytest.raises(ValueError, match="Received: split=validation"):
-        digits.size("validation")
-
-
-def test_augmentations_keep_size_and_kind(digits):
-    for augmentation in splits.AUGMENTATIONS:
-        batches = digits.batches("train", 8, training=True, augmentation=augmentation)
-        images, labels = next(iter(batches))
-        assert images.shape == (8, 8, 8, 1)
-        assert labels.shape == (8,)
-        assert np.isfinite(images).all()
-    with pytest.raises(ValueError, match="`augmentation` must be one of.*Received: .*spin"):
-        digits.batches("train", training=True, augmentation="spin")
-
-
-def test_crops_of_the_padded_image_and_mirrors(digits):
-    """8 pixels are padded by 1 on each side: there are nine crops, and their mirror images."""
-    image = digits.images("train", 1)[0][0]
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
-    crops = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
-    mirrored = [crop[:, ::-1] for crop in crops]
-    for flips, expected in ((False, crops), (True, crops + mirrored)):
-        splits = dataclasses.replace(digits, flips=flips)
-        made = [splits._pad_crop_flip(image, 7) for _ in range(150)]
-        assert {int(label) for _, label in made} == {7}
-        assert {x.numpy().tobytes() for x, _ in made} == {x.tobytes() for x in expected}
-
-
-def test_parts_of_the_image_are_resized(digits):
-    image = np.full((8, 8, 1), 200, "uint8")
-    image[:, :4] = 0
-    made = np.stack([digits._resized_crop_flip(image, 7)[0].numpy() for _ in range(40)])
-    assert made.dtype == "uint8"
-    assert set(made[..., 0].reshape(40, -1).max(1)) <= {0, *range(100, 201)}
-    assert len({x.tobytes() for x in made}) > 10
-    assert not any((x[:, 0] > x[:, -1]).any() for x in made)  # digits are not mirrored
-
-
 def test_mean_and_deviation_are_those_of_each_channel(rng):
     images = rng.integers(0, 256, (30, 4, 5, 3), dtype="uint8")
     images[..., 1] //= 3
@@ -302,20 +232,3 @@ def test_mean_and_deviation_are_those_of_each_channel(rng):
     )
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255)
     np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255)
-
-
-def test_a_small_memory_shuffles_and_reads_less(digits, monkeypatch):
-    """Then images come from the disk every epoch, and from near their place."""
-    monkeypatch.setattr(splits, "MEMORY", 4 * 64 * 10)
-    x, y = digits.arrays("train")
-    batches = digits.batches("train", 8, training=True, augmentation=None)
-    place = {image.tobytes(): i for i, image in enumerate(x)}
-    first = [place[image.tobytes()] for image in next(iter(batches))[0].numpy()]
-    assert max(first) < 8 + 10 + 8  # ten images are kept, and some more read ahead
-
-
-def test_without_augmentation_training_images_are_as_they_are(digits):
-    x, _ = digits.arrays("train")
-    plain = digits.batches("train", 64, training=True, augmentation=None)
-    known = {image.tobytes() for image in x}
-    assert all(image.tobytes() in known for image in next(iter(plain))[0].numpy())
