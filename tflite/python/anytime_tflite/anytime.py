@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -11,11 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anytime_tflite.backends import BACKENDS, Backend
-from anytime_tflite.file import read_info, stopping_networks
-from anytime_tflite.rule import Array, Run, softmax
+from anytime_tflite.file import Source, check_content, content_of, stopping_networks
+from anytime_tflite.rule import Array, Run, to_log_odds
+from anytime_tflite.stage_times import StageTimes
 
-_WARM_UP = 5  # runs of every stage when a file is opened
+_WARM_UP = 5  # runs of the network when a file is opened
 _FAR = 10  # times the range from black to white
+_OLD_INPUT = "input_0"  # its name in files of version 2, and `x` in their single call
+
+Image = ArrayLike | Mapping[str, ArrayLike]
+"""An array of the network's input, or of each of its inputs by name."""
+
+
+class WrongTypeError(TypeError, ValueError):
+    """An argument is of a type that cannot be meant."""
 
 
 class Answer(NamedTuple):
@@ -25,10 +34,13 @@ class Answer(NamedTuple):
         probabilities: Float array `(classes,)`.
         label: Integer, the index of the most probable class.
         exit: Integer, the exit that answered.
-        stopped_by: `"confidence"`, `"patience"`, `"deadline"`, `"cancelled"` or `"end"`
-            (the last exit); `None` while the answer may still get better.
+        stopped_by: `"confidence"`, `"patience"` (enough answers agree), `"deadline"`,
+            `"cancelled"` or `"end"` (the last exit); `None` while the answer may still get
+            better.
         elapsed_ms: Float, milliseconds since `classify`, `stream` or `predict` was called.
         class_name: String, or `None` if the file names no classes.
+        cost: Float, multiply-accumulates that the answer has cost. Where gates decide what is
+            computed, it is this image's own.
     """
 
     probabilities: Array
@@ -37,6 +49,7 @@ class Answer(NamedTuple):
     stopped_by: str | None
     elapsed_ms: float
     class_name: str | None = None
+    cost: float | None = None
 
 
 class AnytimeModel:
@@ -46,11 +59,14 @@ class AnytimeModel:
     model goes on until the answer is confident enough, the deadline is near, `cancel` is
     called, or the network ends.
 
-    One instance takes one image at a time; several threads take one instance each.
-    `cancel` may be called from any thread.
+    One instance takes one image at a time: a call from another thread waits, and its deadline
+    with it. For more at a time, each thread takes an instance of its own. `cancel` may be
+    called from any thread.
 
     Args:
-        path: Path of a file written by `keras_adaptive.export_tflite`.
+        path: Path of a file written by `keras_adaptive.export_tflite`, or its content: bytes,
+            or an object with `read`, as an open file has it, or with `open`, as
+            `zipfile.Path` has it.
         num_threads: Integer, threads of the interpreter. `None`: its default.
         backend: `"interpreter"`: of `ai_edge_litert`, or else of `tflite_runtime`;
             `"compiled_model"`: LiteRT's CompiledModel.
@@ -58,9 +74,10 @@ class AnytimeModel:
     Attributes:
         info: Dictionary, what the file says of itself; see `read_info`. Thresholds are floats.
         exits: List of integers, the exit that each stage answers for.
-        input_shape: Tuple of integers, the shape of an image.
+        input_shape: Tuple of integers, the shape of an image: of the network's first input.
 
     Raises:
+        TypeError: If `path` is none of these.
         ValueError: If the file is missing, damaged, or not such a file.
         ImportError: If there is no TFLite interpreter.
 
@@ -78,11 +95,7 @@ class AnytimeModel:
     input_shape: tuple[int, ...]
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        num_threads: int | None = None,
-        *,
-        backend: str = "interpreter",
+        self, path: Source, num_threads: int | None = None, *, backend: str = "interpreter"
     ) -> None:
         if num_threads is not None:
             if not is_integer(num_threads, at_least=1):
@@ -92,27 +105,40 @@ class AnytimeModel:
             num_threads = int(num_threads)
         if backend not in tuple(BACKENDS):
             raise ValueError(f"`backend` must be one of {tuple(BACKENDS)}. Received: {backend=}")
-        self.info = read_info(path)
-        self.info["thresholds"] = [float(t) for t in self.info["thresholds"]]
+        content, name = content_of(path)
+        self.info = check_content(content, name)
+        self._plain = self.info["version"] < 3
+        for key in ("thresholds", "log_odds"):
+            if key in self.info:
+                self.info[key] = [float(t) for t in self.info[key]]
         self.exits = self.info["exits"]
         self._temperatures = [self.info["temperatures"][k] for k in self.exits]
         networks = stopping_networks(self.info)
         self._networks = None if networks is None else [networks[k] for k in self.exits]
         self._names = self.info["class_names"]
+        self._macs = None if self._plain else self.info["macs"]
         self._lock = threading.Lock()
-        self._cancelled = threading.Event()
+        self._cancel: object = None  # another object after each `cancel`
         self._current = 0  # number of the image under way
         self._backend: Backend | None = None
+        inputs = {one["name"]: one for one in self.info.get("inputs", [{"name": _OLD_INPUT}])}
+        # by its path, where it has one: the interpreter then maps it into memory
+        source = name if isinstance(path, str | os.PathLike) else content
+        del content
         try:
-            self._backend = BACKENDS[backend](path, num_threads, len(self.exits))
-            self.input_shape = self._backend.input_shape
+            self._backend = BACKENDS[backend](source, num_threads, len(self.exits), list(inputs))
+            self._inputs = self._backend.inputs
+            _check_inputs(self._inputs, inputs)
+            self.input_shape = next(iter(self._inputs.values()))[0]
             self._range = self._input_range()
-            self._warm_up()
+            self._times = StageTimes(len(self.exits))
+            self._expected_ms = self._times.expected_ms
+            self._warm_up(self._backend)
         except (ValueError, RuntimeError, KeyError, IndexError, TypeError, MemoryError) as error:
             self.close()
             raise ValueError(
                 "`path` must be a file whose stages the interpreter can run. "
-                f"Received: path={path} ({error})"
+                f"Received: path={name} ({error})"
             ) from error
 
     def __enter__(self) -> Self:
@@ -137,13 +163,14 @@ class AnytimeModel:
         """Ends the image under way after the stage that is running, from any thread.
 
         `classify` then returns the best answer so far, with `stopped_by="cancelled"`. The
-        first stage always ends. Images given later are not cancelled.
+        first stage always ends. Images that wait for another are cancelled too, and answer
+        after their first stage. Images given later are not.
         """
-        self._cancelled.set()
+        self._cancel = object()
 
     def classify(
         self,
-        image: ArrayLike,
+        image: Image,
         deadline_ms: float | None = None,
         thresholds: Sequence[float] | None = None,
         *,
@@ -156,11 +183,14 @@ class AnytimeModel:
 
         Args:
             image: Array of the network's input shape. uint8 pixels are standardized as
-                the file says; floats are taken as they are.
-            deadline_ms: Number, milliseconds from now. `None`: no deadline.
+                the file says; floats are taken as they are. Where the network takes integers,
+                an array of such. Of a network with several inputs a dictionary: name, as in
+                `info["inputs"]`, to array.
+            deadline_ms: Number, milliseconds from now; what another thread's image takes
+                counts. `None`: no deadline.
             thresholds: Sequence of one number per exit of the network, in place of the
                 file's; the last is -inf, whatever is given. An exit that is not in the
-                file must have +inf.
+                file must have +inf, or what the file has for it.
             patience: Integer of at least 2: also stop when so many answers in a row name
                 the same class. `None`: as the file says.
 
@@ -168,13 +198,23 @@ class AnytimeModel:
             An `Answer`.
 
         Raises:
+            TypeError: If an argument is of a type that cannot be meant.
             ValueError: If an argument does not fit the file, or the model was closed.
         """
-        answers = self._answers(image, deadline_ms, thresholds, patience, only_last=True)
-        return next(answers)
+        start, cancel = time.perf_counter(), self._cancel
+        self._open()
+        run = self._run(deadline_ms, self._stage_thresholds(thresholds), patience)
+        tensors = self._prepare(image)
+        with self._lock:
+            backend = self._begin(tensors)
+            for i in range(len(self.exits)):
+                stopped_by = self._stage(backend, i, run, start, cancel)
+                if stopped_by is not None:
+                    break
+            return self._answer(run.probabilities, run.label, i, stopped_by, start, backend.cost)
 
-    def stream(self, image: ArrayLike, deadline_ms: float | None = None) -> Iterator[Answer]:
-        """Yields an `Answer` after every stage, until the network or the time ends.
+    def stream(self, image: Image, deadline_ms: float | None = None) -> Iterator[Answer]:
+        """Returns an iterator of an `Answer` after every stage, until the network or time ends.
 
         Stop reading when the answer is good enough: nothing further is computed. Once
         another image is begun, this one cannot go on.
@@ -186,12 +226,36 @@ class AnytimeModel:
             An `Answer`; `stopped_by` is `None` in all but the last.
 
         Raises:
-            ValueError: If an argument does not fit the file, or the model was closed.
+            TypeError, ValueError: As in `classify`.
             RuntimeError: If another image was begun, or the model closed, meanwhile.
         """
-        yield from self._answers(image, deadline_ms, only_last=False)
+        start, cancel = time.perf_counter(), self._cancel
+        self._open()
+        run = self._run(deadline_ms, None, None, by_agreement=False)
+        return self._stream(self._prepare(image), run, start, cancel)
 
-    def predict(self, image: ArrayLike, thresholds: Sequence[float] | None = None) -> Answer:
+    def _stream(
+        self, tensors: dict[str, Array], run: Run, start: float, cancel: object
+    ) -> Iterator[Answer]:
+        own = -1
+        for i in range(len(self.exits)):
+            with self._lock:
+                if i == 0:
+                    backend = self._begin(tensors)
+                    own = self._current
+                elif own != self._current or self._backend is None:
+                    raise RuntimeError(
+                        "An image must be finished before the next is begun, or the model closed"
+                    )
+                stopped_by = self._stage(backend, i, run, start, cancel)
+                answer = self._answer(
+                    run.probabilities, run.label, i, stopped_by, start, backend.cost
+                )
+            yield answer
+            if stopped_by:
+                return
+
+    def predict(self, image: Image, thresholds: Sequence[float] | None = None) -> Answer:
         """Returns the answer of the file's single call, where exits are taken inside it.
 
         There is no deadline. The file must be exported with `single_call=True`.
@@ -200,120 +264,124 @@ class AnytimeModel:
             image, thresholds: As in `classify`.
 
         Returns:
-            An `Answer`; `stopped_by` is `"confidence"` or `"end"`.
+            An `Answer`; `stopped_by` is `"confidence"`, `"patience"` or `"end"`.
 
         Raises:
+            TypeError: If an argument is of a type that cannot be meant.
             ValueError: If the file has no single call, an argument does not fit it, or the
                 model was closed.
         """
         start = time.perf_counter()
-        backend = self._open()
-        if "predict" not in backend.signatures:
+        if "predict" not in self._open().signatures:
             raise ValueError(
                 "The file must be exported with `single_call=True`. Received: one without"
             )
-        limits = np.asarray(self._stage_thresholds(thresholds), "float32")
-        image = self._prepare(image)
+        limits = self._stage_thresholds(thresholds)
+        tensors = self._prepare(image)
+        if self._plain:
+            tensors = {"x": tensors[_OLD_INPUT]}
         with self._lock:
+            backend = self._open()
             self._current += 1
             try:
-                logits, exit = backend.predict(image, limits)
+                given = {**tensors, "thresholds": np.asarray(limits, "float32")}
+                logits, exit = backend.predict(given)
             except RuntimeError as error:
                 raise ValueError(
                     "`path` must be a whole TFLite model. Received: one whose single call does "
                     f"not run ({str(error).strip()})"
                 ) from error
+            cost = backend.cost
         if exit not in self.exits:
             raise ValueError(
                 "`path` must be a whole TFLite model. Received: one whose single call leaves at "
                 f"exit {exit}, which the file does not have"
             )
         stage = self.exits.index(exit)
-        stopped_by = "end" if stage == len(self.exits) - 1 else "confidence"
         logits = logits / self._temperatures[stage]
-        return self._answer(softmax(logits), int(logits.argmax()), stage, stopped_by, start)
+        last = stage == len(self.exits) - 1
+        run = Run(self.info["confidence"], limits, networks=self._networks, plain=self._plain)
+        by = run.stopped_by(stage, logits, 0.0, None if last else 0.0)
+        if by is None:  # not confident, as the single call reckons: answers agreed
+            agreeing = self.info["patience"] is not None or self.info.get("agreement") is not None
+            by = "patience" if agreeing else "confidence"
+        return self._answer(run.probabilities, run.label, stage, by, start, cost)
 
-    def _answers(
+    def _run(
         self,
-        image: ArrayLike,
-        deadline_ms: float | None = None,
-        thresholds: Sequence[float] | None = None,
-        patience: int | None = None,
-        *,
-        only_last: bool,
-    ) -> Iterator[Answer]:
-        """Yields an answer per stage; or, if `only_last`, the one that `classify` returns."""
-        start = time.perf_counter()
-        backend = self._open()
-        deadline = np.inf if deadline_ms is None else _as_float(deadline_ms)
+        deadline_ms: float | None,
+        limits: Sequence[float] | None,
+        patience: int | None,
+        by_agreement: bool = True,
+    ) -> Run:
+        """Checks arguments; returns the rule for one image."""
+        deadline = np.inf if deadline_ms is None else _as_float("deadline_ms", deadline_ms)
         if not deadline >= 0:
             raise ValueError(
                 f"`deadline_ms` must be a number of at least 0, or None. Received: {deadline_ms=}"
             )
-        limits = None
-        if only_last:
-            patience = self._check_patience(patience)
-            limits = self._stage_thresholds(thresholds)
-        run = Run(self.info["confidence"], limits, patience, deadline, self._networks)
-        image = self._prepare(image)
-        last = len(self.exits) - 1
-        for i, temperature in enumerate(self._temperatures):
-            before = time.perf_counter()
-            with self._lock:
-                if i == 0:
-                    self._cancelled.clear()
-                    self._current += 1
-                    own = self._current
-                    backend.start(image)
-                elif own != self._current or self._backend is None:
-                    raise RuntimeError(
-                        "An image must be finished before the next is begun, or the model closed"
-                    )
-                logits = backend.run(i)
-            logits /= temperature
-            now = time.perf_counter()
-            self._learn(i, 1000 * (now - before))
-            next_ms = self._expected_ms[i + 1] if i < last else None
-            elapsed = 1000 * (now - start)
-            stopped_by = run.stopped_by(i, logits, elapsed, next_ms, self._cancelled.is_set())
-            if stopped_by == "deadline" and elapsed < deadline:
-                # a slow spell must not keep later images out of this stage for good
-                self._expected_ms[i + 1] = max(
-                    0.99 * self._expected_ms[i + 1], self._fastest_ms[i + 1]
-                )
-            if stopped_by or not only_last:
-                yield self._answer(run.probabilities, run.label, i, stopped_by, start)
-            if stopped_by:
-                return
+        return Run(
+            self.info["confidence"],
+            limits,
+            self._check_patience(patience) if by_agreement else None,
+            deadline,
+            self._networks,
+            self.info.get("agreement") if by_agreement else None,
+            plain=self._plain,
+        )
+
+    def _begin(self, tensors: dict[str, Array]) -> Backend:
+        """Begins an image; the lock is held."""
+        backend = self._open()
+        self._current += 1
+        backend.start(tensors)
+        return backend
+
+    def _stage(
+        self, backend: Backend, i: int, run: Run, start: float, cancel: object
+    ) -> str | None:
+        """Runs a stage and learns how long it takes; returns why to stop after it, or `None`."""
+        before = time.perf_counter()
+        logits = backend.run(i) / self._temperatures[i]
+        now = time.perf_counter()
+        self._times.learn(i, 1000 * (now - before))
+        last = i == len(self.exits) - 1
+        next_ms = None if last else self._expected_ms[i + 1]
+        elapsed = 1000 * (now - start)
+        stopped_by = run.stopped_by(i, logits, elapsed, next_ms, self._cancel is not cancel)
+        if stopped_by == "deadline" and elapsed < (run.deadline_ms or 0):
+            # a slow spell must not keep later images out of this stage for good
+            self._times.forget_slowly(i + 1)
+        return stopped_by
 
     def _open(self) -> Backend:
         if self._backend is None:
             raise ValueError("The model must be open. Received: a model that was closed")
         return self._backend
 
-    def _learn(self, stage: int, took_ms: float) -> None:
-        """Follows the time a stage takes: up quickly, down slowly, unmoved by one hiccup."""
-        self._fastest_ms[stage] = min(self._fastest_ms[stage], took_ms)
-        change = took_ms - self._expected_ms[stage]
-        most = 0.25 * self._expected_ms[stage]
-        self._expected_ms[stage] += min(0.5 * change, most) if change > 0 else 0.05 * change
-
-    def _warm_up(self) -> None:
+    def _warm_up(self, backend: Backend) -> None:
         """Runs every stage a few times: the first run is slow, and times are learned."""
-        self._expected_ms = [0.0] * len(self.exits)
-        for _ in range(_WARM_UP):
-            self._fastest_ms = [float("inf")] * len(self.exits)
-            for _ in self.stream(np.zeros(self.input_shape, "float32")):
-                pass
-            self._expected_ms = list(self._fastest_ms)
+        black = {
+            name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self._inputs.items()
+        }
+        backend.start(black)
+        self._times.measure(backend.run, _WARM_UP)
 
     def _answer(
-        self, probabilities: Array, label: int, stage: int, stopped_by: str | None, start: float
+        self,
+        probabilities: Array,
+        label: int,
+        stage: int,
+        stopped_by: str | None,
+        start: float,
+        cost: float | None,
     ) -> Answer:
         probabilities = probabilities.astype("float32")
         name = self._names[label] if self._names else None
+        if cost is None and self._macs is not None:
+            cost = self._macs[stage]
         elapsed = 1000 * (time.perf_counter() - start)
-        return Answer(probabilities, label, self.exits[stage], stopped_by, elapsed, name)
+        return Answer(probabilities, label, self.exits[stage], stopped_by, elapsed, name, cost)
 
     def _input_range(self) -> tuple[float, float] | None:
         """Returns the least and the greatest float of an image; `None` if the file does not say.
@@ -329,57 +397,100 @@ class AnytimeModel:
         margin = _FAR * (white - black)
         return float(black - margin), float(white + margin)
 
-    def _prepare(self, image: ArrayLike) -> Array:
-        array: Array = np.asarray(image)
-        if array.shape != self.input_shape:
-            raise ValueError(
-                f"`image` must be of shape {self.input_shape}. Received: shape {array.shape}"
+    def _prepare(self, image: Image) -> dict[str, Array]:
+        """Returns the network's inputs by name, each a batch of one."""
+        if isinstance(image, Mapping):
+            if set(image) != set(self._inputs):
+                raise ValueError(
+                    f"`image` must be a dictionary of {sorted(self._inputs)}. "
+                    f"Received: one of {sorted(map(str, image))}"
+                )
+            arrays = dict(image)
+        elif len(self._inputs) > 1:
+            raise WrongTypeError(
+                f"`image` must be a dictionary of the inputs {sorted(self._inputs)}. "
+                f"Received: a {type(image).__name__}"
             )
+        else:
+            arrays = dict.fromkeys(self._inputs, image)
+        return {name: self._prepared(name, array)[None] for name, array in arrays.items()}
+
+    def _prepared(self, name: str, image: ArrayLike) -> Array:
+        """Returns an input in the shape and the dtype that the network takes."""
+        shape, dtype = self._inputs[name]
+        called = "`image`" if len(self._inputs) == 1 else f"`image[{name!r}]`"
+        try:
+            array: Array = np.asarray(image)
+        except ValueError as error:  # rows of different length
+            raise ValueError(f"{called} must be an array. Received: {error}") from error
+        if array.shape != shape:
+            raise ValueError(f"{called} must be of shape {shape}. Received: shape {array.shape}")
+        if dtype.kind != "f":
+            return _as_integers(array, dtype, called)
         if array.dtype == np.uint8:
             preprocessing = self.info["preprocessing"]
             if preprocessing is None:
                 raise ValueError(
-                    "`image` must be of floats: the file does not say how pixels are "
+                    f"{called} must be of floats: the file does not say how pixels are "
                     "standardized. Received: dtype uint8"
                 )
             mean = np.asarray(preprocessing["mean"], "float32")
             std = np.asarray(preprocessing["std"], "float32")
             array = (array.astype("float32") / np.float32(255) - mean) / std
         elif not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"`image` must be of uint8 or floats. Received: dtype {array.dtype}")
+            raise ValueError(f"{called} must be of uint8 or floats. Received: dtype {array.dtype}")
         else:
             low, high = array.min(), array.max()
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise ValueError("`image` must be finite. Received: NaN or infinite values")
+                raise ValueError(f"{called} must be finite. Received: NaN or infinite values")
             if self._range is not None and not self._range[0] <= low <= high <= self._range[1]:
                 raise ValueError(
-                    "`image` must be pixels of uint8, or floats standardized as the file says. "
+                    f"{called} must be pixels of uint8, or floats standardized as the file says. "
                     f"Received: floats from {low:g} to {high:g}, which no pixel becomes"
                 )
-        return array.astype("float32")[None]
+        return array.astype(dtype)
 
     def _stage_thresholds(self, thresholds: Sequence[float] | None) -> list[float]:
-        """Returns one threshold per stage of the file."""
-        checked: list[float] = self.info["thresholds"]
-        if thresholds is not None:
-            checked = self._check_thresholds(thresholds)
-        return [checked[k] for k in self.exits]
+        """Returns one threshold per stage of the file: in log-odds, but for version 2."""
+        own: list[float] = self.info["thresholds" if self._plain else "log_odds"]
+        if thresholds is None:
+            return [own[k] for k in self.exits]
+        given = self._check_thresholds(thresholds)
+        if self._plain:
+            return [given[k] for k in self.exits]
+        kind, written = self.info["confidence"], self.info["thresholds"]
+        # the file's own keep the digits that the users' unit does not show
+        return [
+            own[k] if given[k] == written[k] else to_log_odds(kind, given[k]) for k in self.exits
+        ]
 
     def _check_thresholds(self, thresholds: Sequence[float]) -> list[float]:
-        thresholds = [_as_float(t) for t in thresholds]
-        total = len(self.info["thresholds"])
-        if len(thresholds) != total or any(t != t for t in thresholds):
+        written: list[float] = self.info["thresholds"]
+        total = len(written)
+        try:
+            given = list(thresholds)
+        except TypeError as error:
+            raise WrongTypeError(
+                f"`thresholds` must be {total} numbers, one per exit. Received: {thresholds=}"
+            ) from error
+        found = [_as_float("thresholds", t) for t in given]
+        if len(found) != total or any(t != t for t in found):
             raise ValueError(
-                f"`thresholds` must be {total} numbers, one per exit. "
-                f"Received: thresholds={thresholds}"
+                f"`thresholds` must be {total} numbers, one per exit. Received: {thresholds=}"
             )
-        missing = [k for k in range(total) if k not in self.exits and thresholds[k] < np.inf]
+        # behind an exit where every image leaves, and at the last, nothing is looked at
+        ends = next((k for k in self.exits if found[k] == -np.inf), total - 1)
+        missing = [
+            k
+            for k in range(ends)
+            if k not in self.exits and found[k] < np.inf and found[k] != written[k]
+        ]
         if missing:
             raise ValueError(
                 f"`thresholds` must be +inf for exits {missing}, which were closed when the "
-                f"file was written. Received: thresholds={thresholds}"
+                f"file was written. Received: thresholds={found}"
             )
-        return thresholds
+        return found
 
     def _check_patience(self, patience: int | None) -> int | None:
         if patience is None:
@@ -392,12 +503,42 @@ class AnytimeModel:
         return int(patience)
 
 
-def _as_float(value: Any) -> float:
-    """Returns a number of Python or numpy as a float, and NaN for anything else."""
-    try:
-        return float("nan") if isinstance(value, bool | np.bool_) else float(value)
-    except (TypeError, ValueError):
-        return float("nan")
+def _check_inputs(
+    found: dict[str, tuple[tuple[int, ...], Any]], said: dict[str, dict[str, Any]]
+) -> None:
+    """Raises a ValueError unless the network's inputs are as `info` says."""
+    for name, (shape, dtype) in found.items():
+        one = said[name]
+        if "shape" in one and (shape, dtype) != (tuple(one["shape"]), np.dtype(one["dtype"])):
+            raise ValueError(f"its input {name!r} is of shape {shape} and {dtype}, unlike its info")
+
+
+def _as_integers(array: Array, dtype: Any, called: str) -> Array:
+    """Returns integers, or booleans, in the dtype of the network's input."""
+    if dtype.kind == "b":
+        if array.dtype != dtype:
+            raise ValueError(f"{called} must be of booleans. Received: dtype {array.dtype}")
+        return array
+    limits = np.iinfo(dtype)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{called} must be of integers, {dtype}. Received: dtype {array.dtype}")
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise ValueError(
+            f"{called} must be of integers that {dtype} holds. Received: {array.min()} to "
+            f"{array.max()}"
+        )
+    return array.astype(dtype)
+
+
+def _as_float(name: str, value: Any) -> float:
+    """Returns a number of Python or numpy as a float."""
+    if not isinstance(value, bool | np.bool_ | str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    must = "a number" if name == "deadline_ms" else "numbers, one per exit"
+    raise WrongTypeError(f"`{name}` must be {must}. Received: {value!r}")
 
 
 def is_integer(value: object, at_least: int) -> bool:

@@ -1,13 +1,15 @@
 """The backends that can run a stage: the TFLite interpreter and LiteRT's CompiledModel."""
 
-import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from anytime_tflite.rule import Array
 
-Path = str | os.PathLike[str]
+Source = str | bytes
+"""Path of a file, or its content."""
+_ANSWERS = ("logits", "exit_index", "cost")
 
 
 class Backend(Protocol):
@@ -15,26 +17,36 @@ class Backend(Protocol):
 
     Attributes:
         signatures: Set of the names of the file's signatures.
-        input_shape: Tuple of integers, the shape of an image.
+        inputs: Dictionary: name of each input of the network to its shape, without the batch,
+            and its dtype.
+        cost: Number, what the answer of the latest run has cost; `None` if the file does not
+            say.
     """
 
     signatures: set[str]
-    input_shape: tuple[int, ...]
+    inputs: dict[str, tuple[tuple[int, ...], Any]]
+    cost: float | None
 
-    def __init__(self, path: Path, num_threads: int | None, stages: int) -> None: ...
+    def __init__(
+        self, source: Source, num_threads: int | None, stages: int, inputs: Sequence[str]
+    ) -> None: ...
 
     @property
     def direct(self) -> bool:
         """Whether features pass from stage to stage without the public runners' copies."""
 
-    def start(self, image: Array) -> None:
-        """Begins an image, of the network's input shape with a batch of one."""
+    def start(self, tensors: dict[str, Array]) -> None:
+        """Begins an image: the network's inputs by name, each a batch of one."""
 
     def run(self, stage: int) -> Array:
         """Runs a stage, whose earlier ones must have run; returns its logits `(classes,)`."""
 
-    def predict(self, image: Array, thresholds: Array) -> tuple[Array, int]:
-        """Runs the single call; returns logits `(classes,)` and the exit."""
+    def predict(self, tensors: dict[str, Array]) -> tuple[Array, int]:
+        """Runs the single call; returns logits `(classes,)` and the exit.
+
+        Args:
+            tensors: Its inputs by name.
+        """
 
     def close(self) -> None:
         """Frees the memory."""
@@ -68,25 +80,26 @@ class InterpreterBackend:
     stage that computes them to those that read them.
 
     Args:
-        path: Path of the file.
+        source: Path of the file, or its content.
         num_threads: Integer, or `None`.
         stages: Integer, how many the file has.
+        inputs: Names of the network's inputs.
     """
 
-    def __init__(self, path: Path, num_threads: int | None, stages: int) -> None:
-        self._interpreter = interpreter_class()(model_path=str(path), num_threads=num_threads)
+    def __init__(
+        self, source: Source, num_threads: int | None, stages: int, inputs: Sequence[str]
+    ) -> None:
+        which = {"model_path" if isinstance(source, str) else "model_content": source}
+        self._interpreter = interpreter_class()(**which, num_threads=num_threads)
         # before any signature runner is made, or old runtimes leave XNNPACK out
         self._interpreter.allocate_tensors()
         self.signatures = set(self._interpreter.get_signature_list())
-        keys = [f"stage_{i}" for i in range(stages)]
-        missing = sorted({"info", *keys} - self.signatures)
-        if missing:
-            raise ValueError(f"there is no signature {missing[0]!r}")
+        keys = _stage_keys(stages, self.signatures)
         self._runners = [self._interpreter.get_signature_runner(key) for key in keys]
-        self._inputs = [sorted(runner.get_input_details()) for runner in self._runners]
-        details = self._runners[0].get_input_details()["input_0"]
-        self.input_shape = tuple(int(n) for n in details["shape"][1:])
-        self.input_dtype = np.dtype(details["dtype"])
+        details = [runner.get_input_details() for runner in self._runners]
+        self._inputs = [sorted(names) for names in details]
+        self.inputs = _inputs_of(details, inputs)
+        self.cost: float | None = None
         self._tensors: dict[str, Array] = {}
         self._single: tuple[Any, ...] | None = None
         self._steps: list[Any] | None = self._direct()
@@ -95,36 +108,43 @@ class InterpreterBackend:
     def direct(self) -> bool:
         return self._steps is not None
 
-    def start(self, image: Array) -> None:
-        self._tensors = {"input_0": image}
+    def start(self, tensors: dict[str, Array]) -> None:
+        self._tensors = dict(tensors)
 
     def run(self, stage: int) -> Array:
         if self._steps is None:
             runner, names = self._runners[stage], self._inputs[stage]
             self._tensors.update(runner(**{name: self._tensors[name] for name in names}))
-            return _logits(self._tensors)
+            return self._answer(self._tensors)
         wrapper, graph, inputs, outputs = self._steps[stage]
         for name, target in inputs:
             np.copyto(target, self._tensors[name])
         wrapper.Invoke(graph)
         for name, number in outputs:  # anew: where a block can be skipped, they may move
             self._tensors[name] = wrapper.tensor(wrapper, number, graph)
-        return _logits(self._tensors)
+        return self._answer(self._tensors)
 
-    def predict(self, image: Array, thresholds: Array) -> tuple[Array, int]:
+    def predict(self, tensors: dict[str, Array]) -> tuple[Array, int]:
         if self._single is None:
             runner = self._interpreter.get_signature_runner("predict")
-            answer = runner(x=image, thresholds=thresholds)  # allocates
+            answer = runner(**tensors)  # allocates
             if self._steps is not None:
                 self._single = runner._interpreter_wrapper, runner._subgraph_index, runner
         else:
             wrapper, graph, runner = self._single
-            wrapper.SetTensor(runner._inputs["x"], image, graph)
-            wrapper.SetTensor(runner._inputs["thresholds"], thresholds, graph)
+            for name, values in tensors.items():
+                wrapper.SetTensor(runner._inputs[name], values, graph)
             wrapper.Invoke(graph)
             numbers = dict(runner._outputs)
             answer = {name: wrapper.GetTensor(number, graph) for name, number in numbers.items()}
-        return _logits(answer), int(answer["exit_index"][0])
+        return self._answer(answer), int(answer["exit_index"][0])
+
+    def _answer(self, tensors: dict[str, Array]) -> Array:
+        """Returns the logits `(classes,)` of a batch of one, and keeps the cost."""
+        cost = tensors.get("cost")
+        self.cost = None if cost is None else float(cost[0])
+        logits: Array = tensors["logits"][0].astype("float64")
+        return logits
 
     def close(self) -> None:
         self._steps = self._interpreter = self._single = None
@@ -133,10 +153,18 @@ class InterpreterBackend:
 
     def _direct(self) -> list[Any] | None:
         """Returns how to run each stage on the interpreter's own memory, or `None`."""
-        image = np.random.default_rng(0).normal(size=(1, *self.input_shape))
-        image = image.astype(self.input_dtype)
+        rng = np.random.default_rng(0)
+        tensors = {
+            # integers may be indices: 0 and 1 are the only ones that fit everywhere
+            name: (
+                rng.normal(size=(1, *shape))
+                if dtype.kind == "f"
+                else rng.integers(2, size=(1, *shape))
+            ).astype(dtype)
+            for name, (shape, dtype) in self.inputs.items()
+        }
         self._steps = None
-        self.start(image)
+        self.start(tensors)
         expected = [self.run(i) for i in range(len(self._runners))]  # allocates every stage
         try:
             steps = []
@@ -146,7 +174,7 @@ class InterpreterBackend:
                 outputs = list(dict(runner._outputs).items())
                 steps.append((wrapper, graph, list(inputs.items()), outputs))
             self._steps = steps
-            self.start(image)
+            self.start(tensors)
             found = [self.run(i) for i in range(len(steps))]
         except (AttributeError, KeyError, TypeError):  # another version, with other insides
             found = None
@@ -155,24 +183,40 @@ class InterpreterBackend:
         return steps if same else None
 
 
-def _logits(tensors: dict[str, Array]) -> Array:
-    """Returns the logits `(classes,)` of a batch of one."""
-    logits: Array = tensors["logits"][0].astype("float64")
-    return logits
+def _stage_keys(stages: int, signatures: set[str]) -> list[str]:
+    keys = [f"stage_{i}" for i in range(stages)]
+    missing = [key for key in keys if key not in signatures]
+    if missing:
+        raise ValueError(f"there is no signature {missing[0]!r}")
+    return keys
+
+
+def _inputs_of(
+    details: Sequence[dict[str, Any]], names: Sequence[str]
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Returns shape and dtype of the network's inputs, from those of every stage's inputs."""
+    known = {name: each for stage in reversed(details) for name, each in stage.items()}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(f"no stage reads the input {missing[0]!r}")
+    return {
+        name: (tuple(int(n) for n in known[name]["shape"][1:]), np.dtype(known[name]["dtype"]))
+        for name in names
+    }
 
 
 class CompiledModelBackend:
     """Runs stages in LiteRT's CompiledModel; features stay in its buffers, uncopied.
 
     Args:
-        path: Path of the file.
-        num_threads: Integer, or `None`.
-        stages: Integer, how many the file has.
+        source, num_threads, stages, inputs: As in `InterpreterBackend`.
     """
 
     direct = True
 
-    def __init__(self, path: Path, num_threads: int | None, stages: int) -> None:
+    def __init__(
+        self, source: Source, num_threads: int | None, stages: int, inputs: Sequence[str]
+    ) -> None:
         try:
             from ai_edge_litert.compiled_model import CompiledModel
             from ai_edge_litert.hardware_accelerator import HardwareAccelerator
@@ -183,41 +227,57 @@ class CompiledModelBackend:
             ) from error
         cpu = CpuOptions() if num_threads is None else CpuOptions(num_threads=num_threads)
         options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
-        self._model = model = CompiledModel.from_file(str(path), options=options)
+        make = CompiledModel.from_file if isinstance(source, str) else CompiledModel.from_buffer
+        self._model = model = make(source, options=options)
         signatures = model.get_signature_list()
         self.signatures = set(signatures)
-        missing = sorted({"info", *(f"stage_{i}" for i in range(stages))} - self.signatures)
-        if missing:
-            raise ValueError(f"there is no signature {missing[0]!r}")
-        details = model.get_input_tensor_details("stage_0")["input_0"]
-        self.input_shape = tuple(int(n) for n in details["shape"][1:])
-        self.input_dtype = np.dtype("float32")
-        self._buffers = {"input_0": model.create_input_buffer_by_name("stage_0", "input_0")}
+        keys = _stage_keys(stages, self.signatures)
+        details = [model.get_input_tensor_details(key) for key in keys]
+        self.inputs = _inputs_of(details, inputs)
+        self.cost: float | None = None
+        self._buffers: dict[str, Any] = {}
         self._steps: list[Any] = []
-        for i in range(stages):
-            key = f"stage_{i}"
-            outputs = {
-                name: model.create_output_buffer_by_name(key, name)
-                for name in signatures[key]["outputs"]
-            }
-            self._buffers.update(outputs)
-            inputs = {name: self._buffers[name] for name in signatures[key]["inputs"]}
-            classes = int(model.get_output_tensor_details(key)["logits"]["shape"][-1])
-            self._steps.append((key, inputs, outputs, classes))
+        for key in keys:
+            step = self._step(key, signatures[key])
+            self._steps.append(step)
+        self._single = (
+            self._step("predict", signatures["predict"]) if "predict" in signatures else None
+        )
 
-    def start(self, image: Array) -> None:
-        self._buffers["input_0"].write(image)
+    def _step(self, key: str, names: dict[str, list[str]]) -> tuple[Any, ...]:
+        """Returns a signature with the buffers it reads and writes, and how long its logits are."""
+        for name in names["inputs"]:
+            if name not in self._buffers:  # no stage has computed it
+                self._buffers[name] = self._model.create_input_buffer_by_name(key, name)
+        inputs = {name: self._buffers[name] for name in names["inputs"]}
+        outputs = {
+            name: self._model.create_output_buffer_by_name(key, name) for name in names["outputs"]
+        }
+        self._buffers.update((n, b) for n, b in outputs.items() if n not in _ANSWERS)
+        classes = int(self._model.get_output_tensor_details(key)["logits"]["shape"][-1])
+        return key, inputs, outputs, classes
+
+    def start(self, tensors: dict[str, Array]) -> None:
+        for name, values in tensors.items():
+            self._buffers[name].write(values)
 
     def run(self, stage: int) -> Array:
-        key, inputs, outputs, classes = self._steps[stage]
+        return self._run(self._steps[stage])
+
+    def predict(self, tensors: dict[str, Array]) -> tuple[Array, int]:
+        self.start(tensors)
+        logits = self._run(self._single)
+        return logits, int(self._single[2]["exit_index"].read(1, np.int32)[0])
+
+    def _run(self, step: tuple[Any, ...]) -> Array:
+        key, inputs, outputs, classes = step
         self._model.run_by_name(key, inputs, outputs)
+        cost = outputs.get("cost")
+        self.cost = None if cost is None else float(cost.read(1, np.float32)[0])
         return np.asarray(outputs["logits"].read(classes, np.float32), "float64")
 
-    def predict(self, image: Array, thresholds: Array) -> tuple[Array, int]:
-        raise ValueError('The single call must be run with `backend="interpreter"`')
-
     def close(self) -> None:
-        self._steps, self._buffers, self._model = [], {}, None
+        self._steps, self._buffers, self._model, self._single = [], {}, None, None
 
 
 BACKENDS: dict[str, type[Backend]] = {

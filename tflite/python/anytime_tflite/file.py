@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from anytime_tflite import flatbuffer
 from anytime_tflite.rule import CONFIDENCES, Array, Network
 
 _FORMAT = "keras_adaptive.tflite"
-_VERSION = 2
+_VERSIONS = (2, 3)
 _METADATA = "keras_adaptive"
 _DIGEST = b'"sha256": "'
 _KEYS = {
@@ -28,19 +28,36 @@ _KEYS = {
     "stage_ms",
     "sha256",
 }
+_ADDED = {"log_odds", "agreement", "inputs", "pixels", "macs"}  # by version 3
+DTYPES = ("float32", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 
-def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+class _Readable(Protocol):
+    def read(self) -> bytes: ...
+
+
+class _Openable(Protocol):
+    def open(self, mode: str) -> Any: ...
+
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | _Readable | _Openable
+"""A path, the bytes of a file, or an object that has `read` or `open`."""
+
+
+def read_info(path: Source) -> dict[str, Any]:
     """Checks that a file is complete and returns its metadata; needs no interpreter.
 
     Args:
-        path: Path of a file written by `keras_adaptive.export_tflite`.
+        path: Path of a file written by `keras_adaptive.export_tflite`, or its content: bytes,
+            or an object with `read`, as an open file has it, or with `open`, as
+            `zipfile.Path` has it.
 
     Returns:
         Dictionary, its keys described in tflite/README.md. Infinite thresholds are the texts
         `"Infinity"` and `"-Infinity"`.
 
     Raises:
+        TypeError: If `path` is none of these.
         ValueError: If the file is missing, cut, changed, of another kind, or of a version
             that is not supported.
 
@@ -50,10 +67,39 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     read_info("model.tflite")["class_names"]
     ```
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"`path` must be a file. Received: path={path}")
-    content = path.read_bytes()
+    return check_content(*content_of(path))
+
+
+def content_of(source: Source) -> tuple[bytes, str]:
+    """Returns the content of a file, and what to call the file in errors."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.is_file():
+            raise ValueError(f"`path` must be a file. Received: path={path}")
+        return path.read_bytes(), str(path)
+    if callable(getattr(source, "read", None)):
+        content, name = source.read(), f"a {type(source).__name__}"
+    elif callable(getattr(source, "open", None)):
+        with source.open("rb") as file:
+            content, name = file.read(), str(source)
+    else:
+        content, name = source, f"a {type(source).__name__}"
+    try:
+        return bytes(memoryview(content)), name
+    except TypeError as error:
+        raise TypeError(
+            "`path` must be a path, bytes, or an object whose `read` or `open` gives bytes. "
+            f"Received: path={source!r}, a {type(source).__name__}"
+        ) from error
+
+
+def check_content(content: bytes, path: str) -> dict[str, Any]:
+    """Returns the metadata of a file; raises a ValueError unless it is complete.
+
+    Args:
+        content: Bytes of the file.
+        path: String, what errors call it.
+    """
     if content[4:8] != b"TFL3":
         raise ValueError(f"`path` must be a TFLite model. Received: path={path}")
     try:
@@ -78,7 +124,7 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     return info
 
 
-def _parse(content: bytes, start: int, length: int, path: Path) -> dict[str, Any]:
+def _parse(content: bytes, start: int, length: int, path: str) -> dict[str, Any]:
     try:
         info: Any = json.loads(content[start : start + length].decode())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -90,12 +136,12 @@ def _parse(content: bytes, start: int, length: int, path: Path) -> dict[str, Any
             f'`path` must be a file whose info says "format": "{_FORMAT}". Received: path={path}'
         )
     version = info.get("version")
-    if version != _VERSION:
-        older = isinstance(version, int) and version < _VERSION
+    if type(version) is not int or version not in _VERSIONS:
+        older = isinstance(version, int) and version < _VERSIONS[0]
         advice = "export it again" if older else "update anytime_tflite"
         raise ValueError(
-            f"`path` must be of version {_VERSION}: {advice}. Received: path={path} of "
-            f"version {version}"
+            f"`path` must be of version {' or '.join(map(str, _VERSIONS))}: {advice}. "
+            f"Received: path={path} of version {version}"
         )
     wrong = _wrong(info)
     if wrong:
@@ -109,7 +155,8 @@ def _parse(content: bytes, start: int, length: int, path: Path) -> dict[str, Any
 
 def _wrong(info: dict[str, Any]) -> str | None:
     """Returns what is wrong with the info, or `None`."""
-    missing = sorted(_KEYS - set(info))
+    added = _ADDED if info["version"] >= 3 else set()
+    missing = sorted((_KEYS | added) - set(info))
     if missing:
         return f"no {', '.join(missing)}"
     exits, temperatures, patience = info["exits"], info["temperatures"], info["patience"]
@@ -134,9 +181,34 @@ def _wrong(info: dict[str, Any]) -> str | None:
             or (len(info["stage_ms"]) == len(exits) and min(info["stage_ms"]) > 0),
             "sha256": isinstance(digest, str) and len(digest) == 64,
         }
+        if added:
+            odds = [float(t) for t in info["log_odds"]]
+            fits |= {
+                "log_odds": len(odds) == len(thresholds) and not any(map(math.isnan, odds)),
+                "agreement": info["agreement"] is None or _agreement_fits(info["agreement"]),
+                "inputs": _inputs_fit(info["inputs"]),
+                "pixels": info["pixels"] is None or isinstance(info["pixels"], dict),
+                "macs": len(info["macs"]) == len(exits)
+                and all(0 <= float(cost) < math.inf for cost in info["macs"]),
+            }
     except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
         return str(error)
     return next((f"{key}={info.get(key)!r}" for key, good in fits.items() if not good), None)
+
+
+def _agreement_fits(agreement: dict[str, Any]) -> bool:
+    members, share = agreement["members"], agreement["share"]
+    return type(members) is int and members >= 2 and bool(0 < float(share) <= 1)
+
+
+def _inputs_fit(inputs: list[dict[str, Any]]) -> bool:
+    names = [one["name"] for one in inputs]
+    return 0 < len(names) == len(set(names)) and all(
+        isinstance(one["name"], str)
+        and one["dtype"] in DTYPES
+        and all(type(size) is int and size > 0 for size in one["shape"])
+        for one in inputs
+    )
 
 
 def stopping_networks(info: dict[str, Any]) -> list[Network | None] | None:
@@ -176,7 +248,7 @@ def _preprocessing_fits(preprocessing: dict[str, Any] | None) -> bool:
     return finite and len(mean) == len(std) and bool(min(std) > 0)
 
 
-def _check_digest(content: bytes, start: int, length: int, expected: str, path: Path) -> None:
+def _check_digest(content: bytes, start: int, length: int, expected: str, path: str) -> None:
     """Raises a ValueError unless the file has its digest, computed while that field is zeros."""
     at = content.find(_DIGEST, start, start + length)
     zeroed = hashlib.sha256()
