@@ -1,11 +1,18 @@
 """Files that are written whole or not at all, and JSON."""
 
+import contextlib
+import hashlib
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 
 import numpy as np
+
+LARGEST = 64 * 2**20  # bytes of a JSON file that is read
+DEEPEST = 100  # lists and objects within each other
+DIGITS = 40  # of an integer
 
 
 def write_whole(path, content):
@@ -32,20 +39,58 @@ def write_whole(path, content):
         raise
 
 
-def read_json(path, what):
-    """Returns the content of a JSON file.
+def read_json(path, what, largest=LARGEST):
+    """Returns the content of a JSON file, of which little is believed beforehand.
+
+    Size, nesting and digits are bounded before anything is parsed; NaN and infinities, which
+    JSON does not have, are refused.
 
     Args:
         path: Path of the file.
         what: String, what the file is, to begin an error with.
+        largest: Integer, the most bytes that it may have.
 
     Raises:
-        ValueError: If it is not JSON.
+        ValueError: If it is not JSON, or larger or deeper than what is written here ever is.
+    """
+    with reading(path, f"{what} must hold JSON"):
+        content = _read_at_most(path, largest)
+        _check_depth(content)
+        return json.loads(content.decode("utf-8"), parse_int=_integer, parse_constant=_no_constant)
+
+
+@contextlib.contextmanager
+def reading(path, must):
+    """Lets whatever goes wrong with a file from outside be a ValueError that names it, in brief.
+
+    Args:
+        path: Path of the file.
+        must: String, what must hold, to begin the error with.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{what} must hold JSON. Received: path={path} ({error})") from error
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{must}. Received: path={path}, which does not exist") from None
+    except Exception as error:
+        named = isinstance(error, ValueError) and str(path) in str(error)
+        if named and len(str(error)) < 1000:
+            raise
+        reason = shown(str(error) or type(error).__name__)
+        raise ValueError(f"{must}. Received: path={path} ({reason})") from error
+
+
+def shown(value, most=200):
+    """Returns a value as one line of an error shows it: not too long, nothing unprintable."""
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text[: 2 * most].split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def sha256(path):
+    """Returns the SHA-256 digest of a file as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json(number):
@@ -53,3 +98,34 @@ def to_json(number):
     if np.isinf(number):
         return "Infinity" if number > 0 else "-Infinity"
     return float(number)
+
+
+def _read_at_most(path, largest):
+    with open(path, "rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"more than {largest:,} bytes")
+    return content
+
+
+def _check_depth(content):
+    """Raises a ValueError where brackets are within more brackets than JSON here ever has."""
+    depth = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)|[\[\]{}]', content, re.DOTALL):
+        bracket = content[found.start()]
+        if bracket in b"[{":
+            depth += 1
+            if depth > DEEPEST:
+                raise ValueError(f"lists or objects nested more than {DEEPEST} deep")
+        elif bracket in b"]}":
+            depth -= 1
+
+
+def _integer(digits):
+    if len(digits) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _no_constant(name):
+    raise ValueError(f"{name}, which is no JSON")
