@@ -1,5 +1,7 @@
 """A run's report: one dictionary, written as JSON, Markdown, HTML and a model card."""
 
+from keras_adaptive.report.form import check_report as check_report
+from keras_adaptive.report.form import read_report as read_report
 from keras_adaptive.report.tables import budget_table as budget_table
 from keras_adaptive.report.tables import exit_ratio_lines as exit_ratio_lines
 from keras_adaptive.report.tables import exit_table as exit_table

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.calibration.calibrate import calibrate_budgets
-from keras_adaptive.evaluation import evaluate
-from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
 
 STEPS = (0.25, 0.5, 1.0)  # budgets to report on, between the least and the most that pays
 
@@ -39,7 +37,7 @@ def feasible_budget(share, costs):
 
 def exit_table(policy, logits, labels, costs):
     """Returns one row per exit: its cost, its accuracy and the fraction that leaves there."""
-    report = evaluate(policy, logits, labels, costs)
+    report = _evaluate(policy, logits, labels, costs)
     return [
         {
             "exit": k,
@@ -64,6 +62,8 @@ def budget_table(calibration, test, costs, shares=None, **how):
             `budgets_that_pay`.
         **how: Passed to `calibrate_budgets`.
     """
+    from keras_adaptive.calibration.calibrate import calibrate_budgets
+
     full = float(costs[-1])
     if shares is None:
         budgets = budgets_that_pay(*calibration, costs, **how)
@@ -74,8 +74,8 @@ def budget_table(calibration, test, costs, shares=None, **how):
         result_row(f"{budget / full:.0%} of the cost", policy, test, costs)
         for budget, policy in zip(budgets, policies, strict=True)
     ]
-    last = np.append(np.full(len(costs) - 1, np.inf), -np.inf)
-    return [*rows, result_row("full network", ExitPolicy(last), test, costs)]
+    full_network = ExitPolicy(always_last(len(costs)))
+    return [*rows, result_row("full network", full_network, test, costs)]
 
 
 def budgets_that_pay(logits, labels, costs, steps=STEPS, **how):
@@ -92,15 +92,17 @@ def budgets_that_pay(logits, labels, costs, steps=STEPS, **how):
     Returns:
         List of numbers, rising, each once.
     """
+    from keras_adaptive.calibration.calibrate import calibrate_budgets
+
     (policy,) = calibrate_budgets(logits, labels, costs, [float(costs[-1])], **how)
     least = float(costs[0])
-    most = max(evaluate(policy, logits, labels, costs).mean_cost, least)
+    most = max(_evaluate(policy, logits, labels, costs).mean_cost, least)
     return sorted({least + step * (most - least) for step in steps})
 
 
 def result_row(name, policy, test, costs):
     """Returns the accuracy and the cost of a policy on the test split, under a name."""
-    report = evaluate(policy, *test, costs)
+    report = _evaluate(policy, *test, costs)
     return {
         "policy": name,
         "budget": policy.details.get("budget"),
@@ -155,6 +157,13 @@ def policy_facts(policy, wanted):
         "samples": details.get("samples"),
         "guarantee": details.get("guarantee"),
     }
+
+
+def _evaluate(*arguments):
+    """As `evaluate`, which is imported late: to read a report takes no scipy."""
+    from keras_adaptive.evaluation import evaluate
+
+    return evaluate(*arguments)
 
 
 def _json_number(number):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keras_adaptive._files import write_whole
 from keras_adaptive.report import document
+from keras_adaptive.report.form import RISKS, check_report
 from keras_adaptive.report.tables import exit_ratio_table
 
 EXITS = {
@@ -29,11 +30,6 @@ DEADLINES = {
     "mean_exit": "mean exit",
     "stopped_by_deadline": "stopped by deadline",
 }
-RISKS = {
-    "accuracy_drop": "the accuracy lost against the full network",
-    "disagreement": "the fraction of predictions that differ from the full network's",
-    "error": "the error rate",
-}
 LIMITS = (
     "The network knows the listed classes only, and predicts one of them for any image.",
     "Thresholds hold for images like those of the calibrate split. On other images it may "
@@ -43,12 +39,20 @@ LIMITS = (
 
 
 def write(folder, report):
-    """Writes `report.json`, `report.md`, `report.html` and `card.md` into a folder."""
+    """Writes `report.json`, `report.md`, `report.html` and `card.md` into a folder.
+
+    Raises:
+        ValueError: If the report does not hold what is written; then nothing is.
+    """
     folder = Path(folder)
-    write_whole(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_whole(folder / "report.md", markdown(report))
-    write_whole(folder / "report.html", document.html(report_parts(report), folder))
-    write_whole(folder / "card.md", card(report))
+    texts = {
+        "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
+        "report.md": markdown(report),
+        "report.html": document.html(report_parts(report), folder),
+        "card.md": card(report),
+    }
+    for name, text in texts.items():
+        write_whole(folder / name, text)
 
 
 def markdown(report):
@@ -63,6 +67,7 @@ def card(report):
 
 def report_parts(report):
     """Returns the report as a list of parts, see `document`."""
+    check_report(report)
     run = report["run"]
     facts = [("command", command) for command in report["commands"]]
     facts += [f"{key}: {value}" for key, value in report["machine"].items()]
@@ -76,6 +81,7 @@ def report_parts(report):
 
 def card_parts(report):
     """Returns the model card as a list of parts, see `document`."""
+    check_report(report)
     run = report["run"]
     what = [f"classes: {', '.join(run['class_names'])}"] if "class_names" in run else []
     if "preprocessing" in run:
@@ -168,6 +174,10 @@ def _device(report):
         return []
     device = report["device"]
     kind = f" ({device['quantize']})" if device.get("quantize") else ""
+    moved = ""
+    if device.get("thresholds"):
+        numbers = ", ".join(t if isinstance(t, str) else f"{t:.4g}" for t in device["thresholds"])
+        moved = f" Its thresholds, chosen again for what it computes: {numbers}."
     text = (
         f"{device['file']}{kind}, {device['bytes']:,} bytes, {device['threads']} thread(s). "
         f"Device and host leave at the same exit on {device['same_exit']:,} of "
@@ -181,7 +191,7 @@ def _device(report):
     accuracy = f" Accuracy {_percent(device['accuracy'])}." if "accuracy" in device else ""
     return [
         ("heading", "Device"),
-        ("text", f"{text}.{accuracy}"),
+        ("text", f"{text}.{accuracy}{moved}"),
         ("text", "The same images under three deadlines, thresholds as above:"),
         ("table", device["deadlines"], DEADLINES),
         *_picture(report, "latency"),

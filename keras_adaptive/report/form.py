@@ -1,0 +1,214 @@
+"""The form that a report has: what it is checked for before anything is made of it."""
+
+import re
+
+from keras_adaptive._files import read_json, shown
+
+LARGEST = 16 * 2**20  # bytes of report.json
+LONGEST = 10_000  # characters of one text
+MOST_ROWS, MOST_TEXTS = 1000, 100_000  # of one list
+RESULTS = ("policy", "exits", "result", "budgets")
+PICTURE = re.compile(r"(pictures/)?\w[\w-]*\.png", re.ASCII)
+RISKS = {
+    "accuracy_drop": "the accuracy lost against the full network",
+    "disagreement": "the fraction of predictions that differ from the full network's",
+    "error": "the error rate",
+}
+
+
+def read_report(path):
+    """Returns the report in a JSON file.
+
+    Raises:
+        ValueError: If it is no report.
+    """
+    report = read_json(path, "A report", LARGEST)
+    check_report(report, f"path={path}")
+    return report
+
+
+def check_report(report, received="report"):
+    """Checks that a report holds what is made of it, of the right types and within bounds.
+
+    Args:
+        report: Dictionary.
+        received: String, how an error names the report.
+
+    Raises:
+        ValueError: If it does not; the message names the entry.
+    """
+    _check(report, REPORT, "report", received)
+    if "exits" in report and not all(report.get(key) for key in RESULTS):
+        raise ValueError(
+            f"`report` must hold all or none of {', '.join(RESULTS)}. Received: {received}"
+        )
+
+
+def _check(value, form, where, received):
+    if isinstance(form, tuple):  # a type of value: what it must be, and the test of it
+        must, fits = form
+        if not fits(value):
+            _refuse(where, must, value, received)
+    elif isinstance(form, list):
+        most = MOST_TEXTS if form[0] is TEXT else MOST_ROWS
+        if not isinstance(value, list) or len(value) > most:
+            _refuse(where, f"a list of at most {most:,}", value, received)
+        for number, item in enumerate(value):
+            _check(item, form[0], f"{where}[{number}]", received)
+    else:
+        if not isinstance(value, dict):
+            _refuse(where, "an object", value, received)
+        for key, inner in form.items():
+            name = key.rstrip("?")
+            if key == ANY:
+                for given, item in value.items():
+                    _check(given, TEXT, f"a name in {where}", received)
+                    _check(item, inner, f"{where}.{shown(given, 50)}", received)
+            elif name in value:
+                _check(value[name], inner, f"{where}.{name}", received)
+            elif not key.endswith("?"):
+                _refuse(f"{where}.{name}", "given", None, received)
+
+
+def _refuse(where, must, value, received):
+    raise ValueError(f"`{where}` must be {must}. Received: {received} ({where}={shown(value)})")
+
+
+def _is_text(value):
+    if not isinstance(value, str) or len(value) > LONGEST:
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in value)  # what UTF-8 cannot hold
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15
+
+
+def _is_picture(value):
+    return isinstance(value, str) and bool(PICTURE.fullmatch(value))
+
+
+def _is_plain(value):
+    """Returns whether a value is what JSON holds, with texts and numbers as above."""
+    if isinstance(value, dict):
+        return all(_is_text(k) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool) or _is_text(value) or _is_number(value)
+
+
+def _or_none(form):
+    must, fits = form
+    return f"{must}, or null", lambda value: value is None or fits(value)
+
+
+ANY = "*"  # every key
+TEXT = (f"a text of at most {LONGEST:,} characters", _is_text)
+NUMBER = ("a finite number below 1e30", _is_number)
+COUNT = ("an integer of at least 0", _is_count)
+PLAIN = ("made of texts, finite numbers, lists and objects", _is_plain)
+SIDE = ("a positive integer", lambda value: _is_count(value) and value > 0)
+TRUTH = ("true or false", lambda value: isinstance(value, bool))
+THRESHOLD = (
+    'a number, "+inf" or "-inf"',
+    lambda value: _is_number(value) or value in ("+inf", "-inf"),
+)
+SIZE = ("null, or height and width", lambda v: v is None or _are_sides(v))
+FILE = ("the name of a .png file in pictures/", _is_picture)
+GUARANTEE = {
+    "metric": (f"one of {tuple(RISKS)}", lambda v: isinstance(v, str) and v in RISKS),
+    "level": NUMBER,
+    "delta": NUMBER,
+    "bound": TEXT,
+    "tested_samples": COUNT,
+    "passed": TRUTH,
+    "p_value": _or_none(NUMBER),
+}
+
+
+def _are_sides(value):
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(SIDE[1], value))
+
+
+def _is_guarantee(value):
+    if value is None:
+        return True
+    try:
+        _check(value, GUARANTEE, "", "")
+    except ValueError:
+        return False
+    return value["p_value"] is not None or not value["passed"]
+
+
+ROW = {
+    "policy": TEXT,
+    "budget?": _or_none(NUMBER),
+    "accuracy": NUMBER,
+    "mean_macs": NUMBER,
+    "worst_macs": NUMBER,
+    "share_of_full": NUMBER,
+    "exit_ratios": [NUMBER],
+}
+DEADLINE = ("deadline_ms", "accuracy", "median_ms", "p99_ms", "mean_exit", "stopped_by_deadline")
+REPORT = {
+    "run": {
+        "model": TEXT,
+        "data": TEXT,
+        "training": TEXT,
+        "splits": {ANY: COUNT},
+        "class_names?": [TEXT],
+        "preprocessing?": {"mean": [NUMBER], "std": [NUMBER]},
+        "parameters?": COUNT,
+        "costs?": [NUMBER],
+        "network?": {"builder": TEXT, "arguments": {ANY: PLAIN}},
+        "limits?": [TEXT],
+        "source?": {
+            "data": TEXT,
+            "data_dir?": _or_none(TEXT),
+            "cache_dir?": _or_none(TEXT),
+            "image_size?": SIZE,
+            "train_limit?": _or_none(SIDE),
+        },
+    },
+    "commands": [TEXT],
+    "machine": {"date": TEXT, ANY: PLAIN},
+    "policy?": {
+        "wanted": TEXT,
+        "method": _or_none(TEXT),
+        "confidence": TEXT,
+        "temperatures?": [NUMBER],
+        "worst_case": _or_none(NUMBER),
+        "samples": _or_none(COUNT),
+        "guarantee": ("null, or a guarantee with all its numbers", _is_guarantee),
+    },
+    "exits?": [
+        {
+            "exit": COUNT,
+            "macs": NUMBER,
+            "accuracy_alone": NUMBER,
+            "share_leaving": NUMBER,
+            "threshold": THRESHOLD,
+        }
+    ],
+    "result?": ROW,
+    "budgets?": [ROW],
+    "device?": {
+        "file": TEXT,
+        "quantize?": _or_none(TEXT),
+        "bytes": COUNT,
+        "threads": COUNT,
+        "images": COUNT,
+        "same_exit": COUNT,
+        "different_exit": COUNT,
+        "near_threshold?": COUNT,
+        "tolerance?": NUMBER,
+        "accuracy?": NUMBER,
+        "thresholds?": [THRESHOLD],
+        "deadlines": [dict.fromkeys(DEADLINE, NUMBER)],
+    },
+    "pictures?": {ANY: {"title": TEXT, "file": FILE}},
+}
