@@ -192,8 +192,11 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **kwargs
             f"Received: {len(split.logits)} exits"
         )
     # the policies of one calibration differ in their thresholds alone
-    confidences = policies[0].confidences(split.logits)
-    results = [split.result_of_exits(p._first_exit(confidences, split.costs)) for p in policies]
+    compared = np.stack([policies[0].compared(k, z) for k, z in enumerate(split.logits)])
+    dense = split.logits.ndim > 3
+    results = [
+        split.result_of_exits(p.exits_of_compared(compared, dense, split.costs)) for p in policies
+    ]
     order = np.argsort([result.mean_cost for result in results], kind="stable")
     return Curve(
         costs=np.array([results[i].mean_cost for i in order]),

@@ -24,8 +24,9 @@ from keras_adaptive.calibration.geometric import (
 from keras_adaptive.calibration.risk_control import RiskControl, controlled_thresholds
 from keras_adaptive.calibration.temperature import fit_temperatures
 from keras_adaptive.policy.confidence import confidence as confidence_of
-from keras_adaptive.policy.exit_policy import ExitPolicy, last_affordable
-from keras_adaptive.policy.policy import UnreachableTargetError
+from keras_adaptive.policy.confidence import from_log_odds, log_odds
+from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.policy.policy import UnreachableTargetError, last_affordable
 
 METHODS = ("optimal", "geometric", "percentile")
 ROUNDING = 1e-9  # relative; means of equal costs differ in their last digits
@@ -272,7 +273,7 @@ def _calibrate(logits, labels, costs, kind, values, *, method, **how):
             "mean_cost": cost / samples,
             "accuracy": None if labels is None else right / total,
         }
-        policies.append(_policy(thresholds, temperatures, how, details, samples, costs.ndim == 2))
+        policies.append(_policy(thresholds, temperatures, how, details, logits, costs.ndim == 2))
     return policies
 
 
@@ -329,12 +330,15 @@ def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
         "guarantee": guarantee,
         "mean_cost": cost / logits.shape[1],
     }
-    return _policy(thresholds, temperatures, how, details, logits.shape[1], costs.ndim == 2)
+    return _policy(thresholds, temperatures, how, details, logits, costs.ndim == 2)
 
 
 def _problem(logits, labels, costs, temperatures, how):
     """Returns the `Problem`, the number of labels, and each sample's last exit in reach."""
-    confidences = confidence_of(logits, how["confidence"], temperatures, how["pixel_floor"])
+    if logits.ndim > 3:
+        confidences = confidence_of(logits, how["confidence"], temperatures, how["pixel_floor"])
+    else:
+        confidences = log_odds(logits, how["confidence"], temperatures)
     exits, samples = confidences.shape
     costs = np.broadcast_to(costs.reshape(exits, -1), (exits, samples))
     right = np.zeros((exits, samples), "int32")
@@ -410,22 +414,27 @@ def _stop_at(thresholds, exit):
     return stopped
 
 
-def _policy(thresholds, temperatures, how, details, samples, per_sample):
+def _policy(thresholds, temperatures, how, details, logits, per_sample):
+    """Returns the policy; thresholds are in the form that is compared."""
     worst_case = None if how["worst_case"] is None else float(how["worst_case"])
     details = {
         **details,
         "worst_case": worst_case,
-        "samples": int(samples),
+        "samples": logits.shape[1],
         "versions": {
             "keras_adaptive": __version__,
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         },
     }
+    exact = None
+    if logits.ndim == 3:
+        exact, thresholds = thresholds, from_log_odds(thresholds, how["confidence"])
     return ExitPolicy(
         thresholds,
         how["confidence"],
         temperatures,
+        log_odds=exact,
         pixel_floor=how["pixel_floor"],
         # where a sample's costs are known beforehand, the thresholds alone hold it
         worst_case=worst_case if per_sample else None,

@@ -1,18 +1,23 @@
 """Confidence of an answer: logits (..., classes) to numbers (...).
 
-The rule is written once, against an array namespace `xp`: `numpy` for cached logits, where
-it computes in float64, and `keras.ops` inside graphs, in float32. Of `xp` it uses what
-both have.
+Confidences are compared in a form that keeps its digits where probabilities no longer do:
+their log-odds. Both are written once, against an array namespace `xp`: `numpy` for cached
+logits, where they are computed in float64, block by block, and `keras.ops` inside graphs, in
+float32. Of `xp` they use what both have.
 """
 
 import numpy as np
 
 from keras_adaptive._checks import check_choice
 
+BLOCK = 2**17  # numbers of the logits that are worked on at once
+EPSILON = np.finfo("float64").eps
+
 
 def softmax(logits, xp=np):
     """Returns class probabilities, `exp(z) / sum(exp(z))`, over the last axis."""
-    exponentials = xp.exp(_shifted(_floats(logits, xp), xp))
+    logits = _floats(logits, xp)
+    exponentials = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
     return exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
 
 
@@ -20,36 +25,171 @@ def _floats(logits, xp):
     return np.asarray(logits, "float64") if xp is np else xp.cast(logits, "float32")
 
 
-def _shifted(logits, xp):
-    return logits - xp.max(logits, axis=-1, keepdims=True)
+# ---- log-odds
 
 
-def _max_prob(logits, xp):
-    return 1 / xp.sum(xp.exp(_shifted(logits, xp)), axis=-1)
+def _others(logits, xp):
+    """Returns the largest logits, with the axis kept, and those of all other classes."""
+    if xp is not np:
+        ordered = xp.sort(xp.cast(logits, "float32"), axis=-1)
+        return ordered[..., -1:], ordered[..., :-1]
+    place = logits.argmax(axis=-1)[..., None]
+    logits = np.array(logits, "float64")
+    largest = np.take_along_axis(logits, place, axis=-1)
+    np.put_along_axis(logits, place, logits[..., -1:], axis=-1)
+    return largest, logits[..., :-1]
 
 
-def _margin(values, xp):
-    ordered = xp.sort(values, axis=-1)
-    return ordered[..., -1] - ordered[..., -2]
+# Of `d_i = z_i - z_1 <= 0`, the logits of the other classes less the largest: functions of `d_2`,
+# the largest of them, and `exp(d_i - d_2)`. With `r = sum exp d_i`, `p_1 = 1 / (1 + r)`.
 
 
-def _prob_margin(logits, xp):
-    return _margin(softmax(logits, xp), xp)
+def _max_prob(below, second, ratios, xp):
+    return -second - xp.log(xp.sum(ratios, axis=-1))
 
 
-def _entropy(logits, xp):
-    shifted = _shifted(logits, xp)
-    exponentials = xp.exp(shifted)
-    total = xp.sum(exponentials, axis=-1)
-    return xp.sum(exponentials * shifted, axis=-1) / total - xp.log(total)
+def _prob_margin(below, second, ratios, xp):
+    total = xp.sum(ratios, axis=-1)
+    return xp.log(1 + xp.exp(second) * total) - second - xp.log(1 + total)
 
 
-CONFIDENCES = {
+def _logit_margin(below, second, ratios, xp):
+    return -second
+
+
+def _entropy(below, second, ratios, xp):
+    total = xp.sum(ratios, axis=-1)
+    whole = 1 + xp.exp(second) * total
+    # log(whole) / (whole - 1), where that is 0 / 0 its limit
+    slope = xp.where(whole > 1, xp.log(whole) / xp.where(whole > 1, whole - 1, 1.0), 1.0)
+    return -second - xp.log(total * slope - xp.sum(ratios * below, axis=-1) / whole)
+
+
+_FORMS = {
     "max_prob": _max_prob,
     "prob_margin": _prob_margin,
-    "logit_margin": _margin,
+    "logit_margin": _logit_margin,
     "entropy": _entropy,
 }
+CONFIDENCES = tuple(_FORMS)
+
+
+def log_odds(logits, kind="max_prob", temperatures=None):
+    """Returns the log-odds of each answer: its confidence, in the form that is compared.
+
+    A network that is very confident gives probabilities within 1e-7 of 1, which float32 cannot
+    tell apart. Their log-odds, a growing function of the confidence, can be:
+
+    - `"max_prob"`, `p`: `log(p / (1 - p))`.
+    - `"prob_margin"`, `m`: `-log(1 - m)`.
+    - `"logit_margin"`: itself.
+    - `"entropy"`, `-H`: `-log(H)`.
+
+    All are computed from differences of logits, and keep their digits for logits of any size.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        kind: One of the four names.
+        temperatures: Array `(exits,)`. `None`: 1 each.
+
+    Returns:
+        Float array `(exits, samples)`.
+
+    Raises:
+        ValueError: If there is no such kind.
+
+    Example:
+
+    >>> log_odds([[[0.0, 2.0]], [[0.0, 500.0]]]).tolist()
+    [[2.0], [500.0]]
+    """
+    check_choice(CONFIDENCES, confidence=kind)
+    divisors = np.ones(len(logits)) if temperatures is None else temperatures
+    return np.stack([log_odds_of_exit(z, kind, t) for z, t in zip(logits, divisors, strict=True)])
+
+
+def log_odds_of_exit(logits, kind, temperature, xp=np):
+    """Returns the log-odds of one exit's answers, `(...)`; see `log_odds`.
+
+    Args:
+        logits: Array `(..., classes)`.
+        kind: As in `log_odds`.
+        temperature: Number.
+        xp: `numpy` or `keras.ops`.
+    """
+    if xp is not np:
+        return _log_odds(logits, kind, temperature, xp)
+    logits = np.asarray(logits)
+    found = np.empty(logits.shape[:-1])
+    for rows in blocks(logits.shape):
+        found[rows] = _log_odds(logits[rows], kind, temperature, np)
+    return found
+
+
+def _log_odds(logits, kind, temperature, xp):
+    largest, others = _others(logits, xp)
+    below = (others - largest) / float(temperature)
+    second = xp.max(below, axis=-1, keepdims=True)
+    return _FORMS[kind](below, second[..., 0], xp.exp(below - second), xp)
+
+
+def blocks(shape):
+    """Yields slices of the first axis: of rows that hold about `BLOCK` numbers together."""
+    step = max(1, BLOCK // max(1, int(np.prod(shape[1:]))))
+    return (slice(i, i + step) for i in range(0, shape[0], step))
+
+
+def from_log_odds(values, kind, xp=np):
+    """Returns the confidences of which these are the log-odds; infinities stay.
+
+    Args:
+        values: Array of log-odds.
+        kind: A confidence, or `"learned"`, a probability as `"max_prob"`.
+        xp: `numpy` or `keras.ops`.
+    """
+    if kind == "logit_margin":
+        return values
+    if kind in ("max_prob", "learned"):
+        small = xp.exp(-xp.abs(values))
+        found = xp.where(values >= 0, 1.0, small) / (1 + small)
+    else:
+        small = xp.exp(-values)
+        found = 1 - small if kind == "prob_margin" else -small
+    return xp.where(xp.abs(values) < np.inf, found, values)
+
+
+def to_log_odds(thresholds, kind):
+    """Returns the log-odds of thresholds that are written as confidences.
+
+    Below what a confidence can be, it is `-inf`: every sample leaves. Above it, it is `inf`.
+    A threshold that is some sample's confidence is rounded, as that is; the log-odds are
+    lower by that much, at most 1e-6, so that the sample reaches it.
+
+    Args:
+        thresholds: Array of numbers.
+        kind: As in `from_log_odds`.
+
+    Example:
+
+    >>> to_log_odds([-0.1, 0.5, 1.0], "max_prob").round(6).tolist()
+    [-inf, -0.0, inf]
+    """
+    t = np.asarray(thresholds, "float64")
+    if kind == "logit_margin":
+        return np.where(t > 0, t, -np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if kind == "entropy":
+            found, room = -np.log(-t), -t
+            found = np.where(t < 0, found, np.inf)
+        else:
+            room = 1 - t
+            found = -np.log1p(-t) + (0 if kind == "prob_margin" else np.log(t))
+            found = np.where(t > 0, np.where(t < 1, found, np.inf), -np.inf)
+        rounding = 8 * EPSILON * (1 / room + np.abs(found))
+    return np.where(np.isfinite(found), found - np.minimum(rounding, 1e-6), found)
+
+
+# ---- confidences
 
 
 def confidence(logits, kind="max_prob", temperatures=None, pixel_floor=0.5):
@@ -86,7 +226,7 @@ def confidence(logits, kind="max_prob", temperatures=None, pixel_floor=0.5):
         For dense outputs, [Wisdom of Committees (Wang et al., 2022)](
         https://arxiv.org/abs/2012.01988), section 7.2.
     """
-    check_choice(tuple(CONFIDENCES), confidence=kind)
+    check_choice(CONFIDENCES, confidence=kind)
     divisors = np.ones(len(logits)) if temperatures is None else temperatures
     pairs = zip(logits, divisors, strict=True)
     return np.stack([confidence_of_exit(z, kind, t, pixel_floor) for z, t in pairs])
@@ -101,19 +241,35 @@ def confidence_of_exit(logits, kind, temperature, pixel_floor, xp=np):
         temperature: Number.
         xp: `numpy` or `keras.ops`.
     """
-    logits = _floats(logits, xp)
-    values = CONFIDENCES[kind](logits if temperature == 1 else logits / float(temperature), xp)
-    if len(values.shape) == 1:
-        return values
-    counted = values > pixel_floor
-    pixels = tuple(range(1, len(values.shape)))
-    number = xp.sum(counted, axis=pixels)
-    total = xp.sum(xp.where(counted, values, 0), axis=pixels)
+    logits = np.asarray(logits) if xp is np else logits
+
+    def each(logits):
+        return from_log_odds(log_odds_of_exit(logits, kind, temperature, xp), kind, xp)
+
+    def counted(logits):
+        """How many pixels of each cell count, and the sum of their confidences."""
+        values = each(logits)
+        pixels = tuple(range(1, len(values.shape)))
+        counts = values > pixel_floor
+        return xp.sum(counts, axis=pixels), xp.sum(xp.where(counts, values, 0), axis=pixels)
+
+    if len(logits.shape) == 2:
+        return each(logits)
+    if xp is np:
+        number, total = np.zeros(len(logits), int), np.zeros(len(logits))
+        for cells in blocks(logits.shape):
+            part = logits[cells]
+            for lines in blocks(part.swapaxes(0, 1).shape):
+                found = counted(part[:, lines])
+                number[cells] += found[0]
+                total[cells] += found[1]
+    else:
+        number, total = counted(logits)
     return xp.where(number > 0, xp.divide(total, xp.maximum(number, 1)), -np.inf)
 
 
-def stopping_probability(network, logits, xp=np):
-    """Returns the probability of stopping of a learned policy, `(samples,)`.
+def stopping_log_odds(network, logits, xp=np):
+    """Returns the log-odds of stopping of a learned policy, `(samples,)`.
 
     `layers.StoppingPolicy` has the formula, and computes it during training.
 
@@ -134,4 +290,5 @@ def stopping_probability(network, logits, xp=np):
         )
     features = xp.maximum(xp.matmul(softmax(logits, xp), w_1) + b_1, 0)
     features = xp.maximum(xp.matmul(features, w_2) + b_2, 0)
-    return softmax(xp.matmul(features, w_3) + b_3, xp)[:, 0]
+    stop = xp.matmul(features, w_3) + b_3
+    return stop[:, 0] - stop[:, 1]

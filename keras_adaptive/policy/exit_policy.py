@@ -1,17 +1,17 @@
 """Exit policies that compare confidence with thresholds, and the decision rule itself."""
 
-import json
-
 import numpy as np
 
 from keras_adaptive._checks import check_choice, finite, numbers
-from keras_adaptive._files import read_json, to_json, write_whole
-from keras_adaptive.policy.confidence import CONFIDENCES, confidence, confidence_of_exit
-from keras_adaptive.policy.policy import Policy, UnreachableTargetError
-
-FORMAT = "keras_adaptive.ExitPolicy"
-VERSION = 1
-LOADERS = {}  # confidence: the class of its policies, where that is not ExitPolicy
+from keras_adaptive._files import to_json
+from keras_adaptive.policy.confidence import (
+    CONFIDENCES,
+    confidence,
+    confidence_of_exit,
+    log_odds_of_exit,
+    to_log_odds,
+)
+from keras_adaptive.policy.policy import Policy
 
 
 class ExitPolicy(Policy):
@@ -21,6 +21,10 @@ class ExitPolicy(Policy):
     `confidence(logits_k / temperatures_k) >= thresholds_k`; samples that reach the last
     exit leave there. A threshold of `+inf` closes an exit: it need not be computed.
 
+    What is compared is the log-odds of both (`confidence.log_odds`), which tell very confident
+    answers apart where probabilities are all rounded to 1. Of dense outputs it is the
+    confidence itself, a mean over pixels.
+
     A policy does not know the network; use it with the network, and in the numeric
     precision, whose logits it was made from.
 
@@ -29,6 +33,8 @@ class ExitPolicy(Policy):
             last is always `-inf`, whatever is given.
         confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
         temperatures: Sequence of positive numbers, one per exit, or `None`: 1 each.
+        log_odds: Sequence of numbers, one per exit: the thresholds in the form that is compared,
+            with digits that `thresholds` may have lost. `None`: computed from `thresholds`.
         pixel_floor: Number, see `confidence`; only for dense outputs.
         worst_case: Number, the most that any sample may cost, or `None`. `decide` enforces
             it when it is given costs: a sample then leaves at the last exit it can
@@ -53,31 +59,42 @@ class ExitPolicy(Policy):
         confidence="max_prob",
         temperatures=None,
         *,
+        log_odds=None,
         pixel_floor=0.5,
         worst_case=None,
         details=None,
     ):
-        check_choice(tuple(CONFIDENCES), confidence=confidence)
+        check_choice(CONFIDENCES, confidence=confidence)
+        self._set(thresholds, confidence, temperatures, log_odds)
+        self.pixel_floor = finite(pixel_floor, "pixel_floor")
+        self.worst_case = None if worst_case is None else finite(worst_case, "worst_case")
+        self.details = dict(details or {})
+
+    def _set(self, thresholds, confidence, temperatures, log_odds):
         self.thresholds = numbers(thresholds, "thresholds").copy()
         self.thresholds[-1] = -np.inf
         self.confidence = confidence
-        self.temperatures = numbers(
-            np.ones(len(self.thresholds)) if temperatures is None else temperatures,
-            "temperatures",
-        )
-        if len(self.temperatures) != len(self.thresholds):
-            raise ValueError(
-                "`temperatures` must hold one number per exit, as `thresholds`. Received: "
-                f"{len(self.temperatures)} temperatures, {len(self.thresholds)} thresholds"
-            )
+        if temperatures is None:
+            temperatures = np.ones(len(self.thresholds))
+        if log_odds is None:
+            log_odds = to_log_odds(self.thresholds, confidence)
+        self.temperatures = self._per_exit("temperatures", temperatures)
+        self.log_odds = self._per_exit("log_odds", log_odds)
+        self.log_odds[-1] = -np.inf
         if not (np.isfinite(self.temperatures) & (self.temperatures > 0)).all():
             raise ValueError(
                 "`temperatures` must be positive and finite. "
                 f"Received: temperatures={self.temperatures.tolist()}"
             )
-        self.pixel_floor = finite(pixel_floor, "pixel_floor")
-        self.worst_case = None if worst_case is None else finite(worst_case, "worst_case")
-        self.details = dict(details or {})
+
+    def _per_exit(self, name, values):
+        values = numbers(values, name).copy()
+        if len(values) != len(self.thresholds):
+            raise ValueError(
+                f"`{name}` must hold one number per exit, as `thresholds`. Received: "
+                f"{len(values)} {name}, {len(self.thresholds)} thresholds"
+            )
+        return values
 
     def __repr__(self):
         thresholds = ", ".join(f"{t:.4g}" for t in self.thresholds)
@@ -101,34 +118,28 @@ class ExitPolicy(Policy):
         last = int((self.thresholds == -np.inf).argmax())
         return [k for k in range(last + 1) if self.thresholds[k] < np.inf]
 
+    def exits_of(self, number):
+        if number != len(self.thresholds):
+            raise ValueError(
+                "`policy` must have one threshold per exit of the model. Received: "
+                f"{len(self.thresholds)} thresholds, {number} exits"
+            )
+        return self.used_exits
+
+    def _decide(self, logits, costs):
+        self._check_exits(logits)
+        return super()._decide(logits, costs)
+
+    def _check_exits(self, logits):
+        if len(logits) != len(self.thresholds):
+            raise ValueError(
+                "`logits` must hold as many exits as the policy has thresholds. "
+                f"Received: {len(logits)} exits, {len(self.thresholds)} thresholds"
+            )
+
     def confidences(self, logits):
         """Returns the confidence of every answer, `(exits, samples)`."""
         return confidence(logits, self.confidence, self.temperatures, self.pixel_floor)
-
-    def validate_stagewise(self, costs_known=False):
-        """Raises a ValueError if the policy cannot be followed stage by stage.
-
-        Args:
-            costs_known: Boolean, whether what each sample cost is known there.
-        """
-        if self.worst_case is not None and not costs_known:
-            raise ValueError(
-                "`policy` must have no `worst_case` where the costs of a sample are not known "
-                "beforehand. With costs of shape (exits,), `calibrate` puts it into the "
-                f"thresholds. Received: worst_case={self.worst_case}"
-            )
-
-    def leaves(self, exit, logits):
-        """Returns which of the samples that reach an exit leave there.
-
-        Args:
-            exit: Index of the exit.
-            logits: Array `(samples, classes)`, of this exit.
-
-        Returns:
-            Boolean array `(samples,)`.
-        """
-        return self.confidence_of(exit, logits) >= self.thresholds[exit]
 
     def confidence_of(self, exit, logits, xp=np):
         """Returns the confidence of one exit's answers, `(samples,)`.
@@ -142,41 +153,67 @@ class ExitPolicy(Policy):
             logits, self.confidence, self.temperatures[exit], self.pixel_floor, xp
         )
 
+    def compared(self, exit, logits, xp=np):
+        """Returns what is compared with the threshold of an exit, `(samples,)`: the log-odds.
+
+        Args:
+            exit, logits, xp: As in `confidence_of`.
+        """
+        if len(logits.shape) > 2:
+            return self.confidence_of(exit, logits, xp)
+        return log_odds_of_exit(logits, self.confidence, self.temperatures[exit], xp)
+
+    def step(self, exit, logits, state=(), xp=np, thresholds=None):
+        if thresholds is None:
+            dense = len(logits.shape) > 2
+            thresholds = (self.thresholds if dense else self.log_odds)[exit]
+        return self.compared(exit, logits, xp) >= thresholds, state
+
+    def leaves(self, exit, logits):
+        """Returns which of the samples that reach an exit leave there.
+
+        Args:
+            exit: Index of the exit.
+            logits: Array `(samples, classes)`, of this exit.
+
+        Returns:
+            Boolean array `(samples,)`.
+        """
+        return self.step(exit, np.asarray(logits))[0]
+
+    def exits_of_compared(self, compared, dense=False, costs=None):
+        """Returns the exit each sample leaves at, as `decide` does.
+
+        Args:
+            compared: Array `(exits, samples)`, of `compared`.
+            dense: Boolean, whether it is of dense outputs.
+            costs: As in `decide`.
+        """
+        thresholds = self.thresholds if dense else self.log_odds
+        return self._within_limit(first_exit(compared, thresholds), costs)
+
     def with_thresholds(self, thresholds):
-        """Returns the policy with other thresholds and no hard limit."""
-        return ExitPolicy(
-            thresholds,
-            self.confidence,
-            self.temperatures,
-            pixel_floor=self.pixel_floor,
-            details=self.details,
-        )
+        """Returns the policy with other thresholds, all else being kept.
 
-    def _decide(self, logits, costs):
-        if len(logits) != len(self.thresholds):
-            raise ValueError(
-                "`logits` must hold as many exits as the policy has thresholds. "
-                f"Received: {len(logits)} exits, {len(self.thresholds)} thresholds"
-            )
-        return self._first_exit(self.confidences(logits), costs)
-
-    def _first_exit(self, confidences, costs):
-        """Returns the exit each sample leaves at, of confidences `(exits, samples)`."""
-        exits = first_exit(confidences, self.thresholds)
-        if costs is None or self.worst_case is None:
-            return exits
-        return np.minimum(exits, last_affordable(costs, self.worst_case, len(exits)))
-
-    def save(self, path):
-        """Writes the policy to a JSON file."""
-        content = {"format": FORMAT, "version": VERSION, **self.content()}
-        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        A threshold that is equal to the policy's own keeps its log-odds.
+        """
+        content = {
+            **self.content(),
+            "thresholds": numbers(thresholds, "thresholds"),
+            "log_odds": None,
+        }
+        other = self.from_content(content)
+        if len(other.thresholds) == len(self.thresholds):
+            same = other.thresholds == self.thresholds
+            other.log_odds[same] = self.log_odds[same]
+        return other
 
     def content(self):
-        """Returns what makes the policy, as JSON can hold it."""
         return {
+            "policy": type(self).__name__,
             "confidence": self.confidence,
             "thresholds": [to_json(t) for t in self.thresholds],
+            "log_odds": [to_json(t) for t in self.log_odds],
             "temperatures": self.temperatures.tolist(),
             "pixel_floor": to_json(self.pixel_floor),
             "worst_case": self.worst_case,
@@ -185,65 +222,21 @@ class ExitPolicy(Policy):
 
     @classmethod
     def from_content(cls, content):
-        """Returns the policy that `content` described."""
         return cls(
             [float(t) for t in content["thresholds"]],
             content["confidence"],
             content["temperatures"],
+            log_odds=log_odds_of(content),
             pixel_floor=float(content["pixel_floor"]),
             worst_case=content["worst_case"],
             details=content["details"],
         )
 
-    @classmethod
-    def load(cls, path):
-        """Reads a policy written by `save`; a learned one is returned as a `LearnedPolicy`.
 
-        Raises:
-            ValueError: If the file is not a policy, or of a version this library does
-                not know.
-        """
-        content = read_json(path, "A policy file")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f'A policy file must say "format": "{FORMAT}". Received: path={path}')
-        if content.get("version") != VERSION:
-            raise ValueError(
-                f"A policy file must be of version {VERSION}. "
-                f"Received: version={content.get('version')} in {path}"
-            )
-        try:
-            policy = LOADERS.get(content["confidence"], ExitPolicy).from_content(content)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                "A policy file must hold thresholds, confidence, temperatures, pixel_floor, "
-                f"worst_case and details. Received: path={path} ({error!r})"
-            ) from error
-        if not isinstance(policy, cls):
-            raise ValueError(
-                f"The file must hold a {cls.__name__}. Received: path={path}, a "
-                f"{type(policy).__name__}"
-            )
-        return policy
-
-
-def last_affordable(costs, worst_case, samples):
-    """Returns the last exit that costs each sample at most `worst_case`.
-
-    Args:
-        costs: Array `(exits,)` or `(exits, samples)`, not falling.
-        worst_case: Number.
-        samples: Integer.
-
-    Raises:
-        UnreachableTargetError: If some sample cannot afford even the first exit.
-    """
-    affordable = (np.asarray(costs) <= worst_case * (1 + 1e-9)).sum(axis=0) - 1
-    if np.min(affordable) < 0:
-        raise UnreachableTargetError(
-            "`worst_case` must be at least what leaving at the first exit costs, "
-            f"{np.max(costs[0]):.10g}. Received: worst_case={worst_case}"
-        )
-    return np.broadcast_to(affordable, (samples,))
+def log_odds_of(content):
+    """Returns the log-odds that a file holds; `None` for files of before they were kept."""
+    found = content.get("log_odds")
+    return None if found is None else [float(t) for t in found]
 
 
 def first_exit(confidences, thresholds, xp=np):

@@ -7,9 +7,10 @@ import base64
 
 import numpy as np
 
-from keras_adaptive._checks import check_logits, integer
-from keras_adaptive.policy.confidence import stopping_probability
-from keras_adaptive.policy.exit_policy import LOADERS, ExitPolicy
+from keras_adaptive._checks import check_costs, check_logits, integer
+from keras_adaptive.policy.confidence import from_log_odds, stopping_log_odds
+from keras_adaptive.policy.exit_policy import ExitPolicy, log_odds_of
+from keras_adaptive.policy.policy import last_affordable
 
 
 class LearnedPolicy(ExitPolicy):
@@ -21,7 +22,8 @@ class LearnedPolicy(ExitPolicy):
     every `ExitPolicy`.
 
     Greedily, as on the device, a sample leaves at the first exit with
-    `s_k >= thresholds_k`. With a seed it leaves with probability `s_k`, as in training.
+    `s_k >= thresholds_k`. With a seed it leaves with probability `s_k`, as in training; never
+    at an exit that is closed (`+inf`), always where every sample leaves (`-inf`).
 
     Args:
         networks: Sequence of networks, one per exit but the last, each three pairs of arrays
@@ -29,7 +31,7 @@ class LearnedPolicy(ExitPolicy):
         thresholds: Sequence of numbers, one per exit. `None`: 0.5 each.
         seed: Integer: `decide` draws stops at random with it; such a policy can be
             evaluated, but not used by a predictor or exported. `None`: greedy.
-        worst_case, details: As in `ExitPolicy`.
+        log_odds, worst_case, details: As in `ExitPolicy`.
 
     Raises:
         ValueError: If the networks do not have that form.
@@ -46,7 +48,16 @@ class LearnedPolicy(ExitPolicy):
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368).
     """
 
-    def __init__(self, networks, thresholds=None, *, seed=None, worst_case=None, details=None):
+    def __init__(
+        self,
+        networks,
+        thresholds=None,
+        *,
+        log_odds=None,
+        seed=None,
+        worst_case=None,
+        details=None,
+    ):
         self.networks = [_checked(network) for network in networks]
         if len({network[0][0].shape[0] for network in self.networks}) > 1:
             raise ValueError("`networks` must all be for the same number of classes.")
@@ -58,58 +69,73 @@ class LearnedPolicy(ExitPolicy):
                 f"{len(thresholds)} thresholds, {len(self.networks)} networks"
             )
         super().__init__(thresholds, worst_case=worst_case, details=details)
-        self.confidence = "learned"
+        self._set(thresholds, "learned", None, log_odds)
         self.seed = None if seed is None else integer("seed", seed, 0)
 
-    def with_thresholds(self, thresholds):
-        return LearnedPolicy(
-            self.networks,
-            thresholds,
-            seed=self.seed,
-            worst_case=self.worst_case,
-            details=self.details,
-        )
+    def __repr__(self):
+        return super().__repr__().replace("ExitPolicy(", "LearnedPolicy(")
 
     def sampled(self, seed=0):
-        """Returns the policy that stops at random with the learned probabilities."""
-        return LearnedPolicy(
-            self.networks,
-            self.thresholds,
-            seed=seed,
-            worst_case=self.worst_case,
-            details=self.details,
-        )
+        """Returns the policy that stops at random with the learned probabilities.
+
+        Its thresholds, and with them the exits that are closed, and its limit are kept.
+        """
+        return self.from_content({**self.content(), "seed": integer("seed", seed, 0)})
+
+    def compared(self, exit, logits, xp=np):
+        if exit == len(self.networks):
+            return xp.full((logits.shape[0],), np.inf)
+        return stopping_log_odds(self.networks[exit], logits, xp)
 
     def confidence_of(self, exit, logits, xp=np):
         if exit == len(self.networks):
             return xp.ones(logits.shape[:1])
-        return stopping_probability(self.networks[exit], logits, xp)
+        return from_log_odds(self.compared(exit, logits, xp), "learned", xp)
 
     def confidences(self, logits):
         """Returns the probability of stopping at every exit, `(exits, samples)`."""
-        return np.stack([self.confidence_of(k, z) for k, z in enumerate(logits)])
+        return np.stack([self.confidence_of(k, np.asarray(z)) for k, z in enumerate(logits)])
 
-    def validate_stagewise(self, costs_known=False):
-        super().validate_stagewise(costs_known)
+    def validate_stagewise(self, costs_known=False, most=None):
+        super().validate_stagewise(costs_known, most)
         if self.seed is not None:
             raise ValueError(
                 "`policy` must be greedy where a network is really left early. Received: a "
                 f"policy that draws, with seed={self.seed}"
             )
 
-    def leaving(self, logits):
+    def leaving(self, logits, costs=None):
         """Returns the probability of leaving at every exit, `(exits, samples)`.
 
         `evaluate` of these probabilities returns the expectation over random stops.
+
+        Args:
+            logits, costs: As in `decide`.
         """
-        stop = self.confidences(check_logits(logits))
-        return stop * np.cumprod(np.vstack([np.ones_like(stop[:1]), 1 - stop[:-1]]), axis=0)
+        logits = check_logits(logits)
+        stop = self._stopping(logits)
+        leaving = stop * np.cumprod(np.vstack([np.ones_like(stop[:1]), 1 - stop[:-1]]), axis=0)
+        if costs is None or self.worst_case is None:
+            return leaving
+        costs = check_costs(costs, logits)
+        last = last_affordable(costs, self.worst_case, logits.shape[1])
+        later = np.arange(len(leaving))[:, None] > last
+        leaving[last, np.arange(len(last))] += (leaving * later).sum(axis=0)
+        return np.where(later, 0, leaving)
+
+    def _stopping(self, logits):
+        """Returns the probability with which a sample that reaches an exit stops there."""
+        self._check_exits(logits)
+        stop = self.confidences(logits)
+        stop[self.thresholds == np.inf] = 0
+        stop[self.thresholds == -np.inf] = 1
+        return stop
 
     def _decide(self, logits, costs):
         if self.seed is None:
             return super()._decide(logits, costs)
         draws = np.random.default_rng(self.seed).random((len(self.thresholds), len(logits[0])))
-        return (self.confidences(logits) >= draws).argmax(axis=0)
+        return self._within_limit((self._stopping(logits) > draws).argmax(axis=0), costs)
 
     def content(self):
         return {
@@ -123,13 +149,11 @@ class LearnedPolicy(ExitPolicy):
         return cls(
             unpack(content["networks"]),
             [float(t) for t in content["thresholds"]],
+            log_odds=log_odds_of(content),
             seed=content["seed"],
             worst_case=content["worst_case"],
             details=content["details"],
         )
-
-
-LOADERS["learned"] = LearnedPolicy
 
 
 def pack(networks):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_adaptive._checks import integer
+from keras_adaptive.policy.confidence import log_odds_of_exit
 from keras_adaptive.policy.policy import Policy, answers_of
 
 
@@ -15,6 +16,7 @@ class PatiencePolicy(Policy):
 
     Args:
         patience: Integer, how many exits in a row must agree. At least 2.
+        details: As in `ExitPolicy`.
 
     Raises:
         ValueError: If `patience` is no such integer.
@@ -29,14 +31,30 @@ class PatiencePolicy(Policy):
         [BERT Loses Patience (Zhou et al., 2020)](https://arxiv.org/abs/2006.04152).
     """
 
-    def __init__(self, patience):
+    def __init__(self, patience, *, details=None):
         self.patience = integer("patience", patience, 2)
+        self.details = dict(details or {})
 
-    def _decide(self, logits, costs):
-        answers = answers_of(logits)
-        exits = np.full(answers.shape[1], len(answers) - 1)
-        for k in range(len(answers) - 1, self.patience - 2, -1):
-            window = answers[k - self.patience + 1 : k + 1]
-            agreeing = (window == window[0]).all(axis=0)
-            exits = np.where(agreeing, k, exits)
-        return exits
+    def __repr__(self):
+        return f"PatiencePolicy({self.patience})"
+
+    def start(self, samples, classes, xp=np):
+        """Returns each sample's last answer, and how many exits in a row gave it."""
+        return xp.full((samples,), -1, dtype="int32"), xp.zeros((samples,), dtype="int32")
+
+    def step(self, exit, logits, state, xp=np, thresholds=None):
+        last, agreeing = state
+        answers = answers_of(logits, xp)
+        agreeing = xp.where(answers == last, agreeing + 1, 1)
+        leaves = agreeing >= self.patience
+        if thresholds is not None:
+            confident = log_odds_of_exit(logits, "max_prob", 1, xp) >= thresholds
+            leaves = xp.logical_or(leaves, confident)
+        return leaves, (answers, agreeing)
+
+    def content(self):
+        return {**super().content(), "patience": self.patience}
+
+    @classmethod
+    def from_content(cls, content):
+        return cls(content["patience"], details=content["details"])

@@ -1,4 +1,6 @@
 import json
+import sys
+from decimal import Decimal, localcontext
 
 import keras
 import numpy as np
@@ -6,7 +8,13 @@ import pytest
 import write_vectors
 
 import keras_adaptive as ka
-from keras_adaptive.policy.confidence import confidence
+from keras_adaptive.policy.confidence import (
+    confidence,
+    from_log_odds,
+    log_odds,
+    log_odds_of_exit,
+    to_log_odds,
+)
 from keras_adaptive.policy.exit_policy import first_exit
 from keras_adaptive.policy.learned_policy import unpack
 
@@ -86,3 +94,114 @@ def test_dense_confidence_is_the_same_in_a_graph(rng):
 def test_an_unknown_confidence_is_refused():
     with pytest.raises(ValueError, match="`confidence` must be one of .* Received: .*=loudest"):
         confidence(np.zeros((1, 2, 3)), "loudest")
+
+
+KINDS = ["max_prob", "prob_margin", "logit_margin", "entropy"]
+
+
+def by_definition(logits, kind, temperature=1):
+    """Published confidence and its log-odds of one answer, to 700 digits."""
+    with localcontext() as context:
+        context.prec = 700
+        z = [Decimal(float(value)) / Decimal(float(temperature)) for value in logits]
+        exponentials = [value.exp() for value in z]
+        total = sum(exponentials)
+        p = sorted((e / total for e in exponentials), reverse=True)
+        if kind == "logit_margin":
+            first, second = sorted(z, reverse=True)[:2]
+            return first - second, first - second
+        if kind == "max_prob":
+            return p[0], (p[0] / (1 - p[0])).ln()
+        if kind == "prob_margin":
+            return p[0] - p[1], -(1 - p[0] + p[1]).ln()
+        negative = sum(x * x.ln() for x in p)
+        return negative, -(-negative).ln()
+
+
+def saturated(rng, samples=24, classes=6):
+    """Answers of which the most confident are multiplied by up to 64."""
+    factors = np.repeat([1, 4, 16, 64], samples // 4)[:, None]
+    return (rng.normal(size=(samples, classes)) * 3 * factors).astype("float32")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_log_odds_keep_their_digits_where_probabilities_are_all_one(rng, kind, temperature):
+    logits = saturated(rng)
+    expected = np.array([float(by_definition(z, kind, temperature)[1]) for z in logits])
+    found = log_odds(logits[None], kind, [temperature])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    single = log_odds_of_exit(keras.ops.convert_to_tensor(logits), kind, temperature, keras.ops)
+    np.testing.assert_allclose(single, expected, rtol=5e-5)
+    if kind != "logit_margin":
+        assert (confidence(logits[None], kind)[0] >= {"entropy": -1e-12}.get(kind, 1)).sum() > 2
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_odds_order_answers_as_the_published_confidence_does(rng, kind):
+    logits = saturated(rng)
+    tied = [[2, 2, 1, 0, 0, 0], [2, 2, 2, 0, 0, 0], [1] * 6, [640, 640, 0, 0, 0, 0]]
+    logits = np.concatenate([logits, np.array(tied, "float32")])
+    published = [by_definition(z, kind)[0] for z in logits]
+    found = log_odds(logits[None], kind)[0]
+    order = sorted(range(len(logits)), key=published.__getitem__)
+    for i, j in zip(order, order[1:], strict=False):  # equal ones are equal but for rounding
+        assert found[i] < found[j] or abs(published[j] - published[i]) < Decimal("1e-15")
+        assert found[i] < found[j] + 1e-12
+
+
+def test_a_margin_of_nothing_has_no_log_odds():
+    for kind in ("prob_margin", "logit_margin"):
+        assert abs(log_odds([[[3.0, 3.0, 1.0]]], kind)) < 1e-15
+    assert log_odds([[[7.0, 7.0]]]) == 0
+
+
+def test_huge_logits_give_finite_log_odds():
+    for kind in KINDS:
+        found = log_odds([[[1e30, -1e30, 0.0], [3e38, -3e38, 3e38]]], kind)
+        assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "learned"])
+def test_thresholds_and_their_log_odds(kind):
+    values = np.array([0.05, 0.4, 1.0, 3.0, 9.0])
+    definition = {
+        "max_prob": 1 / (1 + np.exp(-values)),
+        "learned": 1 / (1 + np.exp(-values)),
+        "prob_margin": 1 - np.exp(-values),
+        "logit_margin": values,
+        "entropy": -np.exp(-values),
+    }[kind]
+    np.testing.assert_allclose(from_log_odds(values, kind), definition, rtol=1e-12)
+    np.testing.assert_allclose(to_log_odds(definition, kind), values, rtol=1e-10)
+    ends = np.array([-np.inf, np.inf])
+    assert from_log_odds(ends, kind).tolist() == to_log_odds(ends, kind).tolist() == ends.tolist()
+
+
+def test_thresholds_beyond_every_confidence():
+    for kind in ("max_prob", "learned", "prob_margin"):
+        assert to_log_odds([-1, 0, 1, 2], kind).tolist() == [-np.inf] * 2 + [np.inf] * 2
+    assert to_log_odds([-1, 0], "logit_margin").tolist() == [-np.inf] * 2
+    assert to_log_odds([0, 1], "entropy").tolist() == [np.inf] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_threshold_that_is_a_confidence_is_reached(rng, kind):
+    logits = (rng.normal(size=(1, 500, 7)) * rng.uniform(0, 5, (500, 1))).astype("float32")
+    values, exact = confidence(logits, kind)[0], log_odds(logits, kind)[0]
+    inside = np.abs(exact) < 20
+    bar = to_log_odds(values, kind)
+    assert (bar <= exact)[inside].all()
+    assert (exact - bar)[inside].max() <= 1.0001e-6
+
+
+def test_blocks_give_what_the_whole_gives(rng, monkeypatch):
+    logits, cells = rng.normal(size=(2, 50, 4)), rng.normal(size=(2, 5, 6, 3, 4))
+    policy = ka.ExitPolicy([0.5, 0], pixel_floor=0.4)
+    other = ka.AgreementPolicy(2)
+    whole = log_odds(logits), confidence(cells), policy.decide(cells), other.decide(logits)
+    monkeypatch.setattr(sys.modules["keras_adaptive.policy.confidence"], "BLOCK", 24)
+    parts = log_odds(logits), confidence(cells), policy.decide(cells), other.decide(logits)
+    for one, two in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-14)

@@ -1,5 +1,6 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -184,3 +185,144 @@ def test_rejects_impossible_agreement():
         ka.AgreementPolicy(2, share=0)
     with pytest.raises(ValueError, match="for answers to be compared"):
         ka.AgreementPolicy(2).decide(np.zeros((2, 3, 4, 4, 5)))
+
+
+# ---- one rule, followed exit by exit
+
+
+def learned(rng, exits=3, classes=5):
+    shapes = ((classes, 4), (4, 4), (4, 2))
+    return ka.LearnedPolicy(
+        [[(rng.normal(0, 2, s), rng.normal(0, 0.5, s[1])) for s in shapes]] * (exits - 1),
+        [0.6, np.inf, 0][:exits] if exits == 3 else None,
+    )
+
+
+POLICIES = {
+    "exit": lambda rng: ka.ExitPolicy([0.9, 0.7, 0], temperatures=[0.5, 2, 1]),
+    "closed": lambda rng: ka.ExitPolicy([INF, -0.4, 0], "entropy"),
+    "learned": learned,
+    "patience": lambda rng: ka.PatiencePolicy(2),
+    "agreement": lambda rng: ka.AgreementPolicy(2, 0.6),
+}
+
+
+def followed(policy, logits, xp):
+    """Leaves exit by exit, in one namespace."""
+    tensor = np.asarray if xp is np else lambda z: keras.ops.convert_to_tensor(z, "float32")
+    exits = policy.exits_of(len(logits))
+    state = policy.start(logits.shape[1], logits.shape[2], xp)
+    found = np.full(logits.shape[1], exits[-1])
+    left = np.zeros(logits.shape[1], bool)
+    for k in exits[:-1]:
+        leaves, state = policy.step(k, tensor(logits[k]), state, xp)
+        assert all(len(part) == logits.shape[1] for part in state)
+        leaves = keras.ops.convert_to_numpy(leaves)
+        assert leaves.dtype == bool
+        found[leaves & ~left] = k
+        left |= leaves
+    return found
+
+
+@pytest.mark.parametrize("xp", [np, keras.ops], ids=["numpy", "keras.ops"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_steps_to_where_it_decides(rng, name, xp):
+    policy, logits = POLICIES[name](rng), rng.normal(size=(3, 80, 5)) * 3
+    expected = policy.decide(logits)
+    assert len(set(expected.tolist())) > 1
+    assert set(expected.tolist()) <= set(policy.exits_of(3))
+    np.testing.assert_array_equal(followed(policy, logits, xp), expected)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_other_thresholds_at_a_step(rng, name):
+    policy, logits = POLICIES[name](rng), rng.normal(size=(3, 40, 5)) * 3
+    state = policy.start(40, 5)
+    for k in policy.exits_of(3)[:-1]:
+        assert policy.step(k, logits[k], state, thresholds=-INF)[0].all()
+        own = policy.step(k, logits[k], state)[0]
+        never, state = policy.step(k, logits[k], state, thresholds=INF)
+        if policy.log_odds is None:  # answers are compared in any case
+            np.testing.assert_array_equal(never, own)
+            likely = np.exp(logits[k]).max(-1) / np.exp(logits[k]).sum(-1) >= 0.5
+            half = policy.step(k, logits[k], POLICIES[name](rng).start(40, 5), thresholds=0.0)[0]
+            np.testing.assert_array_equal(half, likely)
+        else:
+            assert not never.any()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_file_keeps_policies_of_every_class(rng, name, tmp_path):
+    policy, logits = POLICIES[name](rng), rng.normal(size=(3, 80, 5)) * 3
+    policy.details["unit"] = "ms"
+    policy.save(tmp_path / "policy.json")
+    for kind in (ka.ExitPolicy, type(policy)):
+        again = kind.load(tmp_path / "policy.json")
+        assert type(again) is type(policy)
+        assert again.content() == policy.content()
+        assert again.unit == "ms"
+        np.testing.assert_array_equal(again.decide(logits), policy.decide(logits))
+    other = ka.PatiencePolicy if name == "agreement" else ka.AgreementPolicy
+    with pytest.raises(
+        ValueError, match=f"must hold a {other.__name__}. Received: .*a {type(policy).__name__}"
+    ):
+        other.load(tmp_path / "policy.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"thresholds": [1, 2, 3]}, {"log_odds": [1.0]}, {"temperatures": 3}, {"policy": "Other"}]
+    + [{"thresholds": "high"}, {"details": [1]}, {"worst_case": "much"}, {"confidence": []}],
+)
+def test_a_damaged_file_is_named(tmp_path, change):
+    path = tmp_path / "policy.json"
+    ka.ExitPolicy([0.5, 0]).save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match="A policy file must hold .* Received: path=.*policy.json"):
+        ka.ExitPolicy.load(path)
+
+
+# ---- log-odds
+
+
+@pytest.mark.parametrize("kind", ["max_prob", "prob_margin", "logit_margin", "entropy"])
+def test_decides_by_log_odds_where_probabilities_are_all_one(rng, kind):
+    logits = rng.normal(size=(3, 200, 6)) * np.repeat([1, 8, 32, 64], 50)[:, None]
+    exact = ka.policy.log_odds(logits, kind)
+    bars = np.append(np.quantile(exact[:2], 0.7, axis=1), -INF)
+    policy = ka.ExitPolicy([0.5, 0.5, 0], kind, log_odds=bars)
+    expected = (exact >= bars[:, None]).argmax(axis=0)
+    np.testing.assert_array_equal(policy.decide(logits), expected)
+    for k in range(2):
+        np.testing.assert_array_equal(policy.leaves(k, logits[k]), exact[k] >= bars[k])
+
+
+def test_a_finite_threshold_keeps_its_head_and_infinity_closes_it():
+    policy = ka.ExitPolicy([1.0, 2.0, INF, 0])
+    assert policy.log_odds.tolist() == [INF, INF, INF, -INF]
+    assert policy.used_exits == [0, 1, 3]
+    assert policy.decide(np.full((4, 1, 2), [[0, 99.0]])).tolist() == [3]
+
+
+def test_other_thresholds_keep_limits_closed_exits_and_exact_log_odds(rng):
+    exact = [40.0, 41.0, INF, -INF]
+    policy = ka.ExitPolicy(
+        [1.0, 1.0, INF, 0], log_odds=exact, worst_case=3.0, details={"budget": 2}
+    )
+    other = policy.with_thresholds([1.0, 0.5, INF, 0])
+    assert other.log_odds.round(9).tolist() == [40, 0, INF, -INF]
+    assert (other.worst_case, other.details) == (3.0, {"budget": 2})
+    assert other.used_exits == [0, 1, 3]
+    both = learned(rng)
+    both.worst_case = 4.0
+    for kept in (both.with_thresholds([0.6, INF, 0]), both.sampled(3)):
+        assert kept.worst_case == 4.0
+        assert kept.used_exits == [0, 2]
+        np.testing.assert_array_equal(kept.log_odds, both.log_odds)
+    with pytest.raises(ValueError, match="2 temperatures, 3 thresholds|4 temperatures"):
+        policy.with_thresholds([0.5, 0.5, 0])
+
+
+def test_log_odds_are_one_number_per_exit():
+    with pytest.raises(ValueError, match="1 log_odds, 2 thresholds"):
+        ka.ExitPolicy([0.5, 0], log_odds=[0.0])

@@ -126,6 +126,27 @@ def test_expected_is_the_mean_over_draws(rng):
     assert (again.decide(logits) == policy.sampled(3).decide(logits)).all()
 
 
+def test_draws_leave_open_exits_alone_and_within_the_limit(rng):
+    logits, costs = rng.normal(size=(4, 500, 5)), np.array([1.0, 2, 4, 8])
+    each = np.cumsum(rng.uniform(0.5, 2, (4, 500)), axis=0)
+    policy = ka.LearnedPolicy(networks(rng, 4, 5), [0.5, np.inf, -np.inf, 0], worst_case=4.0)
+    stop = policy.confidences(logits)
+    by_hand = np.stack([stop[0], np.zeros(500), 1 - stop[0], np.zeros(500)])
+    np.testing.assert_allclose(policy.leaving(logits), by_hand)
+    drawn = policy.sampled(1).decide(logits)
+    assert set(drawn.tolist()) == {0, 2}
+    assert abs((drawn == 0).mean() - stop[0].mean()) < 0.1
+    affordable = (each <= 4).sum(axis=0) - 1
+    assert (policy.sampled(1).decide(logits, each) <= affordable).all()
+    np.testing.assert_array_equal(policy.sampled(1).decide(logits, costs), drawn)
+    within = policy.leaving(logits, each)
+    np.testing.assert_allclose(within.sum(axis=0), 1)
+    for i in range(500):
+        kept = by_hand[: affordable[i] + 1, i]
+        assert within[: affordable[i], i] == pytest.approx(kept[:-1])
+        assert within[affordable[i], i] == pytest.approx(by_hand[affordable[i] :, i].sum())
+
+
 def test_a_file_keeps_it_and_every_policy_loads_it(model, answers, tmp_path):
     policy = model.learned_policy([0.4, 0.6, 0], details={"mean_cost": 5.0})
     policy.save(tmp_path / "policy.json")
