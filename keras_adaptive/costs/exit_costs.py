@@ -6,65 +6,22 @@ own to be counted, as long as it is made of operations that are.
 """
 
 import functools
+import inspect
 import math
 import re
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive.costs._formulas import FREE, LAYERS, OPERATIONS, UNKNOWN
+from keras_adaptive.costs._tracing import tracing
 from keras_adaptive.costs.energy_model import EnergyModel
 
 UNITS = ("macs", "reference_flops", "params", "energy")  # or an EnergyModel
 
 BLOCK = re.compile(r"block_(\d+)_layer_\d+_scale_\d+")
-
-FREE = (
-    keras.layers.InputLayer,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.Normalization,
-    keras.layers.Rescaling,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.GaussianNoise,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.Identity,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping2D,
-    keras.layers.UpSampling2D,
-    keras.layers.Resizing,
-    keras.layers.Concatenate,
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-    keras.layers.Average,
-    keras.layers.Maximum,
-)
-
-KERNELS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-)
-
-TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-
-SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-
-WEIGHTED = (*KERNELS, *TRANSPOSED, *SEPARABLE, keras.layers.Dense)
-
-LEAVES = (*WEIGHTED, keras.layers.LSTMCell)
 
 POOLS = (
     keras.layers.MaxPooling1D,
@@ -94,14 +51,75 @@ ACTIVATIONS = (
 )
 
 
-def _size(tensor):
-    """Numbers in a symbolic tensor, for one sample."""
-    return math.prod(tensor.shape[1:])
+def register(layer_class, macs):
+    """Says what a layer costs that cannot be opened.
+
+    The cost of a layer is asked here first, then built-in layers are counted by formula, then
+    the `call` of others is opened: what is written in `keras.ops` and layers needs no
+    registration. A second registration replaces the first; subclasses inherit it.
+
+    Args:
+        layer_class: Class, a subclass of `keras.layers.Layer`.
+        macs: Function `(layer, input_shape, output_shape)` to the multiply-accumulates for one
+            sample. Shapes are tuples, with `None` for the batch; lists of them where the layer
+            has several inputs or outputs.
+
+    Raises:
+        TypeError: If `layer_class` is no layer's class, or `macs` no function.
+
+    Example:
+
+    >>> class Correlation(keras.layers.Layer):
+    ...     pass
+    >>> register(Correlation, lambda layer, input_shape, output_shape: 9 * output_shape[-1])
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
+        raise TypeError(
+            "`layer_class` must be a subclass of keras.layers.Layer. "
+            f"Received: layer_class={layer_class!r}"
+        )
+    if not callable(macs):
+        raise TypeError(
+            "`macs` must be a function (layer, input_shape, output_shape) -> number. "
+            f"Received: macs={macs!r}"
+        )
+    _REGISTERED[layer_class] = macs
 
 
-def _positions(layer, tensor):
-    channels = tensor.shape[1 if layer.data_format == "channels_first" else -1]
-    return _size(tensor) // channels
+_REGISTERED = {}
+
+
+class _Call(NamedTuple):
+    """One call of one operation; shapes are those of one sample, with a batch of 1."""
+
+    operation: object
+    arguments: object  # Keras's `SymbolicArguments`
+    inputs: list  # shapes of all tensors and variables that it was called with
+    outputs: list  # shapes
+
+
+def _shape(tensor):
+    """Returns the shape of a tensor for one sample: the batch, if it is open, is 1."""
+    shape = tuple(tensor.shape)
+    shape = (1, *shape[1:]) if shape and shape[0] is None else shape
+    if None in shape:
+        raise ValueError(
+            "`input_shape` must be given where the network's inputs have open sizes: "
+            "`exit_costs(input_shape=(224, 224, 3))`. Received: a tensor of shape "
+            f"{tuple(tensor.shape)}"
+        )
+    return shape
+
+
+def _call_of(node):
+    values = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+    read = [value for value in values if hasattr(value, "shape") and hasattr(value, "dtype")]
+    return _Call(
+        node.operation,
+        node.arguments,
+        [_shape(tensor) for tensor in read],
+        [_shape(tensor) for tensor in node.outputs],
+    )
 
 
 def node_cost(node, unit):
@@ -114,92 +132,199 @@ def node_cost(node, unit):
     Raises:
         ValueError: If the operation cannot be counted, named.
     """
-    if unit == "energy":
-        unit = EnergyModel()
+    operation, unit = node.operation, EnergyModel() if unit == "energy" else unit
+    if _registered(operation) is None:
+        if _is_free(operation):
+            return 0
+        if _graph.is_model(operation) or isinstance(operation, keras.Function):
+            return _graph_cost(operation, node, unit)
+    call = _call_of(node)
+    steps = _steps(call, unit)
+    if steps is not None:
+        return steps
+    macs = _macs(call)
+    if macs is None:
+        return _opened_cost(call, unit)
     if isinstance(unit, EnergyModel):
-        return _node_energy(node, unit)
-    layer = node.operation
-    inputs, outputs = node.input_tensors, node.outputs
-    everything = unit == "reference_flops"
-    if isinstance(layer, FREE):
-        return 0
-    if isinstance(layer, TRANSPOSED):
-        return _positions(layer, inputs[0]) * math.prod(layer.kernel.shape)
-    if isinstance(layer, SEPARABLE):
-        kernels = sum(math.prod(k.shape) for k in (layer.depthwise_kernel, layer.pointwise_kernel))
-        return _positions(layer, outputs[0]) * kernels
-    if isinstance(layer, KERNELS):
-        return _positions(layer, outputs[0]) * math.prod(layer.kernel.shape)
-    if isinstance(layer, keras.layers.LSTMCell):
-        return math.prod(layer.kernel.shape) + math.prod(layer.recurrent_kernel.shape)
+        weights = sum(math.prod(weight.shape) for weight in getattr(operation, "weights", ()))
+        numbers = sum(map(math.prod, (*call.inputs, *call.outputs)))
+        return unit.energy(macs, numbers + weights) if macs else 0.0
+    return macs + (_reference_extra(call) if unit == "reference_flops" else 0)
+
+
+def _macs(call):
+    """Returns what is known without opening the operation; `None`: it must be opened."""
+    operation = call.operation
+    registered = _registered(operation)
+    if registered is not None:
+        return _as_registered(registered, call)
+    if isinstance(operation, keras.layers.Layer):
+        if type(operation).call is keras.layers.MultiHeadAttention.call:
+            return _multi_head_attention(call)
+        formula = _formula(operation)
+        if formula is not None:
+            return formula(operation, call.inputs, call.outputs)
+        return 0 if isinstance(operation, (*ACTIVATIONS, *POOLS, *GLOBAL_POOLS)) else None
+    name = type(operation).__name__
+    if not type(operation).__module__.startswith("keras."):
+        return None
+    if name in UNKNOWN:
+        raise _refusal(operation)
+    return OPERATIONS[name](operation, call.inputs, call.outputs) if name in OPERATIONS else 0
+
+
+def _registered(operation):
+    """Returns the function that was registered for a layer, or `None`."""
+    classes = type(operation).__mro__ if _REGISTERED else ()
+    return next((_REGISTERED[each] for each in classes if each in _REGISTERED), None)
+
+
+def _as_registered(macs, call):
+    def public(shapes):
+        shapes = [(None, *shape[1:]) for shape in shapes]
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    layer = call.operation
+    count = macs(layer, public(call.inputs), public(call.outputs))
+    if not np.isfinite(count) or count < 0:
+        raise ValueError(
+            "The function registered for a layer must return a number of at least 0. "
+            f"Received: {count} for layer {layer.name!r} of type {type(layer).__name__}"
+        )
+    return float(count)
+
+
+def _formula(layer):
+    """Returns the formula of a layer that computes as a built-in one, or `None`."""
+    known = next((each for each in type(layer).__mro__ if each in LAYERS), None)
+    return LAYERS[known] if known and type(layer).call is known.call else None
+
+
+def _multi_head_attention(call):
+    """Returns the MACs of attention over sequences; `None` for tensors of more axes.
+
+    Queries, keys and values are mapped to heads, each query is multiplied with each key, and
+    weights with values; then the heads are mapped to the output.
+    """
+    layer, arguments = call.operation, call.arguments
+    given = inspect.signature(layer.call).bind(*arguments.args, **arguments.kwargs).arguments
+    query, value = (_shape(given[name]) for name in ("query", "value"))
+    key = value if given.get("key") is None else _shape(given["key"])
+    if not len(query) == len(value) == len(key) == 3:
+        return None
+    heads, key_dim = layer.num_heads, layer.key_dim
+    value_dim = layer.value_dim
+    asked, known = query[0] * query[1], value[0] * value[1]
+    maps = asked * query[2] * key_dim + known * (key[2] * key_dim + value[2] * value_dim)
+    products = asked * value[1] * (key_dim + value_dim)
+    output = asked * value_dim * math.prod(call.outputs[0][2:])
+    return heads * (maps + products + output)
+
+
+def _is_free(operation):
+    """Returns whether a layer computes as a built-in one without products, or is our own."""
+    kind = type(operation)
+    known = next((each for each in kind.__mro__ if each in FREE), None)
+    own = kind.__module__.startswith("keras_adaptive.")
+    return known is not None and (own or kind.call is known.call)
+
+
+def _reference_extra(call):
+    """Returns what the reference counts beside MACs."""
+    layer = call.operation
     if isinstance(layer, keras.layers.Dense):
-        rows = _size(outputs[0]) // layer.units
-        bias = layer.units if everything and layer.use_bias else 0
-        return rows * (math.prod(layer.kernel.shape) + bias)
+        return math.prod(call.outputs[0]) if layer.use_bias else 0
     if isinstance(layer, ACTIVATIONS):
-        return _size(outputs[0]) if everything else 0
+        return math.prod(call.outputs[0])
     if isinstance(layer, POOLS):
-        return _size(outputs[0]) * math.prod(layer.pool_size) if everything else 0
+        return math.prod(call.outputs[0]) * math.prod(layer.pool_size)
     if isinstance(layer, GLOBAL_POOLS) or type(layer).__name__ == "Mean":
-        return _size(inputs[0]) if everything else 0
-    if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
-        return _model_cost(layer, inputs, unit)
-    if isinstance(layer, keras.layers.Layer) and list(layer._flatten_layers(include_self=False)):
-        return _opened_cost(node, unit)
-    if isinstance(layer, keras.layers.Layer) and layer.weights:
-        raise ValueError(
-            "Every layer with weights must be one whose cost is known, or be made of such. "
-            f"Received: layer {layer.name!r} of type {type(layer).__name__}"
-        )
-    if type(layer).__name__ in ("Matmul", "Einsum", "Dot", "Tensordot", "Conv"):
-        raise ValueError(
-            "A product must be computed by a layer for its cost to be counted. "
-            f"Received: operation {layer.name!r} of type {type(layer).__name__}"
-        )
-    return 0  # element by element, or moving data
+        return math.prod(call.inputs[0])
+    return 0
 
 
-def _model_cost(model, inputs, unit):
-    """The cost of a functional model, at the size of these inputs."""
-    nodes = _graph.nodes_between(model.inputs, model.outputs)
-    if [t.shape[1:] for t in model.inputs] != [t.shape[1:] for t in inputs]:
-        starts = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in inputs]
-        places = {id(old): new for old, new in zip(model.inputs, starts, strict=True)}
-        ends = _graph.call_again(nodes, places, model.outputs)
-        nodes = _graph.nodes_between(starts, ends)
+def _steps(call, unit):
+    """Returns the cost of a layer that computes step by step; `None` for other layers."""
+    layer = call.operation
+    if _registered(layer) is not None:
+        return None
+    if isinstance(layer, keras.layers.Bidirectional):
+        both = (layer.forward_layer, layer.backward_layer)
+        return sum(_steps(call._replace(operation=each), unit) for each in both)
+    if not isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)):
+        return None
+    batch, steps, *shape = call.inputs[0]
+    step = keras.Input(batch_shape=(batch, *shape))
+    with tracing():
+        if isinstance(layer, keras.layers.TimeDistributed):
+            outputs = layer.layer(step)
+        else:
+            zeros = layer.get_initial_state(batch_size=batch)
+            states = keras.tree.map_structure(
+                lambda state: keras.Input(batch_shape=tuple(state.shape)), zeros
+            )
+            outputs = layer.cell(step, states)[0]
+            step = [step, *keras.tree.flatten(states)]
+        nodes = _graph.nodes_between(keras.tree.flatten(step), keras.tree.flatten(outputs))
+    return steps * sum(node_cost(node, unit) for node in nodes)
+
+
+def _graph_cost(model, node, unit):
+    """The cost of a functional model, at the size of its inputs here."""
+    inputs = keras.tree.flatten(model.inputs)
+    outputs = keras.tree.flatten(model.outputs)
+    nodes = _graph.nodes_between(inputs, outputs)
+    if [t.shape[1:] for t in inputs] != [t.shape[1:] for t in node.input_tensors]:
+        nodes = _graph.nodes_between(
+            *_at_sizes(inputs, outputs, [_shape(t) for t in node.input_tensors])
+        )
     return sum(node_cost(inner, unit) for inner in nodes)
 
 
-def _node_energy(node, model):
-    """The energy of one call: that of its layers with weights, wherever they are inside."""
-    layer = node.operation
-    if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
-        return _model_cost(layer, node.input_tensors, model)
-    composite = isinstance(layer, keras.layers.Layer) and not isinstance(layer, LEAVES)
-    if composite and list(layer._flatten_layers(include_self=False)):
-        return _opened_cost(node, model)
-    macs = node_cost(node, "macs")
-    if not macs:
-        return 0.0
-    numbers = sum(_size(tensor) for tensor in (*node.input_tensors, *node.outputs))
-    weights = sum(math.prod(weight.shape) for weight in layer.weights)
-    return model.energy(macs, numbers + weights)
+def _opened_cost(call, unit):
+    """The cost of a layer made of others and of keras.ops: that of what its `call` does."""
+    placed, layer = {}, call.operation
 
+    def place(value):
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        if id(value) not in placed:
+            placed[id(value)] = keras.Input(batch_shape=_shape(value), dtype=value.dtype)
+        return placed[id(value)]
 
-def _opened_cost(node, unit):
-    """The cost of a composite layer: that of what its `call` does."""
-    arguments = {}
-
-    def placeholder(tensor):
-        arguments.setdefault(id(tensor), keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype))
-        return arguments[id(tensor)]
-
-    replaced = {id(t): placeholder(t) for t in node.input_tensors}
-    args, kwargs = node.arguments.fill_in(replaced)
+    args, kwargs = call.arguments.convert(place)
     kwargs = {k: v for k, v in kwargs.items() if v is not None and k != "training"}
-    outputs = keras.tree.flatten(node.operation.call(*args, **kwargs))
-    nodes = _graph.nodes_between(list(replaced.values()), outputs)
+    try:
+        with tracing():
+            found = layer.call(*args, **kwargs)
+        outputs = [t for t in keras.tree.flatten(found) if isinstance(t, keras.KerasTensor)]
+        nodes = _graph.nodes_between(list(placed.values()), outputs)
+    except Exception as error:  # whatever the call of somebody's layer raises
+        raise _refusal(layer, f" ({type(error).__name__}: {_short(error)})") from error
     return sum(node_cost(inner, unit) for inner in nodes)
+
+
+def _short(error):
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:200]
+
+
+def _refusal(operation, why=""):
+    """Returns the error for what cannot be counted, with the line to write."""
+    kind = type(operation).__name__
+    if isinstance(operation, keras.layers.Layer):
+        return ValueError(
+            f"The cost of layer {operation.name!r} of type {kind} is not known: its `call` must "
+            "be written in keras.ops and layers to be counted. Say what it costs: "
+            f"`ka.costs.register({kind}, lambda layer, input_shape, output_shape: macs)`. "
+            f"Received: layer {operation.name!r} of type {kind}{why}"
+        )
+    return ValueError(
+        "A computation must be a product, a convolution or element by element for its cost to "
+        "be counted; put others into a layer and say what it costs: `ka.costs.register(MyLayer, "
+        "lambda layer, input_shape, output_shape: macs)`. Received: operation "
+        f"{operation.name!r} of type {kind}"
+    )
 
 
 def _params(nodes, seen):
@@ -228,7 +353,64 @@ def _stages_with_whole_blocks(stages):
     return eager
 
 
-def exit_costs(inputs, exits, unit="macs", lazy=True):
+def sized(inputs, exits, input_shape=None):
+    """Returns inputs and exits of the network at a given size of its inputs.
+
+    Args:
+        inputs, exits: Lists of symbolic tensors.
+        input_shape: As in `exit_costs`; `None`: as it is.
+
+    Raises:
+        ValueError: If the shape does not fit the inputs, or sizes are open and none is given.
+    """
+    if input_shape is None:
+        shapes = [_shape(tensor) for tensor in inputs]
+    else:
+        shapes = [(1, *shape) for shape in _input_shapes(inputs, input_shape)]
+    inner = [t for node in _graph.nodes_between(inputs, exits) for t in node.outputs]
+    if not any(None in tensor.shape[1:] for tensor in (*inputs, *inner)):
+        return inputs, exits
+    return _at_sizes(inputs, exits, shapes)
+
+
+def _at_sizes(inputs, outputs, shapes):
+    """Returns inputs of these shapes, and what the outputs become with them."""
+    starts = [
+        keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)
+        for shape, tensor in zip(shapes, inputs, strict=True)
+    ]
+    places = {id(old): new for old, new in zip(inputs, starts, strict=True)}
+    nodes = _graph.nodes_between(inputs, outputs)
+    with tracing():
+        return starts, _graph.call_again(nodes, places, outputs)
+
+
+def _input_shapes(inputs, given):
+    """Returns one shape per input, checked against the network."""
+    names = [tensor.name for tensor in inputs]
+    shapes = [given[name] for name in names] if _names(given) == set(names) else given
+    several = len(inputs) > 1 or any(isinstance(size, (list, tuple)) for size in shapes)
+    shapes = [tuple(shape) for shape in (shapes if several else [shapes])]
+    fits = len(shapes) == len(inputs) and all(
+        len(shape) == len(tensor.shape) - 1
+        and all(int(size) > 0 for size in shape)
+        and all(old in (None, new) for old, new in zip(tensor.shape[1:], shape, strict=True))
+        for shape, tensor in zip(shapes, inputs, strict=False)
+    )
+    if not fits:
+        open_shapes = {name: t.shape[1:] for name, t in zip(names, inputs, strict=True)}
+        raise ValueError(
+            "`input_shape` must hold a size for every axis of the inputs but the batch, as they "
+            f"are: {open_shapes}. Received: input_shape={given}"
+        )
+    return [tuple(int(size) for size in shape) for shape in shapes]
+
+
+def _names(given):
+    return set(given) if isinstance(given, dict) else None
+
+
+def exit_costs(inputs, exits, unit="macs", lazy=True, input_shape=None):
     """Returns the cost of leaving at each exit, earlier heads included.
 
     Args:
@@ -241,6 +423,14 @@ def exit_costs(inputs, exits, unit="macs", lazy=True):
             batch statistics. `"energy"`, or an `EnergyModel`: see there.
         lazy: Boolean. True: only what this exit or an earlier one needs.
             False: blocks are computed whole, every scale, needed yet or not.
+        input_shape: Tuple of integers, the shape of one input, without the batch; needed where
+            sizes are open, as in `Input((None, None, 3))`. With several inputs a list of
+            them, or a dictionary by the inputs' names.
+
+    What is counted: convolutions, dense layers, products of `keras.ops` (attention among them),
+    recurrent layers step by step, at every place where they are called, biases not. Lookups
+    (`Embedding`), normalizations and what works element by element count 0. Own layers that
+    are written in `keras.ops` are opened; others need `register`.
 
     Returns:
         Float array `(exits,)`, for one sample; of a network with gates, with all of them
@@ -251,6 +441,7 @@ def exit_costs(inputs, exits, unit="macs", lazy=True):
     """
     if not isinstance(unit, EnergyModel) and unit not in UNITS:
         raise ValueError(f"`unit` must be one of {UNITS}, or an EnergyModel. Received: unit={unit}")
+    inputs, exits = sized(inputs, exits, input_shape)
     stages = _graph.split(inputs, exits)
     groups = [s.nodes for s in stages] if lazy else _stages_with_whole_blocks(stages)
     if unit == "params":

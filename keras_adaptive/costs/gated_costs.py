@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
-from keras_adaptive.costs.exit_costs import WEIGHTED, node_cost
+from keras_adaptive.costs._formulas import WEIGHTED
+from keras_adaptive.costs.exit_costs import node_cost
 from keras_adaptive.layers._conv_unit import apply_layers
 from keras_adaptive.layers.gated_block import GatedBlock
 

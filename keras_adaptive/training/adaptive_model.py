@@ -1,11 +1,16 @@
 """`AdaptiveModel`: a Keras model with several exits that share one label."""
 
+import hashlib
+import json
+import types
+
 import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
 from keras_adaptive.calibration.calibrate import calibrate
 from keras_adaptive.costs.gated_costs import gated_costs
+from keras_adaptive.policy.policy import Policy, policy_of
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 
@@ -64,6 +69,8 @@ class AdaptiveModel(_graph.ListModel):
                 f"Received: outputs={outputs}"
             )
         super().__init__(inputs, list(outputs), name=name, **kwargs)
+        # not as attributes of their own, since Keras would track what is inside
+        self._kept = types.SimpleNamespace(policy=None, class_names=None, pixels=None)
         self.exit_weights = None
         self.distillation = None
         self.gate_loss = None
@@ -75,7 +82,20 @@ class AdaptiveModel(_graph.ListModel):
             from keras_adaptive.training.stopping_model import StoppingModel
 
             return StoppingModel.from_config(config, custom_objects)
-        return super().from_config(dict(config), custom_objects)
+        config = dict(config)
+        kept = {name: config.pop(name, None) for name in ("policy", "class_names", "pixels")}
+        model = super().from_config(config, custom_objects)
+        if kept["policy"] is not None:
+            kept["policy"] = policy_of(kept["policy"])
+        for name, value in kept.items():
+            setattr(model, name, value)
+        return model
+
+    def get_config(self):
+        kept = dict(vars(self._kept))
+        if self.policy is not None:
+            kept["policy"] = self.policy.content()
+        return {**super().get_config(), **{k: v for k, v in kept.items() if v is not None}}
 
     @property
     def num_exits(self):
@@ -83,6 +103,85 @@ class AdaptiveModel(_graph.ListModel):
         return len(self.outputs)
 
     exits = num_exits
+
+    @property
+    def policy(self):
+        """The policy that `calibrate` chose last, or that was set; `None` before.
+
+        It is saved with the model, and is what `AdaptivePredictor`, `evaluate` and
+        `export_tflite` use unless they are given another.
+        """
+        return self._kept.policy
+
+    @policy.setter
+    def policy(self, policy):
+        if policy is not None:
+            self.exits_of(policy)
+        self._kept.policy = policy
+
+    @property
+    def class_names(self):
+        """The names of the classes, a list of strings, or `None`. Saved with the model."""
+        return self._kept.class_names
+
+    @class_names.setter
+    def class_names(self, names):
+        if names is not None:
+            names = [str(name) for name in names]
+            if len(names) != self.outputs[0].shape[-1]:
+                raise ValueError(
+                    f"`class_names` must be {self.outputs[0].shape[-1]} names, one per class. "
+                    f"Received: {len(names)} names"
+                )
+        self._kept.class_names = names
+
+    @property
+    def pixels(self):
+        """How pictures become inputs, a dictionary, or `None`. Saved with the model.
+
+        It holds the rule of `anytime_tflite.pixels`, and `mean` and `std` of each channel.
+        """
+        return self._kept.pixels
+
+    @pixels.setter
+    def pixels(self, pixels):
+        if pixels is not None and not isinstance(pixels, dict):
+            raise ValueError(f"`pixels` must be a dictionary or None. Received: pixels={pixels!r}")
+        self._kept.pixels = None if pixels is None else json.loads(json.dumps(pixels))
+
+    @property
+    def network(self):
+        """What tells this network from others: its name, and a digest of its operations.
+
+        The digest is the same after saving and loading, and for the same network built anew;
+        weights do not count.
+        """
+        nodes = _graph.nodes_between(self.inputs, self.outputs)
+        operations = sorted(
+            f"{type(node.operation).__name__} {[tuple(t.shape) for t in node.outputs]}"
+            for node in nodes
+        )
+        digest = hashlib.sha256("\n".join(operations).encode()).hexdigest()
+        return {"name": self.name, "digest": digest[:16]}
+
+    def exits_of(self, policy):
+        """Returns the indices of the exits that a policy uses in this network, ascending.
+
+        Raises:
+            TypeError: If it is no policy.
+            ValueError: If it belongs to another network, or is for another number of exits.
+        """
+        if not isinstance(policy, Policy):
+            raise TypeError(
+                "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
+                f"AgreementPolicy. Received: policy={policy!r}"
+            )
+        if policy.network is not None and policy.network["digest"] != self.network["digest"]:
+            raise ValueError(
+                "`policy` must belong to the network that it is used with. Received: a policy of "
+                f"{policy.network['name']!r}, and the network {self.name!r}"
+            )
+        return policy.exits_of(self.num_exits)
 
     def compile(
         self,
@@ -245,7 +344,7 @@ class AdaptiveModel(_graph.ListModel):
         """Returns the logits of every exit: a list of arrays `(samples, classes)`."""
         return super().predict(x, **kwargs)
 
-    def exit_costs(self, unit="macs", lazy=True, exits=None):
+    def exit_costs(self, unit="macs", lazy=True, exits=None, input_shape=None):
         """Returns the cost of leaving at each exit, earlier heads included.
 
         Args:
@@ -254,12 +353,14 @@ class AdaptiveModel(_graph.ListModel):
             lazy: Boolean, whether only what an exit needs is computed before it.
             exits: Indices of the exits in use, ascending. `None`: all. The heads of
                 others cost nothing.
+            input_shape: Tuple of integers, the shape of one input, where sizes are open, as in
+                `Input((None, None, 3))`; see `costs.exit_costs`.
 
         Returns:
             Float array `(exits,)`, for one sample; of a network with gates, the most that
             one can cost.
         """
-        return costs.exit_costs(self.inputs, self._used(exits), unit, lazy)
+        return costs.exit_costs(self.inputs, self._used(exits), unit, lazy, input_shape)
 
     def stages(self, exits=None):
         """Returns the network as a list of models to be called one after the other.
@@ -304,7 +405,10 @@ class AdaptiveModel(_graph.ListModel):
         gated = None if unit == "params" else gated_costs(self.inputs, self.outputs, unit)
         if gated is None:
             logits = np.stack(self.predict(x, **kwargs))
-            same = self.exit_costs(unit)
+            shapes = None
+            if any(None in tensor.shape[1:] for tensor in self.inputs):
+                shapes = [np.shape(each)[1:] for each in keras.tree.flatten(x)]
+            same = self.exit_costs(unit, input_shape=shapes)
             return logits, np.repeat(same[:, None], logits.shape[1], axis=1)
         watched = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
         values = watched.predict(x, **kwargs)
