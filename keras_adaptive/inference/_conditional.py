@@ -12,21 +12,22 @@ def leaving_at(k, stages):
 def nested(apply, stages, policy, exits):
     """Returns a function of nested conditionals, one per exit.
 
-    It follows `policy.decide`, in float32, and a stage's own decision to stop, where its
+    It follows `policy.step`, in float32, and a stage's own decision to stop, where its
     answer has one behind the logits.
 
     Args:
         apply: Function `(k, tensors) -> [answer, *features]` that computes stage `k`.
         stages: `Stages`.
-        policy: An `ExitPolicy`.
+        policy: A `Policy`.
         exits: Indices of the policy's exits, one per stage.
 
     Returns:
-        Function `(images, thresholds) -> (answer, stage)`, of a batch of one.
+        Function `(images, thresholds) -> (answer, stage)`, of a batch of one; thresholds are
+        those of `policy.step`.
     """
     last = len(stages) - 1
 
-    def from_stage(k, tensors, thresholds):
+    def from_stage(k, tensors, state, thresholds):
         answer, *features = apply(k, [tensors[name] for name in stages.inputs[k]])
         here = (answer, ops.convert_to_tensor(k, "int32"))
         if k == last:
@@ -34,13 +35,18 @@ def nested(apply, stages, policy, exits):
         tensors = {**tensors, **dict(zip(stages.outputs[k], features, strict=True))}
         tensors = {name: tensors[name] for name in stages.carried(k + 1)}
         logits = answer[..., : stages.classes]
-        leaves = policy.confidence_of(exits[k], logits, ops)[0] >= thresholds[k]
+        leaves, state = policy.step(exits[k], logits, state, ops, thresholds[k])
+        leaves = leaves[0]
         if answer.shape[-1] > stages.classes:
             leaves = ops.logical_or(leaves, answer[0, -1] > 0)
         return ops.cond(
             leaves,
             lambda: here,
-            lambda: from_stage(k + 1, tensors, thresholds),
+            lambda: from_stage(k + 1, tensors, state, thresholds),
         )
 
-    return lambda images, thresholds: from_stage(0, {stages.inputs[0][0]: images}, thresholds)
+    def run(images, thresholds):
+        state = policy.start(1, stages.classes, ops)
+        return from_stage(0, {stages.inputs[0][0]: images}, state, thresholds)
+
+    return run

@@ -46,7 +46,7 @@ class Flow:
     Args:
         stages: `Stages`.
         exits: List of the exit's index of each stage.
-        policy: An `ExitPolicy`.
+        policy: A `Policy`.
         plan: `Plan`.
         answer: Function `(owners, answers, stage)`, called when samples leave.
     """
@@ -55,19 +55,30 @@ class Flow:
         self.stages, self.exits, self.policy = stages, exits, policy
         self.plan, self.answer = plan, answer
         self.batch_size = plan.batch_size
+        # what the policy knows of each sample travels with the features
+        known = policy.start(1, stages.classes)
+        self._state = [f"state_{i} of the policy" for i in range(len(known))]
+        self._specs = stages.specs | {
+            name: (part.shape[1:], part.dtype)
+            for name, part in zip(self._state, known, strict=True)
+        }
         self._pools = [None] * len(stages)
         self._first = 1
         self._ending = False
 
     @functools.cached_property
     def _thresholds(self):
-        return keras.ops.convert_to_tensor(np.float32(self.policy.thresholds[self.exits]))
+        own = self.policy.log_odds
+        own = np.full(len(self.exits), np.inf) if own is None else own[self.exits]
+        return keras.ops.convert_to_tensor(np.float32(own))
 
     def feed(self, images, number):
         """Takes an input batch; answers may come now or later."""
         owners = np.empty((len(images), 2), int)
         owners[:, 0], owners[:, 1] = number, range(len(images))
         rows, start = np.arange(len(images)), 0
+        known = self.policy.start(len(images), self.stages.classes)
+        tensors = {self.stages.inputs[0][0]: images, **dict(zip(self._state, known, strict=True))}
         while start < len(images):
             first = self.plan.choose()
             part = slice(start, start + (self.batch_size if first else AT_ONCE))
@@ -75,7 +86,7 @@ class Flow:
                 self._first = first
                 # samples that must be answered at once do not wait for others
                 self._ending = not self.plan.waiting and part.stop >= len(images)
-                self._arrive(0, {self.stages.inputs[0][0]: images}, rows[part], owners[part])
+                self._arrive(0, tensors, rows[part], owners[part])
             else:
                 self._one_by_one(images[part], owners[part])
             start = part.stop
@@ -96,10 +107,19 @@ class Flow:
             mine = stages == k
             self._leave(k, answers[mine, 0], owners[mine])
 
-    def _leaves(self, k, answers):
-        """Returns which samples leave: those that are confident, and those that must."""
+    def _leaves(self, k, answers, tensors, rows):
+        """Returns which samples leave: those that are confident, and those that must.
+
+        What the policy knows of these rows is renewed.
+        """
         classes = self.stages.classes
-        leaves = self.policy.leaves(self.exits[k], answers[..., :classes])
+        logits = answers[..., :classes]
+        state = tuple(tensors[name][rows] for name in self._state)
+        leaves, state = self.policy.step(self.exits[k], logits, state)
+        for name, part in zip(self._state, state, strict=True):
+            tensors[name][rows] = part
+        if k == len(self.stages) - 1:
+            leaves = np.ones(len(answers), bool)
         if answers.shape[-1] > classes:
             leaves |= answers.reshape(len(answers), -1)[:, -1] > 0
         return leaves
@@ -107,7 +127,8 @@ class Flow:
     def _arrive(self, k, tensors, rows, owners):
         """Adds samples to those that wait for stage `k`, and runs it when they fill a batch."""
         if self._pools[k] is None:
-            self._pools[k] = Pool(self.stages.carried(k), self.stages.specs, self.plan.full[k])
+            names = [*self.stages.carried(k), *self._state]
+            self._pools[k] = Pool(names, self._specs, self.plan.full[k])
         pool = self._pools[k]
         while len(rows):
             part = slice(0, pool.room)
@@ -122,16 +143,17 @@ class Flow:
         `rows` are the real samples of the batch, `owners` their owners.
         """
         following = k + (1 if k else self._first)
+        known = {name: tensors[name] for name in self._state}
         if following == k + 1:
             answers, *features = self.stages.stage(k, [tensors[n] for n in self.stages.inputs[k]])
             tensors = {**tensors, **dict(zip(self.stages.outputs[k], features, strict=True))}
             answers = [answers]
         else:
             answers, features = self.stages.first(following, tensors[self.stages.inputs[0][0]])
-            tensors = dict(zip(self.stages.carried(following), features, strict=True))
+            tensors = dict(zip(self.stages.carried(following), features, strict=True)) | known
         for stage, found in enumerate(answers, start=k):
             found = np.asarray(found)[rows]
-            leaves = self._leaves(stage, found)
+            leaves = self._leaves(stage, found, tensors, rows)
             self._leave(stage, found[leaves], owners[leaves], found)
             rows, owners = rows[~leaves], owners[~leaves]
             if not len(rows):

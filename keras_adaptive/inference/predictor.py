@@ -16,7 +16,6 @@ from keras_adaptive.inference._plan import Plan
 from keras_adaptive.inference._spending import spending
 from keras_adaptive.inference._timings import Timings
 from keras_adaptive.policy.confidence import softmax
-from keras_adaptive.policy.exit_policy import ExitPolicy
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 WAITING = 64  # input batches that may wait for an answer before all are answered
@@ -70,12 +69,12 @@ class AdaptivePredictor:
 
     Args:
         model: An `AdaptiveModel` with one input.
-        policy: An `ExitPolicy` with one threshold per exit, or a list of them, from which
-            `budget=` chooses.
+        policy: A policy of any class, or a list of them, from which `budget=` chooses. `None`:
+            `model.policy`, which `model.calibrate` chose.
 
     Raises:
-        TypeError, ValueError: If `model` or `policy` is of another type, or a policy is for
-            another number of exits.
+        TypeError, ValueError: If `model` or `policy` is of another type, or a policy belongs
+            to another network.
 
     Example:
 
@@ -86,17 +85,24 @@ class AdaptivePredictor:
     [0, 0, 0]
     """
 
-    def __init__(self, model, policy):
+    def __init__(self, model, policy=None):
         if not isinstance(model, AdaptiveModel):
             raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
         if len(model.inputs) != 1:
             raise ValueError(f"`model` must have one input. Received: {len(model.inputs)} inputs")
+        if policy is None:
+            policy = model.policy
+            if policy is None:
+                raise ValueError(
+                    "`policy` must be given for a model that has none; `model.calibrate` chooses "
+                    "one. Received: policy=None"
+                )
         several = isinstance(policy, (list, tuple))
         if several and not policy:
             raise ValueError("`policy` must hold at least one policy. Received: policy=[]")
         policies = list(policy) if several else [policy]
         for one in policies:
-            _check_policy(one, model.exits)
+            model.exits_of(one)
             one.validate_stagewise(costs_known=True)  # before anything is compiled
         self.model = model
         self.policy = policy
@@ -104,10 +110,14 @@ class AdaptivePredictor:
         networks = {}  # policies that use the same exits share the compiled stages
         self._runners = []
         for one in policies:
-            needs = tuple(one.used_exits), one.worst_case
+            worst_case = one.worst_case
+            if worst_case is not None and worst_case >= model.exit_costs()[-1]:
+                worst_case = None  # no sample can cost more
+            needs = tuple(model.exits_of(one)), worst_case
             if needs not in networks:
-                networks[needs] = _Network(model, one)
-            one.validate_stagewise(costs_known=networks[needs].gated)
+                networks[needs] = _Network(model, *needs)
+            if worst_case is not None:
+                one.validate_stagewise(costs_known=networks[needs].gated)
             self._runners.append(_Runner(networks[needs], one))
 
     def predict(self, x, batch_size=256, budget=None, verbose="auto"):
@@ -218,13 +228,13 @@ class AdaptivePredictor:
 class _Network:
     """The stages between the exits in use, compiled, with their costs."""
 
-    def __init__(self, model, policy):
-        self.exits = policy.used_exits
-        if policy.worst_case is not None:  # one may have to leave anywhere
+    def __init__(self, model, exits, worst_case):
+        self.exits = list(exits)
+        if worst_case is not None:  # one may have to leave anywhere
             self.exits = list(range(self.exits[-1] + 1))
         answers = [model.outputs[k] for k in self.exits]
         classes = answers[0].shape[-1]
-        spent = spending(model.inputs, answers, policy.worst_case)
+        spent = spending(model.inputs, answers, worst_case)
         if spent is None:
             self.costs = model.exit_costs(exits=self.exits)
         else:
@@ -245,7 +255,8 @@ class _Network:
         """Returns `Stages.conditional`, shared by policies that differ in thresholds only."""
         if self.stages.conditional is None or self.dense:
             return None
-        alike = json.dumps(policy.content() | {"thresholds": None, "details": None})
+        apart = dict.fromkeys(("thresholds", "log_odds", "unit", "network", "details"))
+        alike = json.dumps(policy.content() | apart)
         if alike not in self._conditionals:
             self._conditionals[alike] = self.stages.conditional(policy, self.exits)
         return self._conditionals[alike]
@@ -318,7 +329,10 @@ class _Runner:
                 f"{network.costs[0] + spent[positions < 0].min():.10g} there"
             )
         exits = np.array(network.exits)[positions]
-        divisors = self.policy.temperatures[exits].reshape(-1, *[1] * (logits.ndim - 1))
+        if self.policy.temperatures is not None:
+            divisors = self.policy.temperatures[exits].reshape(-1, *[1] * (logits.ndim - 1))
+        else:
+            divisors = 1
         return Result(
             softmax(logits / divisors).astype("float32"),
             logits.argmax(axis=-1),
@@ -338,13 +352,3 @@ class _Entry:
 
 def _images(batch):
     return batch[0] if isinstance(batch, (tuple, list)) else batch
-
-
-def _check_policy(policy, exits):
-    if not isinstance(policy, ExitPolicy):
-        raise TypeError(f"`policy` must be an ExitPolicy. Received: policy={policy!r}")
-    if len(policy.thresholds) != exits:
-        raise ValueError(
-            "`policy` must have one threshold per exit of the model. Received: "
-            f"{len(policy.thresholds)} thresholds, {exits} exits"
-        )

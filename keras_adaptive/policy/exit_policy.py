@@ -11,7 +11,7 @@ from keras_adaptive.policy.confidence import (
     log_odds_of_exit,
     to_log_odds,
 )
-from keras_adaptive.policy.policy import Policy
+from keras_adaptive.policy.policy import Policy, policy_of
 
 
 class ExitPolicy(Policy):
@@ -210,14 +210,13 @@ class ExitPolicy(Policy):
 
     def content(self):
         return {
-            "policy": type(self).__name__,
+            **super().content(),
             "confidence": self.confidence,
             "thresholds": [to_json(t) for t in self.thresholds],
             "log_odds": [to_json(t) for t in self.log_odds],
             "temperatures": self.temperatures.tolist(),
             "pixel_floor": to_json(self.pixel_floor),
             "worst_case": self.worst_case,
-            "details": self.details,
         }
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 from keras_adaptive._checks import check_costs, check_logits, integer
 from keras_adaptive.policy.confidence import from_log_odds, stopping_log_odds
 from keras_adaptive.policy.exit_policy import ExitPolicy, log_odds_of
-from keras_adaptive.policy.policy import last_affordable
+from keras_adaptive.policy.policy import last_affordable, policy_of
 
 
 class LearnedPolicy(ExitPolicy):
@@ -80,7 +80,7 @@ class LearnedPolicy(ExitPolicy):
 
         Its thresholds, and with them the exits that are closed, and its limit are kept.
         """
-        return self.from_content({**self.content(), "seed": integer("seed", seed, 0)})
+        return policy_of({**self.content(), "seed": integer("seed", seed, 0)})
 
     def compared(self, exit, logits, xp=np):
         if exit == len(self.networks):

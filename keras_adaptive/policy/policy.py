@@ -31,26 +31,20 @@ class Policy:
 
     Attributes:
         details: Dictionary of facts about how the policy was made, kept with it.
+        unit: The unit of its costs, such as `"macs"` or `"ms"`. `None`: it does not say.
+        network: The network it belongs to, a dictionary of `name` and `digest`. `None`: it
+            does not say.
         worst_case: Number, the most that any sample may cost, or `None`.
         used_exits: Indices of the exits at which samples may leave. `None`: all there are.
         temperatures: One number per exit, by which logits are divided before probabilities are
             computed, or `None`: 1 each.
+        log_odds: One number per exit, the thresholds as they are compared. `None`: it has none.
     """
 
-    used_exits = temperatures = worst_case = log_odds = None
+    unit = network = worst_case = used_exits = temperatures = log_odds = None
 
     def __init_subclass__(cls):
         KINDS.setdefault(cls.__name__, cls)
-
-    @property
-    def unit(self):
-        """The unit of its costs, such as `"macs"` or `"ms"`; `None`: it does not say."""
-        return self.details.get("unit")
-
-    @property
-    def network(self):
-        """The network it belongs to, `{"name", "digest"}`; `None`: it does not say."""
-        return self.details.get("network")
 
     def decide(self, logits, costs=None):
         """Returns the exit each sample leaves at.
@@ -149,7 +143,12 @@ class Policy:
 
     def content(self):
         """Returns what makes the policy, as JSON can hold it."""
-        return {"policy": type(self).__name__, "details": self.details}
+        return {
+            "policy": type(self).__name__,
+            "unit": self.unit,
+            "network": self.network,
+            "details": self.details,
+        }
 
     @classmethod
     def load(cls, path):
@@ -187,7 +186,14 @@ class Policy:
 def policy_of(content):
     """Returns the policy that `Policy.content` described."""
     older = "LearnedPolicy" if content.get("confidence") == "learned" else "ExitPolicy"
-    return KINDS[content.get("policy", older)].from_content(content)
+    policy = KINDS[content.get("policy", older)].from_content(content)
+    unit, network = content.get("unit"), content.get("network")
+    if not isinstance(unit, (str, type(None))):
+        raise ValueError(f"`unit` must be a string. Received: unit={unit!r}")
+    if network is not None:
+        network = {"name": str(network["name"]), "digest": str(network["digest"])}
+    policy.unit, policy.network = unit, network
+    return policy
 
 
 def last_affordable(costs, worst_case, samples):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
+from keras_adaptive._checks import numbers
 from keras_adaptive.calibration.calibrate import calibrate
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
@@ -74,6 +75,8 @@ class AdaptiveModel(_graph.ListModel):
         self.exit_weights = None
         self.distillation = None
         self.gate_loss = None
+        self.optimizer_is_given = False
+        self._given = {}
         self._watched = self._seen = self._loss_of_gates = None
 
     @classmethod
@@ -191,15 +194,19 @@ class AdaptiveModel(_graph.ListModel):
         exit_weights=None,
         distillation=None,
         gate_loss=None,
+        weighted_metrics=None,
         **kwargs,
     ):
         """Configures training. One loss and one list of metrics serve every exit.
 
-        `fit` shows the loss and, of each metric, the first exit's, the mean and the
-        last exit's value: `first_accuracy`, `mean_accuracy`, `last_accuracy`.
+        `fit` and `evaluate` show the loss and, of each metric, the first exit's, the mean and
+        the last exit's value: `first_accuracy`, `mean_accuracy`, `last_accuracy`; `accuracy` is
+        the last exit's too. Callbacks monitor any of them, with `val_` in front those of the
+        validation: `EarlyStopping("val_accuracy")`.
 
         Args:
-            optimizer: As in Keras. `None`: the MSDNet paper's (see `default_optimizer`).
+            optimizer: As in Keras. `None`: the MSDNet paper's (see `default_optimizer`), in
+                place of which `training.fit` uses that of its recipe.
             loss: A loss on logits. The names of Keras's cross-entropies are taken
                 with `from_logits=True`, since exits give logits.
             metrics: List of metrics.
@@ -207,6 +214,7 @@ class AdaptiveModel(_graph.ListModel):
                 `None`: 1 each.
             distillation: A `training.Distillation`, or `None`.
             gate_loss: A `training.GateLoss` for a network with gates, or `None`.
+            weighted_metrics: List of metrics that count by `sample_weight`.
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
@@ -218,21 +226,10 @@ class AdaptiveModel(_graph.ListModel):
                 "Weights of exits must be given as `exit_weights`. "
                 f"Received: loss_weights={kwargs['loss_weights']}"
             )
-        if metrics is not None and not isinstance(metrics, (list, tuple)):
-            raise ValueError(f"`metrics` must be a list. Received: metrics={metrics!r}")
-        if exit_weights is not None:
-            exit_weights = [float(w) for w in exit_weights]
-            if len(exit_weights) != self.num_exits or min(exit_weights) < 0:
-                raise ValueError(
-                    f"`exit_weights` must be {self.num_exits} numbers of at least 0, one "
-                    f"per exit. Received: exit_weights={exit_weights}"
-                )
-        if distillation is not None and not isinstance(distillation, Distillation):
-            raise TypeError(
-                f"`distillation` must be a Distillation. Received: distillation={distillation!r}"
-            )
-        if gate_loss is not None and not isinstance(gate_loss, GateLoss):
-            raise TypeError(f"`gate_loss` must be a GateLoss. Received: gate_loss={gate_loss!r}")
+        for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            _check_metrics(name, given)
+        exit_weights = self.check_losses(exit_weights, distillation, gate_loss)
+        loss_on_logits = _loss_on_logits(loss)
         watched, self._loss_of_gates = [], None
         if gate_loss is not None:
             watched, self._loss_of_gates = gate_loss.of_network(self.inputs, self.outputs)
@@ -240,17 +237,62 @@ class AdaptiveModel(_graph.ListModel):
         self.gate_loss = gate_loss
         self.distillation = distillation
         self.exit_weights = exit_weights
+        self.optimizer_is_given = optimizer is not None
+        self._given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
+        if "auto_scale_loss" in kwargs:
+            self._given["auto_scale_loss"] = kwargs["auto_scale_loss"]
         weights = self._exit_weights()
         if distillation is not None:
             kept = 1 - distillation.weight
             weights = [*(kept * w for w in weights[:-1]), weights[-1]]
         super().compile(
             optimizer=self._default_optimizer() if optimizer is None else optimizer,
-            loss=[_loss_on_logits(loss)] * self.num_exits,
+            loss=[loss_on_logits] * self.num_exits,
             loss_weights=weights,
-            metrics=[[_fresh(m) for m in metrics or ()] for _ in range(self.num_exits)],
+            metrics=self._for_each_exit(metrics),
+            weighted_metrics=self._for_each_exit(weighted_metrics),
             **kwargs,
         )
+
+    def _for_each_exit(self, metrics):
+        return metrics and [[_fresh(metric) for metric in metrics] for _ in range(self.num_exits)]
+
+    def check_losses(self, exit_weights, distillation, gate_loss):
+        """Returns the weights of the exits as a list, or `None`, if `compile` may have all this.
+
+        Args:
+            exit_weights, distillation, gate_loss: As in `compile`.
+
+        Raises:
+            TypeError, ValueError: If one is impossible for this network.
+        """
+        if exit_weights is not None:
+            weights = numbers(exit_weights, "exit_weights").tolist()
+            if len(weights) != self.num_exits or not 0 <= min(weights) <= max(weights) < np.inf:
+                raise ValueError(
+                    f"`exit_weights` must be {self.num_exits} numbers of at least 0, one "
+                    f"per exit. Received: exit_weights={exit_weights}"
+                )
+            exit_weights = weights
+        if distillation is not None and not isinstance(distillation, Distillation):
+            raise TypeError(
+                f"`distillation` must be a Distillation. Received: distillation={distillation!r}"
+            )
+        if gate_loss is not None:
+            if not isinstance(gate_loss, GateLoss):
+                raise TypeError(
+                    f"`gate_loss` must be a GateLoss. Received: gate_loss={gate_loss!r}"
+                )
+            gate_loss.of_network(self.inputs, self.outputs)
+        return exit_weights
+
+    def compiled_with(self):
+        """Returns what `compile` would be given for the model as it is; empty if it is not."""
+        if not self.compiled:
+            return {"run_eagerly": True} if self.run_eagerly else {}
+        kept = ("optimizer", "exit_weights", "distillation", "gate_loss")
+        kept += ("run_eagerly", "jit_compile", "steps_per_execution")
+        return {**self._given, **{name: getattr(self, name) for name in kept}}
 
     def _exit_weights(self):
         return [1.0] * self.num_exits if self.exit_weights is None else list(self.exit_weights)
@@ -275,6 +317,9 @@ class AdaptiveModel(_graph.ListModel):
         config = super().get_compile_config()
         if not config:
             return config
+        if self.optimizer is not None and not self.optimizer.built:
+            # loading builds it, and wants to find in the file as many variables as it then has
+            self.optimizer.build(self.trainable_variables)
         del config["loss_weights"]
         kept = self.distillation
         if kept is not None and kept.teacher != "last":
@@ -282,7 +327,9 @@ class AdaptiveModel(_graph.ListModel):
         return {
             **config,
             "loss": config["loss"][0],
-            "metrics": config["metrics"][0],
+            "metrics": (config["metrics"] or [None])[0],
+            "weighted_metrics": (config["weighted_metrics"] or [None])[0],
+            "optimizer_is_given": self.optimizer_is_given,
             "exit_weights": self.exit_weights and list(self.exit_weights),
             "distillation": keras.saving.serialize_keras_object(kept),
             "gate_loss": keras.saving.serialize_keras_object(self.gate_loss),
@@ -292,13 +339,14 @@ class AdaptiveModel(_graph.ListModel):
         config = keras.saving.deserialize_keras_object(config)
         if config.get("stopping_loss", self) is None:  # files of before StoppingModel hold it
             del config["stopping_loss"]
+        is_given = config.pop("optimizer_is_given", True)
         self.compile(**config)
+        self.optimizer_is_given = is_given
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss = super().compute_loss(
-            x, self._each(y), y_pred, self._each(sample_weight), training=training
-        )
+        y, sample_weight = self._each(y, "y"), self._each(sample_weight, "sample_weight")
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
         if self.distillation is not None:
             teacher = self.distillation.teacher_logits(x, y_pred)
             loss = loss + self.distillation.loss(teacher, y_pred, self._exit_weights())
@@ -313,10 +361,34 @@ class AdaptiveModel(_graph.ListModel):
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return super().compute_metrics(x, self._each(y), y_pred, self._each(sample_weight))
+        y, sample_weight = self._each(y, "y"), self._each(sample_weight, "sample_weight")
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def _each(self, value):
-        return None if value is None else [value] * self.num_exits
+    def _each(self, value, name):
+        return None if value is None else self.per_exit(value, f"`{name}`")
+
+    def per_exit(self, value, name="`y`"):
+        """Returns labels or weights as a list, one of each exit; one alone serves all.
+
+        Args:
+            value: Tensor or array; or a list of one per exit, or a dictionary of them by the
+                exits' names.
+            name: String, what an error calls it.
+
+        Raises:
+            ValueError: If the list or the dictionary does not fit the exits.
+        """
+        if isinstance(value, dict) and sorted(value) == sorted(self.output_names):
+            return [value[name] for name in self.output_names]
+        if isinstance(value, (list, tuple)) and len(value) == self.num_exits:
+            return list(value)
+        if isinstance(value, (list, tuple, dict)):
+            found = sorted(value) if isinstance(value, dict) else f"a list of {len(value)}"
+            raise ValueError(
+                f"{name} must be one for all exits, a list of {self.num_exits}, or a dictionary "
+                f"with the keys {self.output_names}. Received: {found}"
+            )
+        return [value] * self.num_exits
 
     def exit_metrics(self):
         """Returns the metrics of every exit as they stand: name to a list of values."""
@@ -338,7 +410,45 @@ class AdaptiveModel(_graph.ListModel):
             summary[f"first_{metric}"] = values[0]
             summary[f"mean_{metric}"] = sum(values) / len(values)
             summary[f"last_{metric}"] = values[-1]
+            summary[metric] = values[-1]
         return summary
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """As in Keras; the history is in the order of `evaluate`."""
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = keras.tree.flatten(callbacks or [])
+            callbacks = [_Directions(callbacks), *callbacks]
+        history = super().fit(*args, callbacks=callbacks, **kwargs)
+        if history is not None:
+            history.history = _in_order(history.history, self)
+        return history
+
+    def evaluate(self, *args, return_dict=False, **kwargs):
+        """As in Keras: the loss, then of each metric the first exit's, the mean, the last's.
+
+        Returns:
+            List of numbers: the loss, `first_accuracy`, `mean_accuracy`, `last_accuracy`,
+            `accuracy`, and so on for other metrics. With `return_dict=True` a dictionary, in
+            the same order.
+        """
+        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        logs = _in_order(logs, self)
+        if return_dict:
+            return logs
+        return list(logs.values()) if len(logs) > 1 else next(iter(logs.values()))
+
+    def save(self, filepath, *args, **kwargs):
+        """As in Keras, in the format `.keras`.
+
+        Raises:
+            ValueError: If the format is HDF5, which cannot hold these models.
+        """
+        if str(filepath).lower().endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end in `.keras`: models with several exits cannot be loaded from "
+                f"HDF5; `save_weights` writes `.weights.h5`. Received: filepath={filepath}"
+            )
+        return super().save(filepath, *args, **kwargs)
 
     def predict(self, x, **kwargs):
         """Returns the logits of every exit: a list of arrays `(samples, classes)`."""
@@ -474,6 +584,60 @@ def _loss_on_logits(loss):
             f"class with `from_logits=True`. Received: loss={loss}"
         )
     return found
+
+
+def _check_metrics(name, metrics):
+    nested = isinstance(metrics, (list, tuple)) and any(
+        isinstance(metric, (list, tuple, dict)) for metric in metrics
+    )
+    if metrics is not None and (nested or not isinstance(metrics, (list, tuple))):
+        raise ValueError(
+            f"`{name}` must be a list of metrics, which serve every exit; none of them for one "
+            f"exit alone. Received: {name}={metrics!r}"
+        )
+
+
+def class_labels(y, classes):
+    """Returns labels as integers `(batch,)`, from one-hot ones too."""
+    y = keras.ops.convert_to_tensor(y)
+    if len(y.shape) == 2 and y.shape[-1] == classes and classes > 1:
+        return keras.ops.argmax(y, axis=-1)
+    return keras.ops.cast(keras.ops.reshape(y, (-1,)), "int32")
+
+
+def _in_order(logs, model):
+    """Returns logs in the order in which the model has its metrics, those of validation last."""
+    order = list(model.get_metrics_result())
+
+    def place(name):
+        bare = name.removeprefix("val_")
+        return name != bare, order.index(bare) if bare in order else len(order)
+
+    return {name: logs[name] for name in sorted(logs, key=place)}
+
+
+class _Directions(keras.callbacks.Callback):
+    """Tells callbacks that monitor a summary of a metric which way the metric is better.
+
+    Args:
+        others: List of callbacks.
+    """
+
+    def __init__(self, others):
+        super().__init__()
+        self.others = others
+
+    def on_epoch_end(self, epoch, logs=None):
+        modes, better = {"up": "max", "down": "min"}, {}
+        for metric in self.model.metrics:
+            for each in getattr(metric, "metrics", [metric]):
+                better[each.name] = modes.get(getattr(each, "_direction", None))
+        for callback in self.others:
+            name = str(getattr(callback, "monitor", "")).removeprefix("val_")
+            for prefix in ("first_", "mean_", "last_", *(f"{n}_" for n in self.model.output_names)):
+                mode = better.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
+                if mode is not None and getattr(callback, "mode", None) == "auto":
+                    callback.mode = mode
 
 
 def _fresh(metric):

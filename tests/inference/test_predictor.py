@@ -161,7 +161,7 @@ def test_one_sample_leaves_where_the_policy_says(rng, kind, forced):
             return [answer, *([np.array([10 * (k + 1)])] if k < 2 else [])]
 
         answer, stage = nested(apply, Three(), policy, [0, 1, 2])(
-            np.array([i]), keras.ops.convert_to_tensor(policy.thresholds, "float32")
+            np.array([i]), keras.ops.convert_to_tensor(policy.log_odds, "float32")
         )
         leaves = (confidences[:, i] >= policy.thresholds) | must[:, i]
         assert int(stage) == leaves.argmax()
