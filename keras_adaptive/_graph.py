@@ -5,6 +5,7 @@ walking back from the exit's logits, so it holds nothing that the exit could do
 without (MSDNet's lazy evaluation), whatever the network looks like.
 """
 
+import inspect
 from typing import NamedTuple
 
 import keras
@@ -22,8 +23,18 @@ class Stage(NamedTuple):
 class ListModel(keras.Model):
     """A functional model that gives a list, also when there is one output only."""
 
-    def __init__(self, inputs, outputs, name=None, **kwargs):
+    def __init__(self, inputs, outputs, name=None, trainable=True, **kwargs):
         super().__init__(inputs, outputs, name=name, **kwargs)
+        if not trainable:  # True, as it is saved, would thaw layers that are frozen
+            self.trainable = False
+
+    def __setattr__(self, name, value):
+        # on TensorFlow an attribute that does not change is not set, so that `trainable = True`
+        # would not reach the layers that were frozen one by one
+        if name == "trainable":
+            keras.layers.Layer.trainable.fset(self, value)
+        else:
+            super().__setattr__(name, value)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         tensors = keras.tree.flatten(inputs)
@@ -37,6 +48,52 @@ def node_of(tensor):
     """Returns the node (one call of one operation) that computes a symbolic tensor."""
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
+
+
+def mask_arguments(node):
+    """Returns the masks that a call takes from its tensors rather than from its arguments.
+
+    Keras hands a mask on as an attribute of a tensor, and writes it down as an argument only
+    where a layer is called with one tensor alone. Where a network is cut, attributes are lost.
+
+    Returns:
+        Dictionary: name of an argument of the layer to a mask, or a list of masks.
+    """
+    if not any(_mask(tensor) is not None for tensor in node.arguments.keras_tensors):
+        return {}
+    if not isinstance(node.operation, keras.layers.Layer):
+        return {}
+    arguments, parameters = _bound(node.operation, node.arguments.args, node.arguments.kwargs)
+    given = {name: value for name, value in arguments.items() if value is not None}
+    read = [name for name, value in given.items() if _tensors(value)]
+    places = {"mask": read[0]} if len(read) == 1 else {f"{name}_mask": name for name in read}
+    found = {
+        place: keras.tree.map_structure(_mask, given[name])
+        for place, name in places.items()
+        if place in parameters and place not in given
+    }
+    return {place: masks for place, masks in found.items() if _tensors(masks)}
+
+
+def _bound(layer, args, kwargs):
+    """Returns the arguments of a call by their names, and the names that there are."""
+    signature = inspect.signature(layer.call)
+    unknown = set(getattr(layer, "_call_context_args", ())) - set(signature.parameters)
+    kwargs = {name: value for name, value in kwargs.items() if name not in unknown}
+    return dict(signature.bind(*args, **kwargs).arguments), signature.parameters
+
+
+def _mask(tensor):
+    return getattr(tensor, "_keras_mask", None)
+
+
+def _tensors(structure):
+    return [x for x in keras.tree.flatten(structure) if isinstance(x, keras.KerasTensor)]
+
+
+def reads(node):
+    """Returns the tensors that a node needs, masks included."""
+    return [*node.input_tensors, *_tensors(mask_arguments(node))]
 
 
 def nodes_between(inputs, outputs, computed=()):
@@ -62,7 +119,7 @@ def nodes_between(inputs, outputs, computed=()):
                 ordered.append(node)
         elif id(node) not in seen and not node.is_input:
             todo.append((tensor, True))
-            todo.extend((parent, False) for parent in reversed(node.input_tensors))
+            todo.extend((parent, False) for parent in reversed(reads(node)))
     return ordered
 
 
@@ -84,7 +141,7 @@ def split(inputs, exits):
     stages, read_later = [], set()
     for nodes, logits in zip(reversed(groups), reversed(exits), strict=True):
         own = {id(tensor): tensor for node in nodes for tensor in node.outputs}
-        read = {id(tensor): tensor for node in nodes for tensor in node.input_tensors}
+        read = {id(tensor): tensor for node in nodes for tensor in reads(node)}
         from_before = [tensor for key, tensor in read.items() if key not in own]
         for_later = [tensor for key, tensor in own.items() if key in read_later]
         stages.append(Stage(nodes, from_before, logits, for_later))
@@ -108,11 +165,29 @@ def _rebuild(nodes, inputs, outputs, name, skipping=None):
 
 
 def is_model(operation):
-    """Returns whether an operation is a model whose inside is a graph."""
-    return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
+    """Returns whether an operation is a model whose inside is a graph, and that alone."""
+    if not isinstance(operation, keras.Model) or not getattr(operation, "outputs", None):
+        return False
+    # a class with a `call` of its own may do anything
+    return type(operation).call.__module__.partition(".")[0] in ("keras", "keras_adaptive")
 
 
-def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=None):
+def check_channels_last(inputs, outputs, argument="model"):
+    """Raises an error where a layer has its channels first, which no exit here can read."""
+    for node in nodes_between(inputs, outputs):
+        operation = node.operation
+        if is_model(operation):
+            check_channels_last(operation.inputs, operation.outputs, argument)
+        layer = getattr(operation, "layer", operation)  # of a wrapper, the layer inside
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                f"Every layer of `{argument}` must have data_format='channels_last'. Build the "
+                "network so, and keras.layers.Permute an input whose channels come first. "
+                f"Received: layer {layer.name!r} with data_format='channels_first'"
+            )
+
+
+def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=None, context=None):
     """Applies the operations of some nodes to other tensors.
 
     Args:
@@ -122,6 +197,7 @@ def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=
         skipping: As in `stage_models`.
         opened: Boolean, whether the operations of a model inside are applied one by one.
         instead: Dictionary: id of an operation to the one in its place.
+        context: Dictionary of arguments, as `training`, that operations which know them get.
 
     Returns:
         List of tensors: what `outputs` has become.
@@ -129,15 +205,23 @@ def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=
     tensors, instead, fused = dict(tensors), instead or {}, {}
     for node in nodes:
         operation = instead.get(id(node.operation), node.operation)
+        args, kwargs = node.arguments.fill_in(tensors)
+        kwargs = {**kwargs, **_known(context, operation)}
+        for place, masks in mask_arguments(node).items():
+            kwargs[place] = keras.tree.map_structure(lambda mask: tensors.get(id(mask)), masks)
         if opened and is_model(operation):
-            read = [tensors[id(tensor)] for tensor in node.input_tensors]
-            places = {id(old): new for old, new in zip(operation.inputs, read, strict=True)}
+            places, inner = _handed_in(operation, args, kwargs)
             inside = nodes_between(operation.inputs, operation.outputs)
             found = call_again(
-                inside, places, operation.outputs, skipping, opened=opened, instead=instead
+                inside,
+                places,
+                operation.outputs,
+                skipping,
+                opened=opened,
+                instead=instead,
+                context=inner,
             )
         else:
-            args, kwargs = node.arguments.fill_in(tensors)
             if skipping is not None and hasattr(operation, "to_skipping"):
                 operation = operation.to_skipping(skipping)
             elif skipping in ("gather", "cond") and hasattr(operation, "fused"):
@@ -149,6 +233,36 @@ def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=
             found = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, found, strict=True))
     return [tensors[id(t)] for t in outputs]
+
+
+def opened(inputs, answer):
+    """Returns inputs and output of the same layers, those of models inside included."""
+    nodes = nodes_between(inputs, [answer])
+    if not any(is_model(node.operation) for node in nodes):
+        return inputs, answer
+    again = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in inputs]
+    tensors = {id(old): new for old, new in zip(inputs, again, strict=True)}
+    (answer,) = call_again(nodes, tensors, [answer], opened=True)
+    return again, answer
+
+
+def _known(context, operation):
+    """Returns those of the arguments that this operation takes, as a model hands them on."""
+    known = getattr(operation, "_call_context_args", ())
+    return {name: value for name, value in (context or {}).items() if name in known}
+
+
+def _handed_in(model, args, kwargs):
+    """Returns what a call of a model puts in the place of its inputs, and its other arguments."""
+    given, _ = _bound(model, args, kwargs)
+    read = keras.tree.flatten(given.pop("inputs"))
+    mask = given.pop("mask", None)
+    for tensor, known in zip(read, keras.tree.flatten(mask), strict=False):
+        if known is not None:
+            tensor._keras_mask = known
+    places = {id(old): new for old, new in zip(model.inputs, read, strict=True)}
+    context = {**given.pop("kwargs", {}), **given}
+    return places, {name: value for name, value in context.items() if value is not None}
 
 
 def _is_projection(node, tensors):

@@ -99,7 +99,7 @@ MODELS = {
         added,
         {"network": lambda: backbone(10, "softmax"), "at": (0.3, 0.7), "head_channels": 4},
     ),
-    "exits-on-features": (added, {"network": backbone, "at": 2}),
+    "exits-on-features": (added, {"network": backbone, "at": (0.4,)}),
     "self-cascade": (self_cascade, {"resolutions": [6, (8, 8), (12, 10)]}),
 }
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 
 # He et al. (2015), fan-out: N(0, sqrt(2 / (k * k * filters))), as MSDNet is initialized.
@@ -51,6 +52,7 @@ def conv(filters, kernel_size, *, strides=1, use_bias=False, name, dtype=None):
     stride is 2. (`padding="same"` pads an even image with stride 2 on one side
     only, which moves the picture by half a pixel.)
     """
+    check_channels_last()
     padded = strides > 1 and kernel_size > 1
     layers = [
         keras.layers.Conv2D(

@@ -4,6 +4,7 @@ import keras
 
 from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv, norm_relu
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers._straight_through import straight_through
 from keras_adaptive.layers.skip_gate import OPEN_AT_FIRST
 
@@ -43,7 +44,7 @@ class ChannelGate(keras.layers.Layer):
         the probabilities.
 
     Raises:
-        ValueError: If an argument is impossible.
+        ValueError: If an argument is impossible, or channels come first.
 
     Example:
 
@@ -58,6 +59,7 @@ class ChannelGate(keras.layers.Layer):
 
     def __init__(self, channels, bottleneck=None, return_probability=False, forced=None, **kwargs):
         super().__init__(**kwargs)
+        check_channels_last()
         channels = integer("channels", channels, 1)
         if bottleneck is not None:
             bottleneck = integer("bottleneck", bottleneck, 1)

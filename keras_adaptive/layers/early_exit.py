@@ -4,6 +4,7 @@ import keras
 
 from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.layers._conv_unit import HE_FAN_OUT, apply_layers, conv_unit
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 
 # torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
@@ -17,7 +18,9 @@ class EarlyExit(keras.layers.Layer):
 
     The features go through the convolutions, if any, are averaged over every
     axis between the batch and the channels, and are mapped to one logit per class:
-    `logits = kernel . mean(features) + bias`.
+    `logits = kernel . mean(features) + bias`. With a mask (`Embedding(mask_zero=True)`,
+    `Masking`) the mean is over what it keeps, so that padding changes nothing; where it
+    keeps nothing, the mean is 0.
 
     With `collaboration`, the head also reads the logits of the exit before it:
     `"identity"` adds them to its own; `"dense"` turns them into an embedding
@@ -46,13 +49,15 @@ class EarlyExit(keras.layers.Layer):
             `convolutions`.
         previous: `(batch, classes)`, the logits of the exit before. Needed with
             `collaboration`, refused without.
+        mask: Booleans `(batch, ...)`, the steps that count, as Keras hands them on; none
+            with `convolutions`, which would read across steps that do not count.
 
     Output shape:
         `(batch, classes)`, unnormalized logits.
 
     Raises:
-        ValueError: If an argument is impossible, or `previous` is missing or
-            not expected.
+        ValueError: If an argument is impossible, `previous` is missing or
+            not expected, or channels come first.
 
     Example:
 
@@ -82,6 +87,7 @@ class EarlyExit(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         classes, strides = integer("classes", classes, 2), integer("strides", strides, 1)
         convolutions = tuple(
             integer(f"convolutions[{i}]", c, 1) for i, c in enumerate(convolutions)
@@ -116,6 +122,8 @@ class EarlyExit(keras.layers.Layer):
 
     def build(self, features_shape, previous_shape=None):
         shape = tuple(features_shape)
+        if len(shape) > 2:
+            check_channels_last()
         for layer in self.units:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
@@ -138,17 +146,20 @@ class EarlyExit(keras.layers.Layer):
             channels = 2 * channels
         self.logits.build((shape[0], channels))
 
-    def call(self, features, previous=None):
+    def call(self, features, previous=None, mask=None, features_mask=None):
         if (previous is None) != (self.collaboration is None):
             raise ValueError(
                 "`previous`, the logits of the exit before, must be given with "
                 "`collaboration` and only then. "
                 f"Received: previous={previous}, collaboration={self.collaboration}"
             )
-        features = apply_layers(self.units, features)
-        between = tuple(range(1, len(features.shape) - 1))
-        if between:
-            features = keras.ops.mean(features, axis=between)
+        mask = features_mask if mask is None else mask  # as Keras names it beside `previous`
+        if mask is not None and self.units:
+            raise ValueError(
+                "`convolutions` must be empty where features have a mask. "
+                f"Received: convolutions={self.convolutions}"
+            )
+        features = _mean(apply_layers(self.units, features), mask)
         if previous is not None and self.stop_gradient:
             previous = keras.ops.stop_gradient(previous)
         if self.collaboration == "dense":
@@ -161,6 +172,9 @@ class EarlyExit(keras.layers.Layer):
     def compute_output_shape(self, features_shape, previous_shape=None):
         return (features_shape[0], self.classes)
 
+    def compute_mask(self, features, previous=None, mask=None):
+        return None
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -171,3 +185,21 @@ class EarlyExit(keras.layers.Layer):
             "collaboration": self.collaboration,
             "stop_gradient": self.stop_gradient,
         }
+
+
+def _mean(features, mask=None):
+    """Returns the mean of `(batch, ..., channels)` over every axis between, where the mask is."""
+    rank, masked = len(features.shape), 1 if mask is None else len(mask.shape)
+    if masked >= rank:  # handed on to features that have no such steps any more
+        masked = 1
+    unmasked = tuple(range(masked, rank - 1))
+    if unmasked:
+        features = keras.ops.mean(features, axis=unmasked)
+    if masked == 1:
+        return features
+    between = tuple(range(1, masked))
+    mask = keras.ops.expand_dims(keras.ops.cast(mask, "bool"), -1)
+    kept = keras.ops.cast(mask, features.dtype)
+    count = keras.ops.sum(kept, axis=between, keepdims=True)
+    weights = kept / keras.ops.maximum(count, keras.ops.ones_like(count))
+    return keras.ops.sum(keras.ops.where(mask, features, 0) * weights, axis=between)

@@ -48,7 +48,7 @@ class GatedBlock(keras.layers.Layer):
         share of channels that are open, and the mean probability of being so.
 
     Raises:
-        ValueError: If an argument is impossible.
+        ValueError: If an argument is impossible, or channels come first.
 
     Example:
 
@@ -69,6 +69,12 @@ class GatedBlock(keras.layers.Layer):
         branch = list(branch)
         if not branch or not all(isinstance(layer, keras.layers.Layer) for layer in branch):
             raise ValueError(f"`branch` must be a list of layers. Received: branch={branch}")
+        for layer in branch:
+            if getattr(layer, "data_format", None) == "channels_first":
+                raise ValueError(
+                    "Layers of `branch` must have data_format='channels_last'. Received: layer "
+                    f"{layer.name!r} with data_format='channels_first'"
+                )
         check_choice(MERGES, merge=merge)
         if channel_gate is not None and not (
             isinstance(channel_gate, ChannelGate) and channel_gate.return_probability

@@ -42,6 +42,7 @@ class GradientScale(keras.layers.Layer):
 
     def __init__(self, scale, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.scale = finite(scale, "scale")
         if self.scale < 0:
             raise ValueError(f"`scale` must be at least 0. Received: scale={scale}")

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers._straight_through import straight_through
 
 KINDS = ("recurrent", "feedforward", "feedforward_deep")
@@ -51,7 +52,7 @@ class SkipGate(keras.layers.Layer):
         `(batch, 1)`, 0 or 1; with the flags a list: gate, probability, `h`, `c`.
 
     Raises:
-        ValueError: If an argument is impossible.
+        ValueError: If an argument is impossible, or channels come first.
 
     Example:
 
@@ -74,6 +75,7 @@ class SkipGate(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_channels_last()
         units = integer("units", units, 1)
         check_choice(KINDS, kind=kind)
         check_choice((None, True, False), forced=forced)

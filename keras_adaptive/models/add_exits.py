@@ -10,8 +10,11 @@ from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.costs.exit_costs import node_cost
 from keras_adaptive.layers.early_exit import EarlyExit
-from keras_adaptive.models.cascade import check_model, is_softmax
+from keras_adaptive.models.cascade import check_model
+from keras_adaptive.training._logits import kind_of, logits_of
 from keras_adaptive.training.adaptive_model import AdaptiveModel
+
+FARTHEST = 0.1  # of the whole cost: how far a place may be from the share asked for
 
 # an exit stands before these rather than after them
 PASSING = (
@@ -28,17 +31,19 @@ PASSING = (
 )
 
 
-def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
+def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, from_logits=None):
     """Adds early exits to a network, beside the output it has.
 
     Every place in `at` gets an `EarlyExit` that reads the features there; the model's own
     output is the last exit, with the same answer as before. The network is not
-    copied: its layers, and so its weights, are shared with `model`. Only a softmax at the
-    end is taken off, since exits give logits, and the dense layer it is part of becomes
-    one with equal weights. Where the output is features instead (`include_top=False`),
-    the last exit is a new `EarlyExit` on them.
+    copied: its layers are shared with `model`, so that training one trains both. Only a softmax
+    at the end is taken off, since exits give logits; a dense layer that it is part of gives its
+    place to one without it that has the same variables. Other probabilities are read by their
+    logarithm. Where the output is features instead (`include_top=False`), the last exit is a
+    new `EarlyExit` on them.
 
-    Models inside the model are opened: their layers can be named like others.
+    Models inside the model are opened: their layers can be named like others. Padding is
+    ignored as the model does: a mask that reaches a place reaches the exit there.
 
     The new heads are not trained yet. `model.fit` trains heads and network together, or the
     heads alone with `trainable=False`. The model comes compiled for training from scratch;
@@ -47,24 +52,28 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
     Args:
         model: A built `keras.Model`, functional or Sequential, with one input and one
             output, for example of `keras.applications`. Its preprocessing must be part
-            of it, as layers.
+            of it, as layers. Channels come last.
         at: Where early exits stand: a sequence of layer names, in any order; a sequence
             of numbers between 0 and 1: after about these shares of the whole network's
-            multiply-accumulates; an integer: so many exits in all, after about equal
-            shares. By shares, exits stand only where one tensor holds all that later
-            layers read, for example between two residual blocks.
-        classes: Integer, the number of classes. `None`: as many as the model's output has.
+            multiply-accumulates, 10 points off at most; an integer: so many exits in all,
+            after about equal shares. By shares, exits stand only where one tensor holds all
+            that later layers read, for example between two residual blocks.
+        classes: Integer, the number of classes. `None`: as many as the model's output has; 2
+            where that is one number with a sigmoid, whose logits are `[0, z]`.
         head_channels: Integer, channels of two convolutions in every new head, which need
             features of rank 4. `None`: no convolutions, a dense layer on the mean feature.
         trainable: Boolean, whether the given layers learn. False: they are frozen, batch
-            statistics included, here and in `model`.
+            statistics included, here and in `model`. `model.trainable = True` thaws them,
+            for the one given and for the one returned; compile again then.
+        from_logits: Boolean, whether the model's output is logits, or probabilities. `None`:
+            as its layers and its answers to random input show, or refused.
 
     Returns:
         A compiled `AdaptiveModel`.
 
     Raises:
-        TypeError, ValueError: If the model is none that can be cut, or there is no such
-            place in it.
+        TypeError, ValueError: If the model is none that can be cut, it is unclear what it
+            answers, or there is no such place in it.
 
     Example:
 
@@ -89,25 +98,27 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True):
     if head_channels is not None:
         head_channels = integer("head_channels", head_channels, 1)
     check_choice((True, False), trainable=trainable)
-    inputs, answer = _opened(model)
+    check_choice((None, True, False), from_logits=from_logits)
+    inputs, answer = _graph.opened(model.inputs, model.outputs[-1])
     nodes = _graph.nodes_between(inputs, [answer])
-    classes = _number_of_classes(answer, classes)
-    places = _places(at, nodes)
+    classes, stated = _number_of_classes(answer, classes), classes is not None
     features = len(answer.shape) > 2
+    if features:
+        _check_features(answer, inputs, classes)
+    places = _places(at, nodes)
     names = [f"exit_{k}" for k in range(len(places) + features)]
     _check_names(nodes, names)
     if not features:
-        answer = _logits(answer)
-    if not trainable:
-        for node in _graph.nodes_between(inputs, [answer]):
-            if isinstance(node.operation, keras.layers.Layer):
-                node.operation.trainable = False
+        answer = logits_of(inputs, answer, from_logits, stated=stated)
     outputs = [
         _head(place, classes, head_channels, name)
         for name, place in zip(names, [*places, answer], strict=False)
     ]
     if not features:
         outputs.append(answer)
+    if not trainable:
+        model.trainable = True  # so that what follows reaches every layer
+        model.trainable = False
     adaptive = AdaptiveModel(inputs, outputs, name=f"adaptive_{model.name}")
     adaptive.compile()
     return adaptive
@@ -122,17 +133,6 @@ def _head(features, classes, head_channels, name):
             f"Received: head_channels={head_channels}, features of shape {tuple(features.shape)}"
         )
     return EarlyExit(classes, (head_channels,) * 2, name=name)(features)
-
-
-def _opened(model):
-    """Returns inputs and output of the same layers, those of models inside included."""
-    nodes = _graph.nodes_between(model.inputs, model.outputs[-1:])
-    if not any(_graph.is_model(node.operation) for node in nodes):
-        return model.inputs, model.outputs[-1]
-    inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
-    tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
-    (answer,) = _graph.call_again(nodes, tensors, model.outputs[-1:], opened=True)
-    return inputs, answer
 
 
 def _check_names(nodes, new):
@@ -152,42 +152,34 @@ def _check_names(nodes, new):
 
 
 def _number_of_classes(answer, classes):
-    if classes is None and len(answer.shape) == 2:
-        classes = answer.shape[-1]
-    classes = integer("classes", classes, 2)
     if len(answer.shape) < 2:
         raise ValueError(
             "`model` must give logits (batch, classes), or features of rank 3 or more. "
             f"Received: output of shape {tuple(answer.shape)}"
         )
-    if len(answer.shape) == 2 and answer.shape[-1] != classes:
+    width = answer.shape[-1] if len(answer.shape) == 2 else None
+    width = 2 if width == 1 else width  # no and yes
+    classes = integer("classes", width if classes is None else classes, 2)
+    if width not in (None, classes):
         raise ValueError(
             "`classes` must be as many as the output of `model` has. For others, give the model "
-            "without its last layers (`include_top=False`): it gets a new last exit. "
-            f"Received: classes={classes}, output of shape {tuple(answer.shape)}"
+            "without its last layers (`include_top=False`, `pooling=None`): it gets a new last "
+            f"exit. Received: classes={classes}, output of shape {tuple(answer.shape)}"
         )
     return classes
 
 
-def _logits(answer):
-    """Returns the logits behind a softmax, or what gives logits already."""
-    node = _graph.node_of(answer)
-    layer = node.operation
-    activation = getattr(layer, "activation", None)
-    if not is_softmax(layer):
-        if activation not in (None, keras.activations.linear):
-            raise ValueError(
-                "`model` must end in logits or a softmax. "
-                f"Received: layer {layer.name!r} with the activation {activation.__name__!r}"
-            )
-        return answer
-    (before,) = node.input_tensors
-    if not layer.weights:
-        return before
-    bare = type(layer).from_config({**layer.get_config(), "activation": "linear"})
-    logits = bare(before)
-    bare.set_weights(layer.get_weights())
-    return logits
+def _check_features(answer, inputs, classes):
+    """Raises an error if the output is answers, one for every place, rather than features."""
+    kind = kind_of(answer)
+    whole = answer.shape[1:-1] == inputs[0].shape[1:-1]
+    if kind in ("softmax", "sigmoid") or answer.shape[-1] == classes or (kind and whole):
+        raise ValueError(
+            "`model` must answer once for an input, or give features. One that answers for every "
+            "place (segmentation, tagging) can be a member of `SegmentationCascade`; its encoder "
+            "alone gets exits here. Received: output of shape "
+            f"{tuple(answer.shape)} with classes={classes}"
+        )
 
 
 # ---- places
@@ -260,12 +252,26 @@ def _near(name, nodes):
 
 
 def _at_shares(shares, nodes, at):
-    cuts, costs = _cuts(nodes)
-    found = [int(np.abs(costs - share).argmin()) if len(cuts) else 0 for share in shares]
-    if len(set(found)) < len(found) or (shares and not cuts):
+    if not shares:
+        return []
+    try:
+        cuts, costs = _cuts(nodes)
+    except ValueError as error:  # of the layer whose cost is unknown
         raise ValueError(
-            "`at` must ask for no more exits than there are places for them, or name layers. "
-            f"Received: at={at}; places at these shares of the cost: {costs.round(3).tolist()}"
+            "`at` must be names of layers where the cost of a layer is unknown. "
+            f"Received: at={at}. {error}"
+        ) from error
+    found = [int(np.abs(costs - share).argmin()) if cuts else 0 for share in shares]
+    off = [abs(costs[i] - share) for i, share in zip(found, shares, strict=True)] if cuts else []
+    if not cuts or len(set(found)) < len(found) or max(off) > FARTHEST:
+        places = {
+            _graph.node_of(cut).operation.name: round(float(cost), 3)
+            for cut, cost in zip(cuts, costs, strict=True)
+        }
+        raise ValueError(
+            "`at` must ask for no more exits than there are places for them, each at most "
+            f"{FARTHEST:.0%} of the cost away from a place, or name layers. Received: at={at}; "
+            f"places at these shares of the cost: {places}"
         )
     return [cuts[i] for i in found]
 
@@ -277,9 +283,10 @@ def _cuts(nodes):
     one counts.
     """
     total, last_read = 0, {}
-    for number, node in enumerate(nodes):
-        last_read.update((id(tensor), number) for tensor in node.input_tensors)
-    needed = {id(tensor) for node in nodes for tensor in node.input_tensors}
+    for number, node in enumerate(nodes):  # masks go along with what they belong to
+        read = [t for t in node.input_tensors if keras.backend.standardize_dtype(t.dtype) != "bool"]
+        last_read.update((id(tensor), number) for tensor in read)
+    needed = set(last_read)
     needed -= {id(tensor) for node in nodes for tensor in node.outputs}  # the inputs
     cuts = {}
     for number, node in enumerate(nodes):

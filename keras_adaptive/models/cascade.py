@@ -4,15 +4,18 @@ import keras
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.running_mean import RunningMean
+from keras_adaptive.training._logits import logits_of
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.add_stopping import add_stopping
 
-SMALLEST = 1e-37  # a probability whose logarithm is still finite in float32
 COMBINATIONS = {"mean_logits": "logits", "mean_probs": "probs", "last": None}
 
 
-def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=0.0):
+def build_cascade(
+    members, *, combine="mean_logits", stopping=None, cost_weight=0.0, from_logits=None
+):
     """Chains models into one network with an exit after each of them.
 
     Exit `k` combines the logits `z_0, ..., z_k` of the members asked so far:
@@ -30,7 +33,8 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
     preprocessing must be part of them, as layers: `keras.Sequential([keras.Input(shape),
     keras.layers.Rescaling(1 / 255), model])`. Where they take images of different size,
     the cascade takes the largest and shrinks it for the others by bilinear interpolation.
-    A member that ends in a softmax is read by its logarithm.
+    Of a member that ends in a softmax, what it is applied to counts; other probabilities are
+    read by their logarithm.
 
     With `stopping`, small networks read the probabilities of every exit but the last and
     learn when to stop, together with the members or after them; see `training.StoppingLoss`
@@ -45,13 +49,16 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
             weights of its own, or `None`.
         cost_weight: Number, the weight of cost against accuracy; see `training.StoppingLoss`,
             with which the cascade is then compiled. Other arguments of it: `compile` again.
+        from_logits: Boolean, whether the members' outputs are logits, or probabilities.
+            `None`: as their layers and their answers to random input show, or refused. A
+            list has one for each member.
 
     Returns:
         A compiled `AdaptiveModel` with one exit per member; with `stopping` a
         `training.StoppingModel`, which is experimental.
 
     Raises:
-        ValueError: If the members do not fit together.
+        ValueError: If the members do not fit together, or it is unclear what one gives.
 
     Example:
 
@@ -77,13 +84,10 @@ def build_cascade(members, *, combine="mean_logits", stopping=None, cost_weight=
             "`cost_weight` must be 0 without `stopping`, which alone uses it. "
             f"Received: cost_weight={cost_weight}"
         )
-    members = _checked(members)
+    members = _checked(members, from_logits)
     sizes = [member.inputs[0].shape[1:] for member in members]
     image = keras.Input(_largest(sizes), name="image")
-    logits = [
-        logits_of(member, f"member_{i}")(resized(image, size))
-        for i, (member, size) in enumerate(zip(members, sizes, strict=True))
-    ]
+    logits = [member(resized(image, size)) for member, size in zip(members, sizes, strict=True)]
     cascade = chain(image, logits, combine, "cascade")
     return cascade if stopping is None else add_stopping(cascade, stopping, cost_weight)
 
@@ -112,13 +116,24 @@ def chain(image, logits, combine, name, every=1):
     return model
 
 
-def _checked(members):
+def _checked(members, from_logits):
+    """Returns the members, giving logits, under names of their own."""
     if not isinstance(members, (list, tuple)) or not members:
         raise ValueError(
             f"`members` must be a list of at least one model. Received: members={members}"
         )
     for member in members:
         check_model(member, "members")
+    each = from_logits if isinstance(from_logits, (list, tuple)) else [from_logits] * len(members)
+    if len(each) != len(members):
+        raise ValueError(
+            "`from_logits` must be None, True or False, or a list of one for each member. "
+            f"Received: from_logits={from_logits} for {len(members)} members"
+        )
+    members = [
+        with_logits(member, f"member_{i}", known, "members")
+        for i, (member, known) in enumerate(zip(members, each, strict=True))
+    ]
     for what, found in (
         ("input rank and channels", {(len(m.inputs[0].shape), _channels(m)) for m in members}),
         ("number of classes", {m.outputs[-1].shape[-1] for m in members}),
@@ -127,14 +142,15 @@ def _checked(members):
             raise ValueError(
                 f"`members` must have the same {what}. Received: {sorted(found, key=str)}"
             )
-    return list(members)
+    return members
 
 
 def check_model(model, argument):
     """Raises an error unless this is a built model with one input and logits."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"`{argument}` must be keras.Model. Received: {argument}={model!r}")
-    if not getattr(model, "inputs", None):
+    check_channels_last()
+    if not getattr(model, "inputs", None) or not _graph.is_model(model):
         raise ValueError(
             f"`{argument}` must be functional or built Sequential models; wrap others as "
             "keras.Model(x, model(x)) with x = keras.Input(shape). "
@@ -146,6 +162,7 @@ def check_model(model, argument):
             f"`{argument}` must have one input and one output. Received: {model.name!r} with "
             f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
         )
+    _graph.check_channels_last(model.inputs, model.outputs, argument)
 
 
 def _channels(model):
@@ -176,25 +193,13 @@ def resized(image, size):
     return keras.ops.image.resize(image, (height, width), interpolation="bilinear")
 
 
-def logits_of(model, name):
+def with_logits(model, name, from_logits=None, argument="model"):
     """Returns a model of the same layers that gives logits, under a name of its own."""
     answer = model.outputs[-1]
-    if _ends_in_softmax(answer):
-        # a logit and the logarithm of its probability differ by the same for all classes
-        answer = keras.ops.log(keras.ops.maximum(answer, SMALLEST))
-    return keras.Model(model.inputs[0], answer, name=name)
-
-
-def _ends_in_softmax(tensor):
-    operation = tensor._keras_history.operation
-    if _graph.is_model(operation):
-        return _ends_in_softmax(operation.outputs[-1])
-    return is_softmax(operation)
-
-
-def is_softmax(operation):
-    """Returns whether an operation ends in a softmax."""
-    softmax = keras.activations.softmax
-    return isinstance(operation, keras.layers.Softmax) or (
-        getattr(operation, "activation", None) is softmax
-    )
+    if len(answer.shape) != 2:
+        raise ValueError(
+            f"`{argument}` must give logits or probabilities (batch, classes). Received: "
+            f"{model.name!r} with output of shape {tuple(answer.shape)}"
+        )
+    logits = logits_of(model.inputs, answer, from_logits, argument=argument)
+    return keras.Model(model.inputs[0], logits, name=name)

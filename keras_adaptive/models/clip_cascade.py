@@ -4,10 +4,10 @@ import keras
 import numpy as np
 
 from keras_adaptive._checks import check_choice, integer, integers
-from keras_adaptive.models.cascade import chain, check_model, logits_of
+from keras_adaptive.models.cascade import chain, check_model, with_logits
 
 
-def build_clip_cascade(members, clips, *, exits="clip"):
+def build_clip_cascade(members, clips, *, exits="clip", from_logits=None):
     """Builds a cascade over the clips of a video, for one network or several.
 
     The input is a video's clips, `(clips, frames, height, width, channels)`, as
@@ -22,6 +22,7 @@ def build_clip_cascade(members, clips, *, exits="clip"):
         clips: Integer, the number of clips of a video: 30 in the paper, 10 places in time
             times 3 in space.
         exits: `"clip"` or `"member"`.
+        from_logits: As in `add_exits`.
 
     Returns:
         A compiled `AdaptiveModel`, with one exit per clip or per member.
@@ -58,7 +59,7 @@ def build_clip_cascade(members, clips, *, exits="clip"):
     video = keras.Input((clips, *members[0].inputs[0].shape[1:]), name="video")
     logits = []
     for i, member in enumerate(members):
-        network = logits_of(member, f"member_{i}")
+        network = with_logits(member, f"member_{i}", from_logits, "members")
         logits += [network(video[:, clip]) for clip in range(clips)]
     every = clips if exits == "member" else 1
     return chain(video, logits, "mean_logits", "clip_cascade", every)

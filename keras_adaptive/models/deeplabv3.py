@@ -2,7 +2,9 @@
 
 import keras
 
+from keras_adaptive import _graph
 from keras_adaptive._checks import integer, integers
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 
 LARGE = 2**12  # pixels, to see by how much a backbone makes an image smaller
@@ -89,6 +91,7 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
     Reference:
         [DeepLabv3 (Chen et al., 2017)](https://arxiv.org/abs/1706.05587).
     """
+    check_channels_last()
     classes = integer("classes", classes, 2)
     channels, *rates = integers(
         1, channels=channels, **{f"rates[{i}]": r for i, r in enumerate(rates)}
@@ -98,6 +101,7 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
             "`backbone` must be a functional keras.Model that takes images. "
             f"Received: backbone={backbone!r}"
         )
+    _graph.check_channels_last(backbone.inputs, backbone.outputs, "backbone")
     names = [layer.name for layer in backbone.layers]
     if features is not None and features not in names:
         raise ValueError(

@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_adaptive._checks import check_image, finite, integers
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.batch_normalization import BatchNormalization
 from keras_adaptive.models._squeeze_and_excite import squeeze_and_excite
 from keras_adaptive.training.adaptive_model import AdaptiveModel
@@ -70,6 +71,7 @@ def build_efficientnet(phi=0.0, classes=1000, *, input_shape=None, dropout=0.2):
     >>> tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
     ((None, 128, 128, 3), (None, 10))
     """
+    check_channels_last()
     if not abs(finite(phi, "phi")) <= 20:
         raise ValueError(f"`phi` must be a number from -20 to 20. Received: phi={phi}")
     if not 0 <= finite(dropout, "dropout") < 1:

@@ -13,6 +13,7 @@ from keras_adaptive._checks import (
     integers,
 )
 from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.models._stem import imagenet_stem, stem_for
@@ -129,6 +130,7 @@ def build_msdnet(
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294).
     """
+    check_channels_last()
     input_shape, classes = check_image(input_shape, classes)
     blocks, base, step, channels, growth_rate = integers(
         1, blocks=blocks, base=base, step=step, channels=channels, growth_rate=growth_rate

@@ -4,6 +4,7 @@ import keras
 
 from keras_adaptive._checks import check_choice, check_image, finite, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv, conv_unit, norm_relu
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
@@ -111,6 +112,7 @@ def build_resnet(
         [Multi-Scale Dense Networks (Huang et al., 2018)](https://arxiv.org/abs/1703.09844),
         section 5: ResNet with several classifiers.
     """
+    check_channels_last()
     input_shape, classes = check_image(input_shape, classes)
     depth = integer("depth", depth, 8)
     check_choice(STYLES, style=style)

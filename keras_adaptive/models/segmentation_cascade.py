@@ -13,6 +13,7 @@ import numpy as np
 from keras_adaptive import _graph, costs
 from keras_adaptive._checks import integer, integer_sequence
 from keras_adaptive.evaluation import mean_iou as mean_iou
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
 
@@ -107,6 +108,7 @@ class SegmentationCascade:
     def __init__(self, members, *, grid=(1, 1), margin=0):
         if not isinstance(members, (list, tuple)) or not members:
             raise ValueError(f"`members` must be a list of models. Received: members={members}")
+        check_channels_last()
         for member in members:
             outputs = getattr(member, "outputs", None)
             if not outputs or len(outputs) != 1 or len(outputs[0].shape) != 4:
@@ -114,6 +116,7 @@ class SegmentationCascade:
                     "`members` must be functional models from images to logits (batch, "
                     f"height, width, classes). Received: {member!r}"
                 )
+            _graph.check_channels_last(member.inputs, outputs, "members")
         classes = {member.outputs[0].shape[-1] for member in members}
         if len(classes) > 1:
             raise ValueError(

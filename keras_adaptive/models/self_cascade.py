@@ -5,10 +5,10 @@ import numpy as np
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import integer_sequence
-from keras_adaptive.models.cascade import chain, check_model, logits_of, resized
+from keras_adaptive.models.cascade import chain, check_model, resized, with_logits
 
 
-def build_self_cascade(model, resolutions, *, input_shape=None):
+def build_self_cascade(model, resolutions, *, input_shape=None, from_logits=None):
     """Chains a model with itself at growing resolutions, with an exit after each.
 
     Exit `k` gives the mean of the model's logits at the first `k + 1` resolutions. There
@@ -25,6 +25,7 @@ def build_self_cascade(model, resolutions, *, input_shape=None):
             takes one size only.) Of an `AdaptiveModel`, the last exit counts.
         resolutions: Sequence of at least two: integers, or `(height, width)`.
         input_shape: `(height, width, channels)` of the image, or `None`.
+        from_logits: As in `add_exits`.
 
     Returns:
         A compiled `AdaptiveModel` with one exit per resolution.
@@ -53,7 +54,7 @@ def build_self_cascade(model, resolutions, *, input_shape=None):
         raise ValueError(f"`model` must take images. Received: input shape {tuple(image.shape)}")
     channels = image.shape[-1]
     sizes = [(*size, channels) for size in _sizes(resolutions)]
-    any_size = _at_any_size(model, channels)
+    any_size = _at_any_size(model, channels, from_logits)
     for size in sizes:
         _check_size(any_size, size)
     if input_shape is None:
@@ -76,9 +77,9 @@ def _sizes(resolutions):
     return found
 
 
-def _at_any_size(model, channels):
+def _at_any_size(model, channels, from_logits):
     """Returns the same layers behind an input of any height and width."""
-    model = logits_of(model, "network")
+    model = with_logits(model, "network", from_logits)
     nodes = _graph.nodes_between(model.inputs, model.outputs)
     image = keras.Input((None, None, channels), dtype=model.inputs[0].dtype, name="look")
     try:

@@ -3,6 +3,7 @@
 import keras
 
 from keras_adaptive._checks import integer, integer_sequence, integers
+from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.models._squeeze_and_excite import squeeze_and_excite
 from keras_adaptive.models.presets import with_presets
 from keras_adaptive.training.adaptive_model import AdaptiveModel
@@ -56,6 +57,7 @@ def build_x3d(
     Reference:
         [X3D (Feichtenhofer, 2020)](https://arxiv.org/abs/2004.04730).
     """
+    check_channels_last()
     must = "(frames, height, width, channels), positive integers"
     input_shape = integer_sequence("input_shape", input_shape, 1, must, length=4)
     width, top = integers(1, width=width, top=top)

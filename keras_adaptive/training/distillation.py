@@ -2,7 +2,9 @@
 
 import keras
 
-from keras_adaptive._checks import finite
+from keras_adaptive import _graph
+from keras_adaptive._checks import check_choice, finite
+from keras_adaptive.training._logits import log_of, logits_of
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -22,21 +24,28 @@ class Distillation:
     Args:
         teacher: `"last"`: the network's own last exit, as it learns. Or a Keras model,
             whose last output counts, of the same input and classes; it is not saved with
-            the model's compile configuration.
+            the model's compile configuration. Probabilities (`keras.applications` give
+            them) are read by their logarithm.
         temperature: Positive number `T`.
         weight: Number from 0 to 1, `w`; the paper's alpha is `1 - w`.
+        from_logits: Boolean, whether the teacher's output is logits, or probabilities.
+            `None`: as its layers and its answers to random input show, or refused. A model
+            that is a class of its own needs it.
+
+    Raises:
+        ValueError: If an argument is impossible, or it is unclear what the teacher gives.
 
     Example:
 
     >>> Distillation(temperature=3.0, weight=0.5).get_config()
-    {'teacher': 'last', 'temperature': 3.0, 'weight': 0.5}
+    {'teacher': 'last', 'temperature': 3.0, 'weight': 0.5, 'from_logits': None}
 
     Reference:
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.3.
     """
 
-    def __init__(self, teacher="last", temperature=1.0, weight=0.1):
+    def __init__(self, teacher="last", temperature=1.0, weight=0.1, from_logits=None):
         if teacher != "last" and not isinstance(teacher, keras.Model):
             raise ValueError(
                 f'`teacher` must be "last" or a Keras model. Received: teacher={teacher!r}'
@@ -48,6 +57,9 @@ class Distillation:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         if not 0 <= self.weight <= 1:
             raise ValueError(f"`weight` must be from 0 to 1. Received: weight={weight}")
+        check_choice((None, True, False), from_logits=from_logits)
+        self.from_logits = from_logits
+        self._network = None if teacher == "last" else _with_logits(teacher, from_logits)
 
     def teacher_logits(self, x, logits):
         """Returns the teacher's logits, shielded from the gradient.
@@ -59,7 +71,7 @@ class Distillation:
         if self.teacher == "last":
             answer = logits[-1]
         else:
-            answer = keras.tree.flatten(self.teacher(x, training=False))[-1]
+            answer = keras.tree.flatten(self._network(x, training=False))[-1]
         return keras.ops.stop_gradient(answer)
 
     def loss(self, teacher, logits, weights):
@@ -86,8 +98,25 @@ class Distillation:
             "teacher": self.teacher,
             "temperature": self.temperature,
             "weight": self.weight,
+            "from_logits": self.from_logits,
         }
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _with_logits(teacher, from_logits):
+    """Returns a function of the teacher's input to logits."""
+    if _graph.is_model(teacher):
+        logits = logits_of(teacher.inputs, teacher.outputs[-1], from_logits, argument="teacher")
+        same = logits is teacher.outputs[-1]
+        return teacher if same else keras.Model(teacher.input, logits)
+    if from_logits is None:
+        raise ValueError(
+            "`from_logits` must be True or False where `teacher` is not a functional or built "
+            f"Sequential model. Received: from_logits=None, teacher={teacher!r}"
+        )
+    if from_logits:
+        return teacher
+    return lambda x, training: log_of(keras.tree.flatten(teacher(x, training=training))[-1])

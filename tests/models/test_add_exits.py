@@ -65,7 +65,7 @@ def test_shares_stand_between_blocks_near_where_they_are_wanted():
 
 def test_shares_are_those_of_a_hand_count():
     # stem 576, each block 9,216 - 8x8 positions of 4x4 kernels of 3x3 - and 40 at the end
-    model = ka.add_exits(backbone(10), at=[0.1, 0.5, 0.98])
+    model = ka.add_exits(backbone(10), at=[0.1, 0.4, 0.98])
     heads = 40
     blocks = 64 * 4 * 4 * 9
     expected = [64 * 36 + n * blocks for n in (0, 1, 3)]
@@ -150,7 +150,7 @@ def test_rejects_models_that_cannot_be_cut():
     x = keras.Input((4,))
     with pytest.raises(ValueError, match="one input and one output"):
         ka.add_exits(keras.Model([x, keras.Input((4,))], x), **at)
-    with pytest.raises(ValueError, match="logits or a softmax.*'answer' with the activation 'sig"):
+    with pytest.raises(ValueError, match="several labels.*Received: output.*'answer' .Dense."):
         ka.add_exits(backbone(10, "sigmoid"), **at)
     with pytest.raises(ValueError, match="as many as the output.*Received: classes=7"):
         ka.add_exits(backbone(10), classes=7, **at)
