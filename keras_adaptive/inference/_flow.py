@@ -58,10 +58,8 @@ class Flow:
         # what the policy knows of each sample travels with the features
         known = policy.start(1, stages.classes)
         self._state = [f"state_{i} of the policy" for i in range(len(known))]
-        self._specs = stages.specs | {
-            name: (part.shape[1:], part.dtype)
-            for name, part in zip(self._state, known, strict=True)
-        }
+        sizes = ((part.shape[1:], part.dtype) for part in known)
+        self._specs = stages.specs | dict(zip(self._state, sizes, strict=True))
         self._pools = [None] * len(stages)
         self._first = 1
         self._ending = False

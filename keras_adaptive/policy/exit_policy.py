@@ -202,7 +202,7 @@ class ExitPolicy(Policy):
             "thresholds": numbers(thresholds, "thresholds"),
             "log_odds": None,
         }
-        other = self.from_content(content)
+        other = policy_of(content)
         if len(other.thresholds) == len(self.thresholds):
             same = other.thresholds == self.thresholds
             other.log_odds[same] = self.log_odds[same]

@@ -168,6 +168,72 @@ def test_one_sample_leaves_where_the_policy_says(rng, kind, forced):
         np.testing.assert_allclose(answer[0, :5], logits[int(stage), i], rtol=1e-6)
 
 
+def as_given(exits, classes):
+    """A network whose answers are what it is given."""
+    given = keras.Input((exits, classes))
+    return ka.AdaptiveModel(given, [keras.layers.Identity()(given[:, k]) for k in range(exits)])
+
+
+@pytest.mark.parametrize("policy", [ka.PatiencePolicy(2), ka.AgreementPolicy(2, 0.6)], ids=repr)
+def test_one_sample_leaves_where_its_answers_agree(rng, policy):
+    logits = rng.normal(size=(4, 20, 3))
+    network = as_given(4, 3)
+    stages = compiled(graph.minimal_stages(network.inputs, network.outputs))
+
+    def apply(k, tensors):
+        return stages.models[k](tensors)
+
+    function = nested(apply, stages, policy, [0, 1, 2, 3])
+    never = keras.ops.full((4,), np.inf)
+    found = [int(function(logits[:, i][None].astype("float32"), never)[1]) for i in range(20)]
+    expected = policy.decide(logits).tolist()
+    assert found == expected
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("policy", [ka.PatiencePolicy(2), ka.AgreementPolicy(2, 0.6)], ids=repr)
+@pytest.mark.parametrize("way", [1, 2, 3, pytest.param(0, marks=pytest.mark.slow)])
+def test_answers_that_agree_are_followed_whatever_the_plan(rng, policy, way, monkeypatch):
+    monkeypatch.setattr(Plan, "choose", lambda self: way)
+    monkeypatch.setattr(Plan, "regroup", lambda self, k, *more: k == 2)
+    logits = rng.normal(size=(4, 90, 3)).astype("float32")
+    predictor = ka.AdaptivePredictor(as_given(4, 3), policy)
+    result = predictor.predict(logits.swapaxes(0, 1), batch_size=16 if way else 1)
+    expected = policy.decide(logits)
+    assert len(set(expected.tolist())) > 2
+    np.testing.assert_array_equal(result.exits, expected)
+    chosen = logits[expected, np.arange(90)]
+    np.testing.assert_array_equal(result.labels, chosen.argmax(-1))
+    np.testing.assert_allclose(result.probabilities, ka.policy.softmax(chosen), atol=1e-5)
+
+
+def test_the_models_own_policy_is_the_default(trained, logits, test_images):
+    model = ka.AdaptiveModel(trained.inputs, trained.outputs)
+    with pytest.raises(ValueError, match="`model.calibrate` chooses one. Received: policy=None"):
+        ka.AdaptivePredictor(model)
+    model.policy = ka.ExitPolicy([np.inf, 0.5, 0])
+    found = ka.AdaptivePredictor(model).predict(test_images[0][:50])
+    np.testing.assert_array_equal(found.exits, model.policy.decide(logits[:, :50]))
+
+
+def test_a_limit_that_no_sample_can_exceed_is_none(trained, policy, test_images):
+    most = trained.exit_costs()[-1]
+    free = ka.ExitPolicy([np.inf, 0.5, 0], worst_case=most)
+    predictor = ka.AdaptivePredictor(trained, free)
+    assert predictor._runners[0].network.exits == [1, 2]  # the closed head is not computed
+    with pytest.raises(ValueError, match="`policy` must have no `worst_case`"):
+        ka.AdaptivePredictor(trained, ka.ExitPolicy([np.inf, 0.5, 0], worst_case=0.99 * most))
+
+
+def test_a_policy_of_another_network_is_refused_with_both_names(trained, policy):
+    other = ka.ExitPolicy(policy.thresholds)
+    other.network = {"name": "the other", "digest": "0123"}
+    with pytest.raises(ValueError, match="a policy of 'the other', and the network 'three_exits'"):
+        ka.AdaptivePredictor(trained, other)
+    other.network = trained.network
+    ka.AdaptivePredictor(trained, other)
+
+
 def test_thresholds_with_which_any_sample_leaves_there():
     assert leaving_at(1, 3).tolist() == [np.inf, -np.inf, np.inf]
     assert leaving_at(0, 1).dtype == "float32"
