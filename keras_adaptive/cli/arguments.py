@@ -1,7 +1,10 @@
 """The arguments of every command, and the texts of `--help`."""
 
 import argparse
+import difflib
 import importlib
+import math
+import re
 from pathlib import Path
 
 from keras_adaptive import __version__
@@ -12,7 +15,7 @@ EPILOG = """\
 examples:
   keras-adaptive demo
   keras-adaptive train --data cifar10 --preset cifar_budgeted_5 --epochs 10 --out run
-  keras-adaptive evaluate run --budget 0.5
+  keras-adaptive evaluate run --budget-share 0.5
   keras-adaptive export run --quantize int8
   keras-adaptive run run/model.tflite picture.png --deadline-ms 5
 
@@ -31,21 +34,23 @@ examples:
   keras-adaptive train --data photos.tar.xz --image-size 64 --regime mixed
   keras-adaptive train --data cifar100 --preset cifar_budgeted_7 --recipe cifar
 
-An interrupted training resumes from its last complete epoch when the same command is given again.
+An interrupted training goes on when the same command is given again. A folder that holds another
+run, or anything else, is left as it is.
 """,
     "calibrate": """\
 examples:
-  keras-adaptive calibrate run --budget 0.4
-  keras-adaptive calibrate run --accuracy 0.8 --worst-case 0.7
+  keras-adaptive calibrate run --budget-share 0.4
+  keras-adaptive calibrate run --budget 12e6
+  keras-adaptive calibrate run --accuracy 0.8 --worst-case-share 0.7
   keras-adaptive calibrate run --risk 0.01 --delta 0.05
 """,
     "evaluate": """\
 examples:
   keras-adaptive evaluate run
-  keras-adaptive evaluate run --budget 0.5
+  keras-adaptive evaluate run --budget-share 0.5
   keras-adaptive evaluate run --risk 0.01
 
-Without --budget, --accuracy or --risk, the policy that `calibrate` chose is evaluated. If there
+Without a budget, an accuracy or a risk, the policy that `calibrate` chose is evaluated. If there
 is none, thresholds are chosen for a budget of half the full network's cost.
 """,
     "export": """\
@@ -87,11 +92,50 @@ COMMANDS = {
 METHODS = ("optimal", "geometric", "percentile")
 METRICS = ("accuracy_drop", "disagreement", "error")
 REGIMES = ("joint", "disjoint", "mixed", "imta")  # those that train an MSDNet
+PRESETS = (
+    "cifar_anytime",
+    *(f"cifar_budgeted_{blocks}" for blocks in range(4, 9)),
+    *(f"imagenet_step{step}" for step in (4, 6, 7)),
+)
+LARGEST_SIDE = 10_000  # pixels
+SEEDS = 2**32 - 1000  # what numpy takes, with room for the phases of a training
 
 
 def parse(arguments):
     """Returns the parsed options; their `function` runs the command."""
-    return _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    for name in ("budget", "worst_case"):
+        value, flag = getattr(options, name, None), f"--{name.replace('_', '-')}"
+        if value is not None and value <= 1:
+            options.parser.error(
+                f"argument {flag}: `{flag}` must be a number of MACs, above 1. Received: {flag} "
+                f"{value:g}. For a share of the full network's cost: {flag}-share {value:g}"
+            )
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what may have been meant where a name is not known."""
+
+    def error(self, message):
+        given, known = None, []
+        if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            given, known = choice[1], [name.strip("' ") for name in choice[2].split(",")]
+        elif option := re.search(r"unrecognized arguments: .*?(--[-\w]+)", message):
+            given, known = option[1], list(self._option_string_actions)
+        super().error(_short(message) + _meant(given, known))
+
+
+def _meant(given, known):
+    near = difflib.get_close_matches(given, known, 1) if given else []
+    return f". Did you mean {near[0]}?" if near else ""
+
+
+def _short(text):
+    return text if len(text) <= 1000 else f"{text[:1000]}..."
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -104,7 +148,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="Networks that spend only as much computation as each input needs.",
         epilog=EPILOG,
@@ -117,7 +161,7 @@ def _parser():
         subs[name] = commands.add_parser(
             name, help=text, description=text, epilog=EXAMPLES[name], formatter_class=_Help
         )
-        subs[name].set_defaults(function=_late(module, name))
+        subs[name].set_defaults(function=_late(module, name), parser=subs[name])
     for name, out in (("demo", "demo_run"), ("train", "run")):
         _add_training(subs[name], out)
     for name in ("calibrate", "evaluate", "export", "report", "card"):
@@ -128,20 +172,32 @@ def _parser():
         _add_export(subs[name])
     for name in ("demo", "export", "run"):
         subs[name].add_argument(
-            "--threads", type=int, default=1, help="number of threads of the TFLite interpreter"
+            "--threads",
+            type=_integer(1, 1024),
+            default=1,
+            help="number of threads of the TFLite interpreter",
         )
     subs["run"].add_argument("file", type=Path, help="a .tflite file written by export")
     subs["run"].add_argument("pictures", type=Path, nargs="+", help="image files")
-    subs["run"].add_argument("--deadline-ms", type=float, help="stop after this many milliseconds")
+    subs["run"].add_argument(
+        "--deadline-ms",
+        type=_number("of milliseconds, of at least 0", 0),
+        help="stop after this many milliseconds",
+    )
     return parser
 
 
 def _late(module, name):
-    """Returns a command's function, which is imported when it is called."""
+    """Returns a command's function, which is imported when it is called and all is checked."""
 
     def run(options):
         if name == "demo":  # before TensorFlow is imported, which takes seconds
             print(DEMO, flush=True)
+        check = getattr(importlib.import_module("keras_adaptive.cli.checks"), name, None)
+        if check is not None:
+            if check(options) == "done":
+                return
+            print(f"{name}: loading TensorFlow", flush=True)
         getattr(importlib.import_module(f"keras_adaptive.cli.{module}"), name)(options)
 
     return run
@@ -149,6 +205,11 @@ def _late(module, name):
 
 def _add_training(sub, out):
     sub.add_argument("--out", type=Path, default=Path(out), help="folder of the run")
+    sub.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="train anew where there is a run; it stays until the new one is whole",
+    )
     data = sub.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -161,9 +222,9 @@ def _add_training(sub, out):
     )
     data.add_argument("--cache-dir", type=Path, help="folder for downloaded and prepared data")
     data.add_argument("--image-size", type=_size, help="in pixels: 64, or 64x48 (height, width)")
-    data.add_argument("--train-limit", type=int, help="use only this many training images")
+    data.add_argument("--train-limit", type=_integer(1), help="use only this many training images")
     training = sub.add_argument_group("training")
-    training.add_argument("--preset", help="network, for example cifar_budgeted_5")
+    training.add_argument("--preset", type=_preset, help="network, for example cifar_budgeted_5")
     training.add_argument(
         "--regime", choices=REGIMES, default="joint", help="how the exits are trained"
     )
@@ -172,28 +233,37 @@ def _add_training(sub, out):
         choices=("cifar", "imagenet"),
         help="a published recipe; without one: 30 epochs, batch size 64, learning rate 0.1, cosine",
     )
-    training.add_argument("--epochs", type=int, help="instead of the recipe's")
-    training.add_argument("--batch-size", type=int, help="instead of the recipe's")
-    training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    training.add_argument("--epochs", type=_integer(1), help="instead of the recipe's")
+    training.add_argument("--batch-size", type=_integer(1), help="instead of the recipe's")
+    training.add_argument(
+        "--learning-rate", type=_number("above 0", 0, open=True), help="instead of the recipe's"
+    )
     training.add_argument(
         "--schedule",
         choices=("cosine", "steps", "one_cycle"),
         help="instead of the recipe's; steps: divided by ten after 50 %% and 75 %% of the epochs",
     )
-    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--seed", type=_integer(0, SEEDS), default=0)
 
 
 def _add_target(sub):
     group = sub.add_argument_group("when to stop")
     target = group.add_mutually_exclusive_group()
     target.add_argument(
-        "--budget",
-        type=float,
+        "--budget", type=_number("above 0", 0, open=True), help="mean MACs per image"
+    )
+    target.add_argument(
+        "--budget-share",
+        type=_share("budget-share"),
         help="mean cost per image, as a share of the full network's; 0.5 if no target is given",
     )
-    target.add_argument("--accuracy", type=float, help="accuracy to reach at the lowest cost")
     target.add_argument(
-        "--risk", type=float, help="guarantee that the risk (--metric) is at most this"
+        "--accuracy", type=_share("accuracy"), help="accuracy to reach at the lowest cost"
+    )
+    target.add_argument(
+        "--risk",
+        type=_share("risk", open=True),
+        help="guarantee that the risk (--metric) is at most this",
     )
     group.add_argument(
         "--metric",
@@ -202,10 +272,21 @@ def _add_target(sub):
         help="the risk that --risk bounds",
     )
     group.add_argument(
-        "--delta", type=float, default=0.05, help="probability that the guarantee is violated"
+        "--delta",
+        type=_share("delta", open=True),
+        default=0.05,
+        help="probability that the guarantee is violated",
     )
-    group.add_argument(
-        "--worst-case", type=float, help="most that any one image may cost, as a share likewise"
+    worst = group.add_mutually_exclusive_group()
+    worst.add_argument(
+        "--worst-case",
+        type=_number("above 0", 0, open=True),
+        help="most MACs that any one image may cost",
+    )
+    worst.add_argument(
+        "--worst-case-share",
+        type=_share("worst-case-share"),
+        help="the same, as a share of the full network's cost",
     )
     group.add_argument(
         "--method", choices=METHODS, default="optimal", help="of choosing thresholds"
@@ -236,6 +317,71 @@ def _size(text):
         numbers = [int(n) for n in text.lower().split("x")]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"must be 64, or 64x48. Received: {text}")
+    if len(numbers) not in (1, 2) or min(numbers) < 1 or max(numbers) > LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"must be 64, or 64x48, at most {LARGEST_SIDE}. Received: {text}"
+        )
     return tuple(numbers * 2)[:2]
+
+
+def _preset(text):
+    if text not in PRESETS:
+        raise argparse.ArgumentTypeError(
+            f"`preset` must be one of {PRESETS}. Received: {text}{_meant(text, PRESETS)}"
+        )
+    return text
+
+
+def _integer(least, most=None):
+    """Returns the type of an option that is an integer within bounds."""
+
+    def read(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            and_most = "" if most is None else f" and at most {most}"
+            raise argparse.ArgumentTypeError(
+                f"must be an integer of at least {least}{and_most}. Received: {text}"
+            )
+        return number
+
+    return read
+
+
+def _number(must, least, *, open=False, most=math.inf, hint=lambda number: ""):
+    """Returns the type of an option that is a finite number within bounds, of which it says more.
+
+    Args:
+        must: String, what the number must be.
+        least: Number.
+        open: Boolean, whether it must be above `least` and below `most`.
+        most: Number.
+        hint: Function of a number out of bounds: what may have been meant.
+    """
+
+    def read(text):
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        within = least < number < most if open else least <= number <= most
+        if not within or not math.isfinite(number):
+            raise argparse.ArgumentTypeError(
+                f"must be a finite number {must}. Received: {text}{hint(number)}"
+            )
+        return number
+
+    return read
+
+
+def _share(name, open=False):
+    """Returns the type of an option that is a share: above 0, and at most or below 1."""
+
+    def hint(number):
+        return f". For {number:g} %: --{name} {number / 100:g}" if 1 < number < 100 else ""
+
+    bounds = "between 0 and 1" if open else "above 0 and at most 1"
+    most = 1 if open else math.nextafter(1, 2)
+    return _number(f"{bounds} (`--{name}` is a share)", 0, open=True, most=most, hint=hint)

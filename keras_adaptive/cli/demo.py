@@ -18,7 +18,7 @@ def demo(options):
     print("\n" + (options.out / "report.md").read_text(encoding="utf-8"))
     print("files:")
     for path in sorted(options.out.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not path.name.startswith("."):
             print(f"  {path}  ({path.stat().st_size:,} bytes)")
     row, full = report["budgets"][-2], report["budgets"][-1]
     print(

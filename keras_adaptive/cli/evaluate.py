@@ -1,55 +1,75 @@
 """`calibrate` and `evaluate`: choose thresholds, and report results on held-out images."""
 
+import contextlib
+
 import numpy as np
 
 from keras_adaptive import report as reports
+from keras_adaptive._files import reading
 from keras_adaptive.calibration.calibrate import calibrate as choose
 from keras_adaptive.calibration.risk_control import RiskControl
+from keras_adaptive.cli import checks
 from keras_adaptive.cli import folder as runs
 from keras_adaptive.evaluation import accuracy_cost_curve
 
 BUDGET = 0.5
+HISTORY = "history.csv must hold a row per epoch, as `train` wrote it; or remove it"
 IMAGES = 2000  # of the test split, from which the picture shows some
 
 
 def calibrate(options):
-    _check(options)
-    report, model, splits = runs.open_run(options.run)
-    runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
-    _choose(options, report, model.exit_costs(), _predict(model, splits, "calibrate"))
-    runs.write_report(options.run, report, options.command)
-    thresholds = ", ".join(f"{t:.4g}" for t in runs.open_policy(options.run).thresholds)
+    with runs.opened(options.run) as run:
+        report, model, splits = run.open()
+        costs = _costs(options, model)
+        runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
+        policy, wanted = _choose(options, costs, _predict(model, splits, "calibrate"))
+        with run.change() as new:
+            _keep(new, report, policy, wanted)
+            new.write_report(report, options.command)
+    thresholds = ", ".join(f"{t:.4g}" for t in policy.thresholds)
     print(f"{options.run / 'policy.json'}: thresholds {thresholds}")
 
 
 def evaluate(options):
-    _check(options)
-    report, model, splits = runs.open_run(options.run)
-    costs = model.exit_costs()
-    runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
-    calibration = _predict(model, splits, "calibrate")
-    if _target(options) is None and (options.run / "policy.json").exists():
-        policy = runs.open_policy(options.run)
-    else:
-        policy = _choose(options, report, costs, calibration)
-    runs.say(f"evaluate: results on {splits.size('test'):,} test images")
-    test = _predict(model, splits, "test")
-    how = {"method": options.method}
-    curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs), **how)
-    report.update(
-        exits=reports.exit_table(policy, *test, costs),
-        result=reports.result_row("policy.json", policy, test, costs),
-        budgets=reports.budget_table(calibration, test, costs, **how),
-    )
-    runs.say("evaluate: pictures")
-    _draw(options.run, report, splits, policy, test, curve)
-    runs.write_report(options.run, report, options.command)
+    with runs.opened(options.run) as run:
+        report, model, splits = run.open()
+        costs = _costs(options, model)
+        chooses = checks.has_target(options) or not (run.folder / "policy.json").exists()
+        policy = None if chooses else run.policy(len(costs))
+        runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
+        calibration = _predict(model, splits, "calibrate")
+        if chooses:
+            policy, wanted = _choose(options, costs, calibration)
+        runs.say(f"evaluate: results on {splits.size('test'):,} test images")
+        test = _predict(model, splits, "test")
+        how = {"method": options.method}
+        curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs), **how)
+        with run.change() as new:
+            if chooses:
+                _keep(new, report, policy, wanted)
+            else:
+                new.follow(report, policy)
+            report.update(
+                exits=reports.exit_table(policy, *test, costs),
+                result=reports.result_row("policy.json", policy, test, costs),
+                budgets=reports.budget_table(calibration, test, costs, **how),
+            )
+            runs.say("evaluate: pictures")
+            _draw(new, report, splits, policy, test, curve)
+            new.write_report(report, options.command)
     result = report["result"]
     print(
         f"{result['accuracy']:.2%} accuracy with {result['share_of_full']:.1%} of the full "
         f"network's MACs; the full network: {report['budgets'][-1]['accuracy']:.2%}. "
         f"{options.run / 'report.html'}"
     )
+
+
+def _costs(options, model):
+    """Returns the costs of the exits, and checks that what is wanted can be had for them."""
+    costs = model.exit_costs()
+    checks.check_budgets(options, costs)
+    return costs
 
 
 def _predict(model, splits, split):
@@ -59,46 +79,39 @@ def _predict(model, splits, split):
     return logits, labels
 
 
-def _check(options):
-    for name in ("budget", "worst_case"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value <= 1:
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(
-                f"`{flag}` must be a share of the full cost, above 0 and at most 1. "
-                f"Received: {flag} {value}"
-            )
-
-
-def _target(options):
-    """Returns the name of the target that was given, or `None`."""
-    names = ("budget", "accuracy", "risk")
-    return next((name for name in names if getattr(options, name) is not None), None)
-
-
-def _choose(options, report, costs, calibration):
-    """Chooses and saves thresholds, and removes what was made with earlier ones."""
-    target, how = _target(options) or "budget", {"method": options.method}
+def _choose(options, costs, calibration):
+    """Returns the policy that is wanted, and in words what is wanted."""
+    how, full = {"method": options.method}, float(costs[-1])
     if options.worst_case is not None:
-        how["worst_case"] = reports.feasible_budget(options.worst_case, costs)
-    if target == "risk":
+        how["worst_case"] = options.worst_case
+    elif options.worst_case_share is not None:
+        how["worst_case"] = options.worst_case_share * full
+    if options.risk is not None:
         how["risk"] = RiskControl(options.metric, level=options.risk, delta=options.delta)
         wanted = f"{options.metric} of at most {options.risk:g}"
-    elif target == "accuracy":
+    elif options.accuracy is not None:
         how["accuracy"] = options.accuracy
         wanted = f"accuracy {options.accuracy:.2%} on the calibrate split at the lowest cost"
     else:
-        share = BUDGET if options.budget is None else options.budget
-        how["budget"] = reports.feasible_budget(share, costs)
+        how["budget"] = options.budget
+        if options.budget_share is not None:
+            how["budget"] = options.budget_share * full
+        elif options.budget is None:
+            how["budget"] = reports.feasible_budget(BUDGET, costs)
         wanted = f"budget {how['budget']:,.0f} MACs"
-    policy = choose(*calibration, costs, **how)
-    runs.forget(options.run, report)
-    policy.save(options.run / "policy.json")
+    return choose(*calibration, costs, **how), wanted
+
+
+def _keep(new, report, policy, wanted):
+    """Keeps a policy; what was made with another one is left out, and the same stays."""
+    policy.save(new.path("policy.json"))
+    old = new.run.folder / "policy.json"
+    if not old.exists() or old.read_bytes() != new.path("policy.json").read_bytes():
+        new.forget(report)
     report["policy"] = reports.policy_facts(policy, wanted)
-    return policy
 
 
-def _draw(folder, report, splits, policy, test, curve):
+def _draw(new, report, splits, policy, test, curve):
     logits, labels = test
     exits = policy.decide(logits)
     answers = logits.argmax(axis=-1)[exits, np.arange(len(exits))]
@@ -131,10 +144,15 @@ def _draw(folder, report, splits, policy, test, curve):
             ),
         ),
     }
-    if (folder / "history.csv").exists():
+    history = new.run.folder / "history.csv"
+    if history.exists():
         pictures["history"] = (
             "accuracy of every exit during training",
-            lambda plotting: plotting.exit_history(folder / "history.csv"),
+            lambda plotting: plotting.exit_history(history),
         )
+    drawn = report.pop("pictures", {})
+    new.dropped |= {f"pictures/{name}.png" for name in drawn if name != "latency"}
+    report["pictures"] = {name: drawn[name] for name in ("latency",) if name in drawn}
     for name, (title, picture) in pictures.items():
-        runs.draw(folder, report, name, title, picture)
+        with reading(history, HISTORY) if name == "history" else contextlib.nullcontext():
+            runs.draw(new, report, name, title, picture)

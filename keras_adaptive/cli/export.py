@@ -3,6 +3,7 @@
 import numpy as np
 
 from anytime_tflite import AnytimeModel
+from keras_adaptive import report as reports
 from keras_adaptive.cli import folder as runs
 from keras_adaptive.export.tflite import export_tflite
 from keras_adaptive.inference.predictor import AdaptivePredictor
@@ -11,10 +12,21 @@ NEAR = 1e-5  # closer to a threshold than this, rounding may move an image to an
 
 
 def export(options):
-    report, model, splits = runs.open_run(options.run)
-    policy = runs.open_policy(options.run)
-    file = options.run / "model.tflite"
-    runs.say(f"export: converting {model.exits} stages and comparing them with the Keras model")
+    with runs.opened(options.run) as run:
+        report, model, splits = run.open()
+        policy = run.policy(model.num_exits)
+        with run.change() as new:
+            new.follow(report, policy)
+            _export(options, new, report, model, splits, policy)
+            new.write_report(report, options.command)
+    file, device = options.run / "model.tflite", report["device"]
+    print(f"{file}: {device['bytes']:,} bytes, checked on {device['images']:,} images")
+
+
+def _export(options, new, report, model, splits, policy):
+    """Writes the file, runs it on the test images, and keeps in the report what comes out."""
+    file = new.path("model.tflite")
+    runs.say(f"export: converting {model.num_exits} stages and comparing them with Keras")
     export_tflite(
         model,
         file,
@@ -45,18 +57,18 @@ def export(options):
     }
     if options.quantize is None:
         report["device"].update(_near(model, policy, images[different]))
+    else:  # chosen again for what the file computes
+        report["device"]["thresholds"] = reports.thresholds(device.info["thresholds"])
     runs.say("run: the same images under three deadlines")
     times = np.array([[a.elapsed_ms for a in device.stream(image)] for image in images[:100]])
     report["device"]["deadlines"] = _deadlines(device, images, labels, np.median(times, axis=0))
     runs.draw(
-        options.run,
+        new,
         report,
         "latency",
         "latency of each stage of the exported file",
         lambda plotting: plotting.latency(times),
     )
-    runs.write_report(options.run, report, options.command)
-    print(f"{file}: {file.stat().st_size:,} bytes, checked on {len(images):,} images")
 
 
 def _near(model, policy, images):

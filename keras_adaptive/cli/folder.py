@@ -1,84 +1,549 @@
-"""The folder of a run: reading and writing its files."""
+"""The folder of a run: one consistent state, that is changed as a whole.
 
+    model.keras history.csv policy.json model.tflite report.* card.md pictures/*.png
+    manifest.json        whose run this is (settings, splits), and the digest of each file above
+    .keras_adaptive/     what is not finished; gone when nothing is
+        training-*/      a training: its settings, its history, its backups
+        new-*/           a new state that is being written
+        next/            a new state that is whole
+
+A new state is written into `new-*`, and renamed to `next` when it is whole: from then on it is
+the state of the run. What remains, a rename for each file, is done at once, and after a kill by
+whichever command opens the folder next. A file that the manifest does not list, or with another
+digest, is the user's and stays as it is.
+"""
+
+import contextlib
+import difflib
+import errno
+import hashlib
 import json
+import os
+import re
 import shutil
 import sys
+import uuid
 
+from keras_adaptive._files import read_json, reading, sha256, shown, write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FORMAT, VERSION = "keras_adaptive.Run", 1
+MANIFEST, WORK, OWNER = "manifest.json", ".keras_adaptive", "run.json"
+TRAINED = ("model.keras", "history.csv")
+WRITTEN = ("report.json", "report.md", "report.html", "card.md")  # by `report.write`
+NAMES = (*TRAINED, "policy.json", "model.tflite", *WRITTEN)
+PICTURE = re.compile(r"pictures/\w[\w-]*\.png", re.ASCII)
+DIGEST = re.compile(r"[0-9a-f]{64}")
 RESULTS = ("policy", "exits", "result", "budgets", "device", "pictures")  # keys of report.json
-STALE = ("policy.json", "model.tflite", "card.md", "report.html")
+LOCK_FILE = os.O_RDWR | os.O_CREAT  # where a folder itself cannot be locked
+ROOM = 32 * 2**20  # bytes that reports and pictures may take
+LARGEST = 2**32  # bytes of what a model.keras unpacks to
+
+
+# ---- one command at a time
+
+
+@contextlib.contextmanager
+def locked(folder, only_read=False):
+    """Holds a folder for this command alone; the lock ends with the process, however it ends.
+
+    Args:
+        folder: `Path` of a folder.
+        only_read: Boolean: what only reads one file does so whoever holds the folder.
+
+    Raises:
+        ValueError: If another command holds it.
+    """
+    if only_read:
+        yield
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"The folder must be one that can be written. Received: {folder}")
+    if fcntl is None:
+        (folder / WORK).mkdir(exist_ok=True)
+    handle = os.open(*((folder, os.O_RDONLY) if fcntl else (folder / WORK / "lock", LOCK_FILE)))
+    try:
+        if not _lock(handle):
+            raise ValueError(
+                "The folder must not be in use: another command is at work in it; wait for its "
+                f"end. Received: {folder}"
+            )
+        _finish(folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle):
+    """Returns whether a lock was free; where the file system has none, nobody holds one."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
+
+
+def _finish(folder):
+    """Ends what a kill interrupted: a whole new state takes its place, half ones are removed."""
+    work = folder / WORK
+    if work.is_symlink():
+        raise ValueError(f"{WORK} must be a folder, not a link. Received: {work}")
+    if not work.is_dir():
+        return
+    if (work / "next").is_dir():
+        _take(folder)
+    for path in work.iterdir():
+        unfinished = path.name.startswith("training-") and not (path / OWNER).exists()
+        if path.name.startswith("new-") or unfinished:
+            shutil.rmtree(path, ignore_errors=True)
+    _remove_if_empty(work)
+
+
+def _take(folder):
+    """Puts the files of a whole new state in their places; done as often as you like."""
+    state = folder / WORK / "next"
+    plan = read_json(state / "changes.json", "A new state of a run")
+    names = [*NAMES, MANIFEST]
+    changes = [plan.get(key) if isinstance(plan, dict) else None for key in ("remove", "write")]
+    for name in sum((c if isinstance(c, list) else [None] for c in changes), []):
+        if not isinstance(name, str) or not (name in names or PICTURE.fullmatch(name)):
+            raise ValueError(
+                f"A new state of a run must hold files of a run. Received: {shown(name)} in {state}"
+            )
+    _check_pictures(folder)
+    remove, write = changes
+    if any(name.startswith("pictures/") for name in write):
+        (folder / "pictures").mkdir(exist_ok=True)
+    moves = [(state / name, folder / name) for name in write]
+    for name in remove:
+        (folder / name).unlink(missing_ok=True)
+    for new, place in moves:
+        with contextlib.suppress(FileNotFoundError):  # moved before
+            os.replace(new, place)
+    _remove_if_empty(folder / "pictures")
+    if plan.get("trained"):
+        for path in (folder / WORK).glob("training-*"):
+            shutil.rmtree(path)
+    done = state.with_name(f"new-{uuid.uuid4().hex[:12]}")
+    os.rename(state, done)
+    shutil.rmtree(done)
+
+
+def _check_pictures(folder):
+    if (folder / "pictures").is_symlink():
+        raise ValueError(f"`pictures` must be a folder, not a link. Received: {folder}/pictures")
+
+
+def _remove_if_empty(folder):
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+# ---- a run
+
+
+class Run:
+    """The run in a folder, which is held.
+
+    Args:
+        folder: `Path`.
+
+    Attributes:
+        folder: `Path`.
+        manifest: Dictionary: `settings`, `splits`, `files`. `None`: there is no finished run.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.manifest = None
+        if (folder / MANIFEST).exists():
+            self.manifest = _read_manifest(folder / MANIFEST)
+        elif (folder / "report.json").exists():
+            self.manifest = self._before_manifests()
+
+    def _before_manifests(self):
+        """Returns the manifest of a run without one: what has the name of a result is one."""
+        report = self.report()
+        pictures = [picture["file"] for picture in report.get("pictures", {}).values()]
+        names = [*NAMES, *filter(PICTURE.fullmatch, pictures)]
+        files = {name: sha256(self.folder / name) for name in names if self._holds(name)}
+        return {"settings": None, "splits": report["run"]["splits"], "files": files}
+
+    def _holds(self, name):
+        return (self.folder / name).is_file()
+
+    def report(self):
+        from keras_adaptive.report.form import read_report
+
+        return read_report(self.folder / "report.json")
+
+    def policy(self, exits=None):
+        """Returns the policy, checked to be one of so many exits."""
+        from keras_adaptive.policy.exit_policy import ExitPolicy
+
+        path = self.folder / "policy.json"
+        if not path.exists():
+            raise ValueError(
+                f"The folder must hold policy.json: run `calibrate {self.folder}` or "
+                f"`evaluate {self.folder}` first. Received: {self.folder}"
+            )
+        with reading(path, "policy.json must be a policy written by `calibrate`"):
+            policy = ExitPolicy.load(path)
+        if exits is not None and len(policy.thresholds) != exits:
+            raise ValueError(
+                f"policy.json must hold {exits} thresholds, one per exit. "
+                f"Received: path={path}, which holds {len(policy.thresholds)}"
+            )
+        return policy
+
+    def open(self):
+        """Returns the report, the model and the data."""
+        import keras
+
+        from keras_adaptive.training.adaptive_model import AdaptiveModel
+
+        report = self.report()
+        if "source" not in report["run"]:
+            raise ValueError(
+                "report.json must say where the data is, as `run.source`. "
+                f"Received: path={self.folder / 'report.json'}"
+            )
+        path = self.folder / "model.keras"
+        with reading(path, "model.keras must be a network saved by `train`"):
+            _check_archive(path)
+            model = keras.models.load_model(path, compile=False)
+            if not isinstance(model, AdaptiveModel):
+                raise ValueError(f"a {type(model).__name__}, not an AdaptiveModel")
+        splits = load_data(report["run"]["source"])
+        network = (*model.inputs[0].shape[1:], model.outputs[-1].shape[-1])
+        data = (*splits.input_shape, len(splits.class_names))
+        if len(network) != len(data) or any(
+            a not in (None, b) for a, b in zip(network, data, strict=True)
+        ):
+            raise ValueError(
+                "model.keras must be a network for the data of the run, with (height, width, "
+                f"channels, classes) = {data}. Received: path={path}, a network for {network}"
+            )
+        for name, size in report["run"]["splits"].items():
+            if splits.size(name) != size:
+                say(f"the data has changed: {name} had {size:,} images, now {splits.size(name):,}")
+        return report, model, splits
+
+    def is_mine(self, name):
+        """Returns whether a file is not there, or as it was written here."""
+        path = self.folder / name
+        if not path.is_symlink() and not path.exists():
+            return True
+        known = self.manifest["files"].get(name) if self.manifest else None
+        return known is not None and path.is_file() and known == sha256(path)
+
+    def check_mine(self, name):
+        """Raises a ValueError if a file that is to be written is the user's."""
+        if not self.is_mine(name):
+            raise ValueError(
+                f"{name} must be the file that was written here, or not there: it has been "
+                f"changed, and is kept. Rename it first. Received: {self.folder / name}"
+            )
+
+    @contextlib.contextmanager
+    def change(self, **facts):
+        """Gives the `Change` that becomes the run's state if nothing goes wrong."""
+        new = Change(self, facts)
+        try:
+            yield new
+            new.commit()
+        finally:
+            shutil.rmtree(new.folder, ignore_errors=True)
+            _remove_if_empty(self.folder / WORK)
+
+
+class Change:
+    """A new state of a run, which is written beside the old one.
+
+    Args:
+        run: The `Run`.
+        facts: Dictionary: `settings` and `splits`, where they change.
+
+    Attributes:
+        folder: `Path` that its files are written in, each under its name in the run.
+        dropped: Set of names of files that are no longer part of the run.
+        draws: Boolean, whether pictures can be drawn.
+    """
+
+    def __init__(self, run, facts):
+        self.run, self.facts = run, facts
+        self.folder = run.folder / WORK / f"new-{uuid.uuid4().hex[:12]}"
+        self.dropped = set()
+        self.draws = True
+        (self.folder / "pictures").mkdir(parents=True)
+
+    def path(self, name):
+        return self.folder / name
+
+    def forget(self, report):
+        """Leaves out what was made with another network or another policy."""
+        for part in RESULTS:
+            report.pop(part, None)
+        files = self.run.manifest["files"] if self.run.manifest else {}
+        self.dropped = {name for name in files if name not in TRAINED}
+
+    def follow(self, report, policy):
+        """Leaves out what was made with another policy where policy.json was made by hand."""
+        from keras_adaptive import report as reports
+
+        told = [row["threshold"] for row in report.get("exits", ())]
+        if self.run.is_mine("policy.json") or told == reports.thresholds(policy.thresholds):
+            return
+        self.forget(report)
+        report["policy"] = reports.policy_facts(policy, "made by hand")
+
+    def write_report(self, report, command=None, measured=True):
+        """Writes the report, with facts about this machine and the command that was run."""
+        from keras_adaptive import report as reports
+
+        if measured:
+            report["machine"] = reports.machine()
+        if command and command not in report["commands"]:
+            report["commands"].append(command)
+        _check_pictures(self.run.folder)
+        files = [picture["file"] for picture in report.get("pictures", {}).values()]
+        old = [f for f in files if PICTURE.fullmatch(f) and not self.path(f).exists()]
+        old = [f for f in old if self.run._holds(f) and not (self.run.folder / f).is_symlink()]
+        for name in old:  # the page holds them all
+            shutil.copyfile(self.run.folder / name, self.path(name))
+        reports.write(self.folder, report)
+        for name in old:
+            self.path(name).unlink()
+
+    def commit(self):
+        """Makes this the state of the run."""
+        old = self.run.manifest or {"settings": None, "splits": {}, "files": {}}
+        found = [path for path in self.folder.rglob("*") if path.is_file()]
+        names = sorted(path.relative_to(self.folder).as_posix() for path in found)
+        # an edited report.json was read, and what it said is in the new one
+        kept = [n for n in names if n != "report.json" and not self.run.is_mine(n)]
+        for name in set(kept) & {*TRAINED, "policy.json", "model.tflite"}:
+            self.run.check_mine(name)
+        for name in kept:
+            self.path(name).unlink()
+            say(f"{name} has been changed since it was written: kept as it is")
+        write = [name for name in names if name not in kept]
+        write.sort(key=lambda name: not PICTURE.fullmatch(name))  # what tells of a policy together
+        remove = [n for n in self.dropped - set(names) if self.run.is_mine(n)]
+        if "model.tflite" in remove:
+            say("model.tflite held the thresholds before these: removed; `export` writes it anew")
+        files = {n: digest for n, digest in old["files"].items() if n not in self.dropped}
+        files |= {name: sha256(self.path(name)) for name in write}
+        manifest = {"format": FORMAT, "version": VERSION, **old, **self.facts, "files": files}
+        self.path(MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+        trained = "settings" in self.facts
+        plan = {"remove": sorted(remove), "write": [*write, MANIFEST], "trained": trained}
+        self.path("changes.json").write_text(json.dumps(plan) + "\n")
+        os.rename(self.folder, self.run.folder / WORK / "next")
+        _take(self.run.folder)
+        self.run.manifest = manifest
+
+
+def _read_manifest(path):
+    manifest = read_json(path, "manifest.json")
+    with reading(path, "manifest.json must be one that was written here"):
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise ValueError(f'no "format": "{FORMAT}"')
+        if manifest.get("version") != VERSION:
+            raise ValueError(f"version={shown(manifest.get('version'))}, not {VERSION}")
+        files = manifest.get("files")
+        for name, digest in files.items():
+            if not (name in NAMES or PICTURE.fullmatch(name)) or not DIGEST.fullmatch(digest):
+                raise ValueError(f"files.{name}={digest}")
+        settings = manifest.get("settings")
+        if settings is not None and not isinstance(settings, dict):
+            raise ValueError(f"settings={settings}")
+    return {key: manifest.get(key) for key in ("settings", "splits", "files")}
+
+
+def _check_archive(path):
+    """Raises a ValueError if a .keras file unpacks to more than a network would."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > LARGEST:
+            raise ValueError(f"unpacks to more than {LARGEST:,} bytes")
+        config = archive.getinfo("config.json")
+        if config.file_size > 64 * 2**20:
+            raise ValueError(f"a config.json of {config.file_size:,} bytes")
+
+
+@contextlib.contextmanager
+def opened(folder, only_read=False):
+    """Holds the folder of a run, and gives its `Run`.
+
+    Raises:
+        ValueError: If it holds none, or is in use.
+    """
+    if not folder.is_dir():
+        near = [path.name for path in _runs_beside(folder)]
+        near = difflib.get_close_matches(folder.name, near, 1)
+        hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
+        raise ValueError(_no_run(folder) + hint)
+    with locked(folder, only_read):
+        run = Run(folder)
+        if run.manifest is None:
+            begun = any((folder / WORK).glob(f"training-*/{OWNER}"))
+            hint = ". A training in it is not finished: give its command again" if begun else ""
+            raise ValueError(_no_run(folder) + hint)
+        yield run
+
+
+def _runs_beside(folder):
+    with contextlib.suppress(OSError):
+        return [p for p in folder.parent.iterdir() if (p / "report.json").exists()]
+    return []
+
+
+def _no_run(folder):
+    return (
+        "The folder must hold a run: model.keras and report.json, written by `train`. "
+        f"Received: {folder}"
+    )
+
+
+# ---- a training
+
+
+class Training:
+    """The training in a folder that is held: a new one, or one that goes on.
+
+    Args:
+        folder: `Path`, which exists.
+        settings: Dictionary, what makes two trainings the same.
+        overwrite: Boolean, whether another run in the folder may be replaced by this one.
+
+    Attributes:
+        run: The `Run` of the folder.
+        folder: `Path` of what is not finished.
+        finished: Boolean, whether this very run is there.
+        goes_on: Boolean, whether it was begun before.
+
+    Raises:
+        ValueError: If the folder holds anything else than this run, begun or finished.
+    """
+
+    def __init__(self, folder, settings, overwrite=False):
+        self.settings = json.loads(json.dumps(settings))
+        text = json.dumps(self.settings, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.folder = folder / WORK / f"training-{digest}"
+        others = [path.name for path in folder.iterdir() if path.name != WORK]
+        begun = sorted((folder / WORK).glob(f"training-*/{OWNER}"))
+        known = MANIFEST in others or {"report.json", "model.keras"} <= set(others)
+        if others and not known and not begun:
+            raise ValueError(
+                "`--out` must be a new folder, an empty one, or that of a run. "
+                f"Received: {folder}, which holds {shown(', '.join(sorted(others)))}"
+            )
+        self.run = Run(folder)
+        self.goes_on = self.folder / OWNER in begun
+        whole = self.run.manifest is not None and (folder / "model.keras").exists()
+        same = whole and self.run.manifest["settings"] == self.settings
+        self.finished = same and not overwrite
+        if overwrite or self.finished:
+            return
+        if whole and not same:
+            self._refuse("finished", self.run.manifest["settings"])
+        for path in begun:
+            if path.parent != self.folder:
+                self._refuse("unfinished", read_json(path, "The settings of a training"))
+
+    def _refuse(self, state, settings):
+        raise ValueError(
+            f"`--out` must be the folder of this run or a new one: it holds the {state} run of "
+            f"other settings, {_difference(settings, self.settings)}. Give another `--out`, or "
+            f"--overwrite, which keeps that run until this one is whole. "
+            f"Received: {self.run.folder}"
+        )
+
+    def begin(self):
+        """Says whose training this is, before anything else is written."""
+        for name in TRAINED:
+            self.run.check_mine(name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / OWNER, json.dumps(self.settings, indent=1) + "\n")
+
+    def say_finished(self):
+        say(
+            f"{self.run.folder} holds this very run, finished. With --overwrite it is trained "
+            "anew; `evaluate` and `export` go on from it"
+        )
+
+    def discard(self):
+        """Removes what was trained."""
+        (self.folder / OWNER).unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+        _remove_if_empty(self.run.folder / WORK)
+
+
+@contextlib.contextmanager
+def training(folder, settings, overwrite=False):
+    """Holds the folder of a training, and gives its `Training`.
+
+    A folder that is made for it goes again if nothing was written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`--out` must be a folder. Received: {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            yield Training(folder, settings, overwrite)
+    finally:
+        for path in made:
+            _remove_if_empty(path)
+
+
+def _difference(theirs, ours):
+    if not isinstance(theirs, dict):
+        return "which are not known: it was written by an earlier version"
+    keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    return "; ".join(f"{k}: {shown(theirs.get(k))}, not {shown(ours.get(k))}" for k in keys)
+
+
+# ---- what commands share
+
+
+def check_room(folder, size):
+    """Raises an OSError if a disk cannot hold so many bytes more."""
+    place = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise OSError(
+            f"The disk of `{folder}` must have {size / 2**20:,.0f} MiB free. "
+            f"Received: {free / 2**20:,.0f} MiB"
+        )
 
 
 def load_data(source):
     """Returns the `data.Splits` that the options of `train` describe."""
     from keras_adaptive import data
 
-    how = {key: source[key] for key in ("data_dir", "cache_dir", "train_limit")}
+    how = {key: source.get(key) for key in ("data_dir", "cache_dir", "train_limit")}
     size = source.get("image_size")
     return data.load(source["data"], **how, image_size=tuple(size) if size else None)
 
 
-def open_run(folder):
-    """Returns the report, the model and the data of a run."""
-    import keras
-
-    from keras_adaptive.training.adaptive_model import AdaptiveModel
-
-    report = read_report(folder)
-    if not (folder / "model.keras").exists():
-        raise ValueError(
-            "The folder must hold a run: model.keras and report.json, written by `train`. "
-            f"Received: {folder}"
-        )
-    model = keras.models.load_model(folder / "model.keras", compile=False)
-    assert isinstance(model, AdaptiveModel)
-    return report, model, load_data(report["run"]["source"])
-
-
-def read_report(folder):
-    if not (folder / "report.json").exists():
-        raise ValueError(
-            "The folder must hold a run: model.keras and report.json, written by `train`. "
-            f"Received: {folder}"
-        )
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
-
-
-def open_policy(folder):
-    """Returns the policy of a run."""
-    from keras_adaptive.policy.exit_policy import ExitPolicy
-
-    if not (folder / "policy.json").exists():
-        raise ValueError(
-            f"The folder must hold policy.json: run `calibrate {folder}` or `evaluate {folder}` "
-            f"first. Received: {folder}"
-        )
-    return ExitPolicy.load(folder / "policy.json")
-
-
-def write_report(folder, report, command=None):
-    """Writes the report, with facts about this machine and the command that was run."""
-    from keras_adaptive import report as reports
-
-    report["machine"] = reports.machine()
-    if command and command not in report["commands"]:
-        report["commands"].append(command)
-    reports.write(folder, report)
-
-
-def forget(folder, report):
-    """Removes results that were made with an earlier network or other thresholds."""
-    for part in RESULTS:
-        report.pop(part, None)
-    for name in STALE:
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
-
-
-def draw(folder, report, name, title, picture):
+def draw(new, report, name, title, picture):
     """Draws a picture of the report, or leaves it out where matplotlib is missing.
 
     Args:
-        folder: Folder of the run.
+        new: The `Change` of the run.
         report: Dictionary, to which the picture is added.
         name: String, the name of the file.
         title: String.
@@ -87,9 +552,9 @@ def draw(folder, report, name, title, picture):
     try:
         import matplotlib
     except ImportError:
-        if "pictures" not in report:
-            print("no pictures: they need matplotlib, pip install 'keras_adaptive[plot]'")
-            report["pictures"] = {}
+        if new.draws:
+            say("no pictures: they need matplotlib, pip install 'keras_adaptive[plot]'")
+        new.draws = False
         return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -98,8 +563,7 @@ def draw(folder, report, name, title, picture):
     from keras_adaptive import plotting
 
     figure = np.ravel(picture(plotting))[0].figure
-    (folder / "pictures").mkdir(exist_ok=True)
-    figure.savefig(folder / "pictures" / f"{name}.png", dpi=120, bbox_inches="tight")
+    figure.savefig(new.path(f"pictures/{name}.png"), dpi=120, bbox_inches="tight")
     plt.close(figure)
     report.setdefault("pictures", {})[name] = {"title": title, "file": f"pictures/{name}.png"}
 

@@ -4,8 +4,11 @@ import shlex
 import sys
 
 from keras_adaptive.cli.arguments import PROGRAM, parse
+from keras_adaptive.cli.quiet import quiet
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+LONGEST = 2000  # characters of an error
 
 
 def main(arguments=None):
@@ -14,16 +17,23 @@ def main(arguments=None):
     options = parse(arguments)
     options.command = shlex.join([PROGRAM, *arguments])
     try:
-        options.function(options)
+        with quiet():
+            options.function(options)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         sys.exit(INTERRUPTED)
-    except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
+    except (ValueError, TypeError, ImportError, PermissionError, *WRONG_PATH) as error:
         _end(error, WRONG_INPUT)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, MemoryError) as error:
+        _end(error, FAILED)
+    except Exception as error:
+        if not type(error).__module__.startswith("tensorflow"):  # a defect: where it is counts
+            raise
         _end(error, FAILED)
 
 
 def _end(error, code):
-    sys.stderr.write(f"{PROGRAM}: error: {error}\n")
+    text = str(error) or type(error).__name__
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    sys.stderr.write(f"{PROGRAM}: error: {text}\n")
     sys.exit(code)

@@ -1,6 +1,8 @@
 """`train`: trains an MSDNet and saves it in a folder."""
 
+import csv
 import dataclasses
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +11,9 @@ import keras
 import numpy as np
 
 from keras_adaptive import training
-from keras_adaptive.cli.folder import forget, load_data, say, write_report
+from keras_adaptive._files import write_whole
+from keras_adaptive.cli import checks
+from keras_adaptive.cli import folder as runs
 from keras_adaptive.models.msdnet import build_msdnet
 
 # narrow up to the first exit and wide after it, so that every exit is better than the one before
@@ -24,28 +28,54 @@ DIGITS_NETWORK = {
 }
 QUICK = training.Recipe(epochs=30, schedule="cosine")
 SMALL = 16  # pixels; smaller images get the network for digits
+COPIES = 8  # of the weights: model, optimizer, backups and the one before
 
 
 def train(options):
-    say(f"train: reading {options.data}")
-    splits = load_data(vars(options))
-    keras.utils.set_random_seed(options.seed)
-    arguments = {"preset": options.preset} if options.preset else {}
-    if not options.preset and max(splits.input_shape[:2]) < SMALL:
-        arguments = dict(DIGITS_NETWORK)
-    arguments.update(input_shape=splits.input_shape, classes=len(splits.class_names))
-    model = build_msdnet(**arguments)
-    recipe = _recipe(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    forget(options.out, {})  # of an earlier network
-    say(
-        f"train: {model.name}, {model.exits} exits, {model.count_params():,} parameters, "
-        f"{splits.size('train'):,} images; the first epoch also compiles the network"
+    settings = checks.settings(options)
+    with runs.training(options.out, settings, options.overwrite) as this:
+        if this.finished:
+            this.say_finished()
+            return
+        runs.say(f"train: reading {options.data}")
+        splits = runs.load_data(vars(options))
+        keras.utils.set_random_seed(options.seed)
+        arguments = {"preset": options.preset} if options.preset else {}
+        if not options.preset and max(splits.input_shape[:2]) < SMALL:
+            arguments = dict(DIGITS_NETWORK)
+        arguments.update(input_shape=splits.input_shape, classes=len(splits.class_names))
+        model = build_msdnet(**arguments)
+        runs.check_room(options.out, runs.ROOM + COPIES * 4 * model.count_params())
+        recipe = _recipe(options)
+        this.begin()
+        try:
+            model = _fit(options, this, splits, model, recipe)
+        except KeyboardInterrupt:
+            runs.say(f"\ntrain: {options.out} keeps what was trained; the same command goes on")
+            raise
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            this.discard()
+            raise RuntimeError(
+                "The training diverged: weights are no longer finite. Try a lower "
+                f"--learning-rate. Used: {recipe.learning_rate:g}"
+            )
+        report = _describe(options, splits, model, arguments, recipe)
+        with this.run.change(settings=this.settings, splits=report["run"]["splits"]) as new:
+            new.forget(report)  # results of an earlier network
+            model.save(new.path("model.keras"))
+            shutil.copyfile(this.folder / "history.csv", new.path("history.csv"))
+            new.write_report(report, options.command)
+
+
+def _fit(options, this, splits, model, recipe):
+    """Returns the trained network; an interrupted training goes on."""
+    runs.say(
+        f"train: {model.name}, {model.num_exits} exits, {model.count_params():,} parameters, "
+        f"{splits.size('train'):,} images; "
+        + ("goes on where it was interrupted; " if this.goes_on else "")
+        + "the first epoch also compiles the network"
     )
-    history, backup = options.out / "history.csv", options.out / ".backup"
-    if not backup.exists():
-        history.unlink(missing_ok=True)
-    model = training.fit(
+    return training.fit(
         model,
         splits,
         splits.batches("calibrate", 500),
@@ -53,21 +83,44 @@ def train(options):
         recipe=recipe,
         callbacks=[
             training.ExitHistory(),
-            keras.callbacks.CSVLogger(history, append=True),
+            _History(this.folder / "history.csv"),
             keras.callbacks.TerminateOnNaN(),
         ],
-        backup_dir=backup,
+        backup_dir=this.folder / "backup",
         seed=options.seed,
         verbose="auto" if sys.stdout.isatty() else 2,
     )
-    shutil.rmtree(backup)
-    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise RuntimeError(
-            "The training diverged: weights are no longer finite. Try a lower --learning-rate. "
-            f"Used: {recipe.learning_rate:g}"
-        )
-    model.save(options.out / "model.keras")
-    write_report(options.out, _describe(options, splits, model, arguments, recipe))
+
+
+class _History(keras.callbacks.Callback):
+    """Keeps one row per epoch, each once, also of a training that goes on where it was killed.
+
+    Args:
+        path: Path of a CSV file.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        names, rows = self._read()
+        names = names or ["epoch", *logs]
+        row = [str(epoch), *(str(logs.get(name, "")) for name in names[1:])]
+        while epoch and rows and int(rows[-1][0]) >= epoch:  # after the backup it goes on from
+            rows.pop()
+        if not rows or rows[-1] != row:
+            rows.append(row)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([names, *rows])
+        write_whole(self.path, text.getvalue())
+
+    def _read(self):
+        if not self.path.exists():
+            return None, []
+        names, *rows = csv.reader(self.path.read_text(encoding="utf-8").splitlines())
+        return names, rows
 
 
 def _recipe(options):
@@ -110,6 +163,7 @@ def network_facts(model, splits, builder, arguments):
     return {
         "network": {"builder": builder, "arguments": arguments},
         "parameters": model.count_params(),
+        "costs": model.exit_costs().tolist(),
         "class_names": splits.class_names,
         "preprocessing": {"mean": splits.mean, "std": splits.std},
         "splits": {name: splits.size(name) for name in ("train", "calibrate", "test")},

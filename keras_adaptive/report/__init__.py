@@ -10,6 +10,7 @@ from keras_adaptive.report.tables import machine as machine
 from keras_adaptive.report.tables import policy_facts as policy_facts
 from keras_adaptive.report.tables import result_row as result_row
 from keras_adaptive.report.tables import table as table
+from keras_adaptive.report.tables import thresholds as thresholds
 from keras_adaptive.report.writing import card as card
 from keras_adaptive.report.writing import markdown as markdown
 from keras_adaptive.report.writing import write as write

@@ -44,9 +44,9 @@ def exit_table(policy, logits, labels, costs):
             "macs": float(costs[k]),
             "accuracy_alone": float(report.exit_accuracies[k]),
             "share_leaving": float(report.exit_fractions[k]),
-            "threshold": _json_number(policy.thresholds[k]),
+            "threshold": threshold,
         }
-        for k in range(len(costs))
+        for k, threshold in enumerate(thresholds(policy.thresholds))
     ]
 
 
@@ -166,8 +166,9 @@ def _evaluate(*arguments):
     return evaluate(*arguments)
 
 
-def _json_number(number):
-    return float(number) if np.isfinite(number) else ("+inf" if number > 0 else "-inf")
+def thresholds(numbers):
+    """Returns thresholds as a report holds them."""
+    return [float(t) if np.isfinite(t) else ("+inf" if t > 0 else "-inf") for t in numbers]
 
 
 def table(rows, columns):

@@ -1,12 +1,11 @@
-import functools
 import json
 import shutil
 import subprocess
 import sys
-import warnings
 
 import pytest
-import tensorflow as tf
+import short_run
+from short_run import eagerly
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
@@ -32,45 +31,21 @@ FILES = {
     "report.md",
     "report.html",
     "card.md",
+    "manifest.json",
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(program.DIGITS_NETWORK, "blocks", 2)
-        patch.setattr(evaluation, "_predict", eager(evaluation._predict))
+        short_run.small_network(patch)
         yield
 
 
-def eager(function):
-    """Returns the function without graphs: a few small steps take less time than to trace one."""
-
-    @functools.wraps(function)
-    def run(*args, **kwargs):
-        tf.config.run_functions_eagerly(True)
-        try:
-            with warnings.catch_warnings():
-                text = ".*does not apply to tf.data functions"
-                warnings.filterwarnings("ignore", text, UserWarning)
-                return function(*args, **kwargs)
-        finally:
-            tf.config.run_functions_eagerly(False)
-
-    return run
-
-
-eagerly = eager(fit)
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a short run of everything."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program.training, "fit", eagerly)
-        main(["demo", "--out", str(folder), "--epochs", "2", "--train-limit", "192"])
-    return folder
+def run(once):
+    """The folder of a short run of everything. Not to be changed."""
+    return once("short_run", short_run.make)
 
 
 def test_demo_writes_everything_in_one_folder(run):
@@ -126,7 +101,7 @@ def test_report_holds_exits_budgets_and_device(run):
 def test_evaluate_changes_the_policy_and_drops_the_file_that_holds_another(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    main(["evaluate", str(copy), "--budget", "0.9", "--method", "geometric"])
+    main(["evaluate", str(copy), "--budget-share", "0.9", "--method", "geometric"])
     policy = ka.ExitPolicy.load(copy / "policy.json")
     report = json.loads((copy / "report.json").read_text())
     assert policy.details["budget"] == pytest.approx(0.9 * report["exits"][-1]["macs"])
@@ -148,7 +123,9 @@ def test_export_passes_its_options_on(run, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main(["export", str(run), *options])
     assert stop.value.code == 1
-    assert given["path"] == run / "model.tflite"
+    assert given["path"].name == "model.tflite"
+    assert not given["path"].exists()  # what was being written is gone
+    assert (run / "model.tflite").exists()  # and what was there is not
     assert given["policy"].thresholds == pytest.approx(
         ka.ExitPolicy.load(run / "policy.json").thresholds
     )
@@ -181,7 +158,7 @@ def test_calibrate_keeps_a_guarantee_or_an_accuracy_in_the_policy(
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     # the network has hardly learned anything: how much depends on the processor
-    main(["calibrate", str(copy), "--accuracy", "0.01", "--worst-case", "0.5"])
+    main(["calibrate", str(copy), "--accuracy", "0.01", "--worst-case-share", "0.5"])
     assert "thresholds" in capsys.readouterr().out
     report = json.loads((copy / "report.json").read_text())
     policy = ka.ExitPolicy.load(copy / "policy.json")
@@ -241,17 +218,16 @@ def test_training_goes_on_after_a_kill(how, tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
-    class Kill(keras.callbacks.CSVLogger):
+    class Kill(keras.callbacks.TerminateOnNaN):
         def on_epoch_end(self, epoch, logs=None):
-            super().on_epoch_end(epoch, logs)
             if epoch == 1:
-                self.csv_file.close()
                 raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(keras.callbacks, "CSVLogger", Kill)
+        patch.setattr(keras.callbacks, "TerminateOnNaN", Kill)
         with pytest.raises(Killed):
             main(arguments)
+    assert [path.name for path in folder.iterdir()] == [".keras_adaptive"]
     main(arguments)
     lines = (folder / "history.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,")
@@ -261,7 +237,7 @@ def test_training_goes_on_after_a_kill(how, tmp_path, monkeypatch):
 def test_rejects_an_impossible_budget_and_a_picture_that_is_none(run, tmp_path, capsys):
     before = (run / "policy.json").read_text()
     with pytest.raises(SystemExit):
-        main(["evaluate", str(run), "--budget", "2"])
+        main(["evaluate", str(run), "--budget-share", "2"])
     assert "--budget" in capsys.readouterr().err
     assert (run / "policy.json").read_text() == before
     (tmp_path / "no.png").write_text("no picture")

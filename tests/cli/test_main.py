@@ -85,7 +85,7 @@ def test_every_command_explains_itself(command, capsys):
     [
         (["evaluate", "missing"], "The folder must hold a run"),
         (["export", "missing"], "The folder must hold a run"),
-        (["calibrate", "missing", "--budget", "0"], "`--budget` must be a share"),
+        (["calibrate", "missing", "--budget", "0.5"], "full network's cost: --budget-share 0.5"),
         (["card", "missing"], "The folder must hold a run"),
         (["train", "--image-size", "small"], "must be 64, or 64x48"),
         (["evaluate", "missing", "--budget", "0.5", "--risk", "0.1"], "not allowed with"),
