@@ -70,6 +70,7 @@ class AdaptiveModel(_graph.ListModel):
                 f"Received: outputs={outputs}"
             )
         super().__init__(inputs, list(outputs), name=name, **kwargs)
+        _graph.check_channels_last(self.inputs, self.outputs)
         # not as attributes of their own, since Keras would track what is inside
         self._kept = types.SimpleNamespace(policy=None, class_names=None, pixels=None)
         self.exit_weights = None
