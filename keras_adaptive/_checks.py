@@ -5,6 +5,7 @@ Wherever a Python number is accepted, a numpy scalar is; what is returned is Pyt
 """
 
 import contextlib
+import difflib
 import operator
 
 import numpy as np
@@ -56,7 +57,15 @@ def check_choice(choices, **arguments):
     """Checks that each argument is one of the choices."""
     for name, value in arguments.items():
         if value not in choices:
-            raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value}")
+            hint = did_you_mean(value, choices)
+            raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value}{hint}")
+
+
+def did_you_mean(value, choices):
+    """Returns what to end an error with where a text is nearly one of the choices."""
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    close = difflib.get_close_matches(value, texts, 1) if isinstance(value, str) else []
+    return f". Did you mean {close[0]!r}?" if close else ""
 
 
 def check_image(input_shape, classes):
@@ -69,9 +78,19 @@ def check_image(input_shape, classes):
 # ---- arrays
 
 
+def as_array(values, name):
+    """Returns an array; a masked one is refused, since its mask would be lost."""
+    parts = values if isinstance(values, (list, tuple)) else [values]
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ValueError(
+            f"`{name}` must be without a mask: leave masked samples out. Received: a masked array"
+        )
+    return np.asarray(values)
+
+
 def _numeric(values):
     """Returns an array of numbers; raises a ValueError or a TypeError for others."""
-    array = np.asarray(values)
+    array = as_array(values, "values")
     if array.dtype.kind in "bSUMmc":
         raise TypeError(f"no numbers: {array.dtype}")
     return array.astype("float64")
@@ -79,20 +98,31 @@ def _numeric(values):
 
 def check_logits(logits):
     """Returns finite logits `(exits, samples, classes)`, or dense ones, as an array."""
-    logits = np.asarray(logits)
+    logits = as_array(logits, "logits")
     if logits.dtype.name == "bfloat16":
         logits = logits.astype("float32")
     if logits.ndim not in (3, 5) or not logits.size or logits.shape[-1] < 2:
+        none = ", which holds none" if logits.ndim in (3, 5) and not logits.size else ""
         raise ValueError(
             "`logits` must be of shape (exits, samples, classes) or (exits, cells, height, "
             "width, classes), with at least one exit, one sample and two classes. "
-            f"Received: shape {logits.shape}"
+            f"Received: shape {logits.shape}{none}"
         )
     if logits.dtype.kind not in "iuf":
         raise ValueError(f"`logits` must be numbers. Received: dtype {logits.dtype}")
-    if not np.isfinite(logits).all():
+    if not _all_finite(logits):
         raise ValueError("`logits` must be finite. Received: NaN or infinite values")
     return logits
+
+
+def _all_finite(array):
+    """Whether all numbers are finite, part by part: arrays may be larger than the memory."""
+    if array.size <= 2**20 or len(array) == 1 == array.ndim:
+        return bool(np.isfinite(array).all())
+    if len(array) == 1:
+        return _all_finite(array[0])
+    half = len(array) // 2
+    return _all_finite(array[:half]) and _all_finite(array[half:])
 
 
 def check_costs(costs, logits):
@@ -117,14 +147,28 @@ def check_costs(costs, logits):
 
 
 def check_labels(labels, logits):
-    """Returns integer labels of checked logits; -1 marks a pixel without a label."""
+    """Returns integer labels of checked logits; -1 marks a pixel without a label.
+
+    Taken is what `fit` takes: integers, floats that are whole, with or without an axis of one at
+    the end, and one-hot labels.
+
+    Args:
+        labels: Array.
+        logits: Array of which the shape is looked at.
+    """
     if labels is None:
         raise ValueError("`labels` must be given. Received: labels=None")
-    labels = np.asarray(labels)
+    labels = as_array(labels, "labels")
     shape, classes = logits.shape[1:-1], logits.shape[-1]
+    if labels.shape == (*shape, 1):
+        labels = labels[..., 0]
+    elif labels.shape == (*shape, classes) and labels.dtype.kind in "biuf":
+        labels = _of_one_hot(labels)
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        labels = labels.astype("int64")
     if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"`labels` must be integers of shape {shape}, one per sample. "
+            f"`labels` must be integers of shape {shape}, one per sample, or one-hot. "
             f"Received: dtype {labels.dtype}, shape {labels.shape}"
         )
     least = 0 if labels.ndim == 1 else -1
@@ -134,6 +178,14 @@ def check_labels(labels, logits):
             f"Received: labels from {labels.min()} to {labels.max()}"
         )
     return labels
+
+
+def _of_one_hot(labels):
+    """Returns the classes of one-hot labels; others as they are."""
+    found = labels.argmax(axis=-1)
+    ones = np.take_along_axis(labels, found[..., None], axis=-1)
+    is_one_hot = (ones == 1).all() and ((labels == 0).sum(axis=-1) == labels.shape[-1] - 1).all()
+    return found if is_one_hot else labels
 
 
 def numbers(values, name):

@@ -165,12 +165,57 @@ def test_labels_are_accepted(dtype):
 
 @pytest.mark.parametrize(
     "labels",
-    [None, "a", [0, 1], [0, 1, 4], [0, 1, -1], [0.0, 1, 2], [True, False, True], ["0", "1", "2"]],
+    [None, "a", [0, 1], [0, 1, 4], [0, 1, -1], [0.5, 1, 2], [True, False, True], ["0", "1", "2"]]
+    + [[np.nan, 1, 2], [1j, 0, 2], np.eye(4)[:3] / 2, np.ones((3, 4)), np.zeros((3, 4))]
+    + [np.eye(3), np.ma.array([0, 3, 1], mask=[0, 0, 1]), [[0, 1], [1, 0], [2, 0]]],
 )
 def test_others_than_labels_are_refused(labels):
     with pytest.raises(ValueError, match="`labels` must be") as error:
         checks.check_labels(labels, LOGITS)
     received(error)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[[0], [3], [1]], [0.0, 3.0, 1.0], np.array([[0], [3], [1]], "float32"), np.eye(4)[[0, 3, 1]]]
+    + [np.eye(4, dtype="int8")[[0, 3, 1]], np.eye(4, dtype=bool)[[0, 3, 1]].tolist()],
+)
+def test_labels_are_taken_as_fit_takes_them(labels):
+    found = checks.check_labels(labels, LOGITS)
+    assert found.tolist() == [0, 3, 1]
+    assert np.issubdtype(found.dtype, np.integer)
+
+
+def test_labels_of_pixels_are_taken_as_fit_takes_them():
+    dense, labels = np.zeros((1, 2, 1, 2, 3)), np.array([[[2, 0]], [[1, 1]]])
+    for given in (labels, labels[..., None], labels.astype("float32"), np.eye(3)[labels]):
+        assert checks.check_labels(given, dense).tolist() == labels.tolist()
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.array(LOGITS, mask=LOGITS > -1)
+    for values in (masked, list(masked)):
+        with pytest.raises(ValueError, match="`logits` must be without a mask.*Received: a masked"):
+            checks.check_logits(values)
+    with pytest.raises(ValueError, match="`costs` must be numbers"):
+        checks.check_costs(np.ma.array([1.0, 2.0], mask=[0, 1]), LOGITS)
+    with pytest.raises(ValueError, match="`thresholds` must be numbers"):
+        checks.numbers(np.ma.array([1.0, 2.0]), "thresholds")
+
+
+def test_a_number_that_is_not_finite_is_found_wherever_it_is():
+    logits = np.zeros((2, 3, 200_000), "float32")
+    assert checks.check_logits(logits).shape == logits.shape
+    for place in ((0, 0, 0), (1, 2, 199_999), (0, 1, 77)):
+        damaged = logits.copy()
+        damaged[place] = np.inf
+        with pytest.raises(ValueError, match="`logits` must be finite"):
+            checks.check_logits(damaged)
+
+
+def test_no_samples_say_so():
+    with pytest.raises(ValueError, match=r"Received: shape \(2, 0, 4\), which holds none"):
+        checks.check_logits(np.zeros((2, 0, 4)))
 
 
 def test_a_pixel_may_have_no_label_but_not_every_one():
