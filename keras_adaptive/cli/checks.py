@@ -78,6 +78,7 @@ def evaluate(options):
             check_budgets(options, costs)
         else:
             run.policy(len(costs) or None)
+        run.history()
         check_run(run)
 
 

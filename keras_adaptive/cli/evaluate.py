@@ -1,11 +1,8 @@
 """`calibrate` and `evaluate`: choose thresholds, and report results on held-out images."""
 
-import contextlib
-
 import numpy as np
 
 from keras_adaptive import report as reports
-from keras_adaptive._files import reading
 from keras_adaptive.calibration.calibrate import calibrate as choose
 from keras_adaptive.calibration.risk_control import RiskControl
 from keras_adaptive.cli import checks
@@ -13,7 +10,6 @@ from keras_adaptive.cli import folder as runs
 from keras_adaptive.evaluation import accuracy_cost_curve
 
 BUDGET = 0.5
-HISTORY = "history.csv must hold a row per epoch, as `train` wrote it; or remove it"
 IMAGES = 2000  # of the test split, from which the picture shows some
 
 
@@ -144,8 +140,8 @@ def _draw(new, report, splits, policy, test, curve):
             ),
         ),
     }
-    history = new.run.folder / "history.csv"
-    if history.exists():
+    history = new.run.history()
+    if history is not None:
         pictures["history"] = (
             "accuracy of every exit during training",
             lambda plotting: plotting.exit_history(history),
@@ -154,5 +150,4 @@ def _draw(new, report, splits, policy, test, curve):
     new.dropped |= {f"pictures/{name}.png" for name in drawn if name != "latency"}
     report["pictures"] = {name: drawn[name] for name in ("latency",) if name in drawn}
     for name, (title, picture) in pictures.items():
-        with reading(history, HISTORY) if name == "history" else contextlib.nullcontext():
-            runs.draw(new, report, name, title, picture)
+        runs.draw(new, report, name, title, picture)

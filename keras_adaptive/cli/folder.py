@@ -23,6 +23,7 @@ import re
 import shutil
 import sys
 import uuid
+import warnings
 
 from keras_adaptive._files import read_json, reading, sha256, shown, write_whole
 
@@ -42,6 +43,7 @@ RESULTS = ("policy", "exits", "result", "budgets", "device", "pictures")  # keys
 LOCK_FILE = os.O_RDWR | os.O_CREAT  # where a folder itself cannot be locked
 ROOM = 32 * 2**20  # bytes that reports and pictures may take
 LARGEST = 2**32  # bytes of what a model.keras unpacks to
+LARGEST_HISTORY = 16 * 2**20
 
 
 # ---- one command at a time
@@ -204,6 +206,27 @@ class Run:
                 f"Received: path={path}, which holds {len(policy.thresholds)}"
             )
         return policy
+
+    def history(self):
+        """Returns what training logged, a column for each name, or `None`."""
+        import numpy as np
+
+        path = self.folder / "history.csv"
+        if not path.exists():
+            return None
+        with reading(path, "history.csv must hold a row per epoch, as `train` wrote it"):
+            if path.stat().st_size > LARGEST_HISTORY:
+                raise ValueError(f"more than {LARGEST_HISTORY:,} bytes")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                table = np.genfromtxt(path, delimiter=",", names=True, encoding="utf-8")
+            columns = {name: np.atleast_1d(table[name]) for name in table.dtype.names}
+            if (
+                "exit_0_accuracy" not in columns
+                or not np.isfinite(columns["exit_0_accuracy"]).all()
+            ):
+                raise ValueError("no numbers named exit_0_accuracy")
+            return columns
 
     def open(self):
         """Returns the report, the model and the data."""

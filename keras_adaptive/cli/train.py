@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import training
-from keras_adaptive._files import write_whole
+from keras_adaptive._files import reading, write_whole
 from keras_adaptive.cli import checks
 from keras_adaptive.cli import folder as runs
 from keras_adaptive.models.msdnet import build_msdnet
@@ -108,10 +108,11 @@ class _History(keras.callbacks.Callback):
         names, rows = self._read()
         names = names or ["epoch", *logs]
         row = [str(epoch), *(str(logs.get(name, "")) for name in names[1:])]
-        while epoch and rows and int(rows[-1][0]) >= epoch:  # after the backup it goes on from
+        if row in rows:  # the epoch was there before the training was killed
+            del rows[rows.index(row) :]
+        while epoch and rows and int(rows[-1][0]) >= epoch:
             rows.pop()
-        if not rows or rows[-1] != row:
-            rows.append(row)
+        rows.append(row)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([names, *rows])
         write_whole(self.path, text.getvalue())
@@ -119,8 +120,9 @@ class _History(keras.callbacks.Callback):
     def _read(self):
         if not self.path.exists():
             return None, []
-        names, *rows = csv.reader(self.path.read_text(encoding="utf-8").splitlines())
-        return names, rows
+        with reading(self.path, "history.csv must hold a row per epoch"):
+            names, *rows = csv.reader(self.path.read_text(encoding="utf-8").splitlines())
+            return names, [row for row in rows if row[0].isdecimal()]
 
 
 def _recipe(options):
