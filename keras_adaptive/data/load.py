@@ -7,14 +7,17 @@ published test split.
 
 import contextlib
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from keras_adaptive._checks import integer, integer_sequence
+from anytime_tflite import pixels
+from keras_adaptive._checks import check_choice, integer, integer_sequence
+from keras_adaptive.data._dividing import check_part, check_split, held_out
 from keras_adaptive.data.image_folder import datasets, local
-from keras_adaptive.data.splits import Splits
+from keras_adaptive.data.splits import Splits, first
 
 COUNTED = 50_000  # images that mean and standard deviation are taken from
 
@@ -26,24 +29,55 @@ EVALUATED = {"imagenet2012": "validation", "imagenet_resized": "validation"}
 
 ALIASES = {"downsampled_imagenet": "imagenet_resized"}  # the same images, but with labels
 
+# words in names of data sets of signs, which are others or none when they are mirrored
+SIGNS = {
+    *("characters", "cmaterdb", "digit", "digits", "emnist", "handwriting", "kmnist", "letters"),
+    *("mnist", "numbers", "omniglot", "qmnist", "svhn", "text", "usps"),
+}
+
 # name: image size and margin around it, for photographs of many sizes
 PHOTOGRAPHS = {"imagenet2012": ((224, 224), 256 / 224)}
 
 
-def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train_limit=None):
+def load(
+    name="digits",
+    *,
+    data_dir=None,
+    cache_dir=None,
+    image_size=None,
+    train_limit=None,
+    split=(0.7, 0.15, 0.15),
+    seed=0,
+    calibrate=None,
+    flips=None,
+    on_error="skip",
+):
     """Loads a data set in three splits.
+
+    Local images are read by `anytime_tflite.pixels`, as `keras-adaptive run` and devices read
+    them: JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF; turned as the camera says;
+    what is transparent lies over white. All files are read once when they are loaded, and kept in
+    memory up to 2 GB, or else read again when they are needed; nothing is written, but what a
+    tar file unpacks to. One warning names the files that are left out, as they cannot be read or
+    are none of the images, and classes of fewer than 5 images. Hidden files and folders, links
+    that lead out of the folder, and links to folders are left out.
 
     Args:
         name: `"digits"`: scikit-learn's handwritten digits, 8x8, which need no network; or
-            the path of a folder or tar file, as `data_dir`; or a name of
+            the path of a folder, a CSV file or a tar file, as `data_dir`; or a name of
             tensorflow_datasets, for example `"cifar10"`, `"cifar100"`, `"imagenet2012"`
             (its two archives have to be fetched by hand, as the error says) or
             `"downsampled_imagenet/32x32"` (read as `imagenet_resized`, which has labels).
             With `data_dir` it is just a name. Results come from the test split, or from the
             validation split where that is the one with labels.
-        data_dir: Path of a folder or tar file that holds `train/<class>/*` and
-            `test/<class>/*` images, at any depth; hidden files and folders are left out. A
-            tar file is unpacked once.
+        data_dir: Path of local images.
+
+            - A folder of `train/<class>/*` and `test/<class>/*`, at any depth; a folder
+              `validation` or `calibrate` beside them is the calibrate split.
+            - A folder of `<class>/*`, which is divided by `split`.
+            - A CSV file, or a folder with one, that names images: columns `path`, inside the
+              file's folder, `label`, and, where it is to say the split, `split`.
+            - A tar file of one of these. It is unpacked when it is new or has changed.
         cache_dir: Where downloaded and unpacked data is kept. `None`: tensorflow_datasets'
             own place.
         image_size: Integer, or `(height, width)`: images are scaled to cover it and cut
@@ -51,12 +85,30 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
             `"imagenet2012"` `None` is 224, and the shorter side is scaled to 256 / 224 of it
             before the cut, as published.
         train_limit: Integer, use only so many training images. `None`: all.
+        split: Shares of train, calibrate and test, for local images that are not divided: of
+            every class its share, in a random order, at least one image.
+        seed: Integer of at least 0: which local images are in which split, where that is not
+            said, and their order.
+        calibrate: Share of the training images between 0 and 1, or their number, that
+            becomes the calibrate split; of local images and `"digits"` of every class its
+            share, at least one; of other named data the last ones. `None`: a tenth, or what
+            `split` says; of `"digits"` a quarter.
+        flips: Boolean, whether training may mirror images left to right, as every augmentation
+            of `Splits.batches` then does with half of them. `None`: yes for photographs; no for
+            digits, letters and other signs, which are others or none when they are mirrored: data
+            sets named so (the MNIST family but Fashion-MNIST, SVHN, names with the word digits,
+            letters or text), classes that are single characters, and classes that differ by
+            "left" and "right".
+        on_error: `"skip"`: a local image that cannot be read is left out; `"raise"`: it is an
+            error.
 
     Returns:
         `Splits`.
 
     Raises:
-        ValueError: If the data cannot be found or is not laid out so.
+        ValueError: If the data cannot be found or is not laid out so, if a class has no image in
+            a split, if images are of different sizes without `image_size`, or if a tar or CSV
+            file leads out of its folder.
 
     Example:
 
@@ -65,25 +117,37 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
     [1077, 360, 360]
     >>> digits.input_shape
     (8, 8, 1)
+    >>> digits.flips
+    False
     """
     image_size = _size(image_size)
+    split, seed = check_split(split), integer("seed", seed, 0)
+    calibrate = None if calibrate is None else check_part(calibrate)
+    check_choice(("skip", "raise"), on_error=on_error)
+    check_choice((None, True, False), flips=flips)
+    train_limit = None if train_limit is None else integer("train_limit", train_limit, 1)
     margin = 1.0
     if data_dir is None and name != "digits" and _is_path(name):
         name, data_dir = Path(name).name, name
     if data_dir is not None:
-        parts = local(Path(data_dir), cache_dir)
+        place = Path(data_dir).expanduser()
+        parts = local(place, cache_dir, image_size, split, seed, calibrate, on_error)
+        image_size = None  # they are of it
     elif name == "digits":
-        parts = _digits()
+        parts = _digits(seed, calibrate)
     else:
         given, _, config = name.partition("/")
         base = ALIASES.get(given, given)
         usual, margin = PHOTOGRAPHS.get(base, (None, 1.0))
         image_size = image_size or usual
-        parts = _downloaded(f"{base}/{config}" if config else base, cache_dir, name)
+        named = f"{base}/{config}" if config else base
+        parts = _downloaded(named, cache_dir, name, calibrate)
     *splits, class_names = parts
     if train_limit is not None:
-        splits[0] = splits[0].take(integer("train_limit", train_limit, 1))
-    train, calibrate, test = (_of_one_size(split, image_size, margin) for split in splits)
+        splits[0] = first(splits[0], train_limit)
+    train, calibrate, test = splits
+    if data_dir is None:
+        train, calibrate, test = (_of_one_size(part, image_size, margin) for part in splits)
     mean, std = _pixel_statistics(train.take(COUNTED))
     return Splits(
         train,
@@ -92,9 +156,22 @@ def load(name="digits", *, data_dir=None, cache_dir=None, image_size=None, train
         class_names,
         mean,
         std,
-        flips=data_dir is not None or name != "digits",
+        flips=_may_mirror(name, class_names) if flips is None else bool(flips),
         raw_train=splits[0] if margin > 1 else None,
+        margin=margin,
     )
+
+
+def _may_mirror(name, class_names):
+    """Returns whether a mirrored image shows the same class, as far as names tell."""
+    words = set(re.split(r"[^a-z0-9]+", str(name).lower()))
+    if words & SIGNS and "fashion" not in words:
+        return False
+    labels = {label.lower() for label in class_names}
+    swapped = {"left": "right", "right": "left"}
+    mirrored = {re.sub("left|right", lambda found: swapped[found[0]], label) for label in labels}
+    sided = {label for label in labels if "left" in label or "right" in label}
+    return not (sided & mirrored) and any(len(label) > 1 for label in labels)
 
 
 def _size(image_size):
@@ -107,16 +184,22 @@ def _size(image_size):
 
 def _is_path(name):
     """Returns whether a name is that of a file or folder rather than of a known data set."""
-    if isinstance(name, Path) or name.startswith(("/", ".", "~")) or ".tar" in name:
+    if isinstance(name, Path) or name.startswith(("/", ".", "~")):
         return True
+    if ".tar" in name or name.lower().endswith(".csv"):
+        return True
+    if not Path(name).exists():
+        return False
     base = name.partition("/")[0].partition(":")[0]
-    return Path(name).exists() and base not in (
-        *ALIASES,
-        *datasets().list_builders(with_community_datasets=False),
-    )
+    if base in ALIASES:
+        return False
+    try:
+        return base not in datasets().list_builders(with_community_datasets=False)
+    except ImportError:  # then there are no known names
+        return True
 
 
-def _digits():
+def _digits(seed, calibrate):
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -126,15 +209,25 @@ def _digits():
     rest, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
     )
-    train, calibrate = train_test_split(rest, test_size=0.25, random_state=0, stratify=labels[rest])
+    if calibrate is None:
+        how = {"test_size": 0.25, "random_state": 0, "stratify": labels[rest]}
+        parts = train_test_split(rest, **how)
+    else:
+        rest = np.random.default_rng(seed).permutation(rest)
+        cut = held_out(labels[rest], calibrate)
+        if cut is None:
+            raise ValueError(
+                "`calibrate` must be at least 10, one image of every class, and leave as many. "
+                f"Received: calibrate={calibrate}"
+            )
+        parts = rest[~cut], rest[cut]
     splits = [
-        tf.data.Dataset.from_tensor_slices((images[rows], labels[rows]))
-        for rows in (train, calibrate, test)
+        tf.data.Dataset.from_tensor_slices((images[rows], labels[rows])) for rows in (*parts, test)
     ]
     return *splits, [str(n) for n in digits.target_names]
 
 
-def _downloaded(name, cache_dir, asked):
+def _downloaded(name, cache_dir, asked, calibrate):
     tfds = datasets()
     try:
         with _few_retries():
@@ -144,7 +237,7 @@ def _downloaded(name, cache_dir, asked):
         evaluated = EVALUATED.get(builder.name, "test")
         if known and evaluated not in known and "validation" in known:
             evaluated = "validation"
-        return _three_splits(builder, evaluated)
+        return _three_splits(builder, evaluated, calibrate)
     except Exception as error:  # what a download can raise has no common class
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -155,11 +248,18 @@ def _downloaded(name, cache_dir, asked):
         ) from error
 
 
-def _three_splits(builder, evaluated):
-    """The last tenth of the train split becomes the calibrate split."""
+def _three_splits(builder, evaluated, calibrate):
+    """The last tenth of the train split, or as much as is asked for, is the calibrate split."""
+    cut = "90%"
+    if calibrate is not None:
+        size = builder.info.splits["train"].num_examples
+        count = round(calibrate * size) if isinstance(calibrate, float) else calibrate
+        if not 0 < count < size:
+            raise ValueError(f"`calibrate` must leave some of {size} training images")
+        cut = size - count
     splits = [
         builder.as_dataset(split=split, as_supervised=True)
-        for split in ("train[:90%]", "train[90%:]", evaluated)
+        for split in (f"train[:{cut}]", f"train[{cut}:]", evaluated)
     ]
     return *splits, list(builder.info.features["label"].names)
 
@@ -182,30 +282,20 @@ def _few_retries():
 
 
 def _of_one_size(dataset, image_size, margin):
+    """Returns a dataset with images of one size, scaled by the rule of `Splits.pixels`."""
     if image_size is None:
         shape = next(iter(dataset.take(1)))[0].shape
     else:
         shape = (*image_size, dataset.element_spec[0].shape[-1])
+        rule = pixels.rule(*shape, margin=margin)
 
     def fit(image, label):
         if image_size is not None:
-            image = _covering(image, image_size, margin)
+            image = tf.numpy_function(lambda x: pixels.resize(x, rule), [image], tf.uint8)
         return tf.ensure_shape(image, shape), label
 
     fitted = dataset.map(fit, num_parallel_calls=tf.data.AUTOTUNE)
     return fitted.apply(tf.data.experimental.assert_cardinality(int(dataset.cardinality())))
-
-
-def _covering(image, size, margin):
-    """Scales an image until it covers a size times a margin; returns its middle of that size."""
-    have = tf.cast(tf.shape(image)[:2], tf.float32)
-    want = tf.constant(size, tf.float32)
-    scale = margin * tf.reduce_max(want / have)
-    scaled = tf.maximum(tf.cast(tf.round(scale * have), tf.int32), size)
-    image = tf.image.resize(image, scaled, antialias=True)
-    top = (scaled - size) // 2
-    image = tf.slice(image, [top[0], top[1], 0], [*size, -1])
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
 def _pixel_statistics(dataset):

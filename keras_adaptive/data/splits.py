@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from anytime_tflite import pixels
 from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.data._augmentation import pad_crop_flip, resized_crop_flip
 
@@ -32,6 +33,7 @@ class Splits:
         flips: Boolean, whether a mirrored image shows the same class.
         raw_train: The train split before it was cropped to one size, or `None`: training
             crops of photographs are taken from these.
+        margin: Number, of `pixels`.
     """
 
     train: tf.data.Dataset
@@ -42,11 +44,21 @@ class Splits:
     std: list
     flips: bool = True
     raw_train: tf.data.Dataset | None = None
+    margin: float = 1.0
     _memory: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def input_shape(self):
         return tuple(self.train.element_spec[0].shape)
+
+    @property
+    def pixels(self):
+        """How a picture file becomes an image of this data: `anytime_tflite.pixels.rule`.
+
+        `None` where images are neither RGB nor gray.
+        """
+        *size, channels = self.input_shape
+        return pixels.rule(*size, channels, margin=self.margin) if channels in (1, 3) else None
 
     def size(self, split):
         """Returns the number of samples of a split."""
@@ -143,20 +155,25 @@ class Splits:
         bytes_each = math.prod(self.input_shape)
         resized = augmentation == "resized_crop_flip"
         if resized and split == "train" and self.raw_train is not None:
-            source, whole = self.raw_train, None
-        else:
-            whole = self._whole(split) if size * bytes_each <= MEMORY else None
+            source = self.raw_train
+        columns, read = getattr(source, "by_number", (None, None))
+        if columns is None and source is not self.raw_train and size * bytes_each <= MEMORY:
+            columns = self._whole(split)
+        one_by_one = resized or read is not None
 
         def begin():
             batches.epoch += 1
             return np.int64(batches.epoch - 1)
 
         def change(sample, draw):
-            image, label = sample if whole is None else [tf.gather(x, sample) for x in whole]
+            image, label = sample if columns is None else [tf.gather(x, sample) for x in columns]
+            image, label = (image, label) if read is None else read(image, label)
             if resized:
-                return resized_crop_flip(image, draw, self.input_shape[:2], self.flips), label
-            if augmentation is not None:
+                image = resized_crop_flip(image, draw, self.input_shape[:2], self.flips)
+            elif augmentation is not None and not one_by_one:
                 image = pad_crop_flip(image, draw, self.flips)
+            elif augmentation is not None:
+                image = pad_crop_flip(image[tf.newaxis], draw[tf.newaxis], self.flips)[0]
             return image, label
 
         def one_pass(_):
@@ -164,7 +181,7 @@ class Splits:
             order, draws = (
                 tf.stack([tf.constant(seed, tf.int64), 2 * number + i]) for i in range(2)
             )
-            if whole is None:
+            if columns is None:
                 tf.random.set_seed(1)  # of this function alone: the order is that of `seed`
                 kept = min(size, SHUFFLED, max(MEMORY // 4 // bytes_each, 1))
                 samples = source.shuffle(kept, seed=_random(order, (), tf.int64))
@@ -173,7 +190,7 @@ class Splits:
                 samples = tf.data.Dataset.from_tensor_slices(order)
             draws = tf.data.Dataset.from_tensor_slices(_random(draws, (size, 3), tf.int32))
             samples = tf.data.Dataset.zip(samples, draws).skip(step * batch_size)
-            if resized:  # images may be of many sizes
+            if one_by_one:
                 return samples.map(change, tf.data.AUTOTUNE).batch(batch_size)
             return samples.batch(batch_size).map(change, tf.data.AUTOTUNE)
 
@@ -199,6 +216,28 @@ class Splits:
         count = integer("count", count, 1)
         pairs = list(split_named(self, split).take(count).as_numpy_iterator())
         return np.stack([x for x, _ in pairs]), np.array([y for _, y in pairs])
+
+
+def by_number(columns, read=None):
+    """Returns a dataset of images and labels of which training reads any one at once.
+
+    Args:
+        columns: Two tensors with a row per sample: images, or what `read` makes them of; labels.
+        read: Function of a row of each that returns an image and a label. `None`: the rows are.
+    """
+    dataset = tf.data.Dataset.from_tensor_slices(tuple(columns))
+    if read is not None:
+        dataset = dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset.by_number = (columns, read)
+    return dataset
+
+
+def first(dataset, count):
+    """Returns so many samples of a dataset."""
+    if hasattr(dataset, "by_number"):
+        columns, read = dataset.by_number
+        return by_number([column[:count] for column in columns], read)
+    return dataset.take(count)
 
 
 def split_named(splits, name):

@@ -1,0 +1,225 @@
+"""Which files of a folder are images, of which class and which split: by their names alone."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_adaptive._files import shown
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "calibrate": "calibrate",
+    "validation": "calibrate",
+    "valid": "calibrate",
+    "val": "calibrate",
+    "test": "test",
+}
+# columns of a CSV file
+PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
+LABELS = ("label", "class", "class_name", "category", "target")
+SPLITS = ("split", "subset", "set")
+
+CSV_BYTES = 2**28
+
+
+class Entry(NamedTuple):
+    """An image file.
+
+    Attributes:
+        name: String, its path inside the folder.
+        label: String, the name of its class.
+        split: "train", "calibrate" or "test"; `None`: the folder is not divided.
+    """
+
+    name: str
+    label: str
+    split: str | None = None
+
+
+class Stray(NamedTuple):
+    """A file that is left out: its path inside the folder, and why."""
+
+    name: str
+    reason: str
+
+
+def is_hidden(name):
+    """Returns whether a file, or a folder that it is in, is hidden."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def files_in(folder):
+    """Returns the names of all files that are not hidden, sorted, and the links that lead out.
+
+    Links to folders are not followed, and files outside the folder are not read.
+    """
+    root = folder.resolve()
+    names, strays = [], []
+    for where, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in (*folders, *files):
+            path = Path(where, name)
+            inside = path.relative_to(root).as_posix()
+            if name in folders:
+                if path.is_symlink():
+                    strays.append(Stray(inside, "a link to a folder"))
+            elif is_hidden(inside):
+                continue
+            elif path.is_symlink() and not _leads_into(root, path):
+                strays.append(Stray(inside, "a link that leads out of the folder"))
+            elif path.is_file():
+                names.append(inside)
+            else:
+                strays.append(Stray(inside, "no file"))
+    return sorted(names, key=_parts), strays
+
+
+def _leads_into(root, link):
+    try:
+        return link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a circle of links
+        return False
+
+
+def _parts(name):
+    return name.split("/")
+
+
+def arranged(names):
+    """Returns the images of folders named by class, or by split and class, and the other files.
+
+    Args:
+        names: List of strings, paths inside a folder, with slashes.
+
+    Returns:
+        List of `Entry` and list of `Stray`. Folders above those of splits and classes do not
+        matter. There is no entry if nothing is arranged so.
+    """
+    found = {}
+    for name in names:
+        *folders, _ = _parts(name)
+        for place, folder in enumerate(folders[:-1]):
+            if folder in SPLIT_FOLDERS:
+                found[name] = Entry(name, folders[place + 1], SPLIT_FOLDERS[folder])
+                break
+    if {"train", "test"} & {entry.split for entry in found.values()}:
+        reason = "neither in train/<class>/ nor in test/<class>/"
+    else:
+        above = _common_folders(names)
+        inside = {name: _parts(name)[above:] for name in names}
+        found = {n: Entry(n, parts[0]) for n, parts in inside.items() if len(parts) > 1}
+        reason = "not in the folder of a class"
+    strays = [Stray(name, reason) for name in names if name not in found]
+    return list(found.values()), strays
+
+
+def _common_folders(names):
+    """Returns how many folders, one in the other, stand above those of the classes."""
+    above = 0
+    while True:
+        folders = [_parts(name)[above:-1] for name in names]
+        first = {path[0] for path in folders if path}
+        if len(first) != 1 or not any(len(path) > 1 for path in folders):
+            return above
+        above += 1
+
+
+def listed(path, folder):
+    """Returns the images that a CSV file names.
+
+    Args:
+        path: Path of the file. It has columns for the path inside the folder, the label and, if
+            it is to, the split; the first line may name them.
+        folder: Path of the folder.
+
+    Raises:
+        ValueError: If it cannot be read, names a file outside the folder, or one file with two
+            labels.
+    """
+    rows = _rows(path)
+    columns = _columns(rows[0][1], folder, path) if rows else None
+    if columns is None:
+        raise ValueError(
+            "A CSV file must have columns for paths and labels, named path and label in its "
+            f"first line. Received: {path}"
+        )
+    *places, named = columns
+    found = {}
+    for line, cells in rows[named:]:
+        values = [cells[i].strip() if i is not None and i < len(cells) else "" for i in places]
+        entry = _entry(*values, folder, f"{path}, line {line}")
+        before = found.setdefault(entry.name, entry)
+        if before != entry:
+            raise ValueError(
+                "A CSV file must give an image one label and one split. "
+                f"Received: {path}, line {line}: {shown(entry.name)}"
+            )
+    entries = sorted(found.values(), key=lambda entry: _parts(entry.name))
+    undivided = sum(entry.split is None for entry in entries)
+    if 0 < undivided < len(entries):
+        raise ValueError(
+            f"A CSV file must name the split of all images or of none. Received: {path}, which "
+            f"does not for {undivided} of {len(entries)}"
+        )
+    return entries
+
+
+def _rows(path):
+    """Returns the lines of a CSV file that are not empty: their numbers and cells."""
+    with open(path, "rb") as file:
+        content = file.read(CSV_BYTES + 1)
+    if len(content) > CSV_BYTES:
+        raise ValueError(f"A CSV file must have at most {CSV_BYTES} bytes. Received: {path}")
+    try:
+        text = content.decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"A CSV file must be text in UTF-8 with columns. Received: {path} ({error})"
+        ) from error
+
+
+def _columns(cells, folder, path):
+    """Returns the columns of path, label and split, and how many lines name them."""
+    names = [cell.strip().lower() for cell in cells]
+    found = [
+        next((names.index(name) for name in known if name in names), None)
+        for known in (PATHS, LABELS, SPLITS)
+    ]
+    if None not in found[:2]:
+        return *found, 1
+    if len(cells) in (2, 3) and os.path.isfile(_inside(cells[0].strip(), folder, path)):
+        return 0, 1, 2 if len(cells) == 3 else None, 0
+    return None
+
+
+def _entry(name, label, split, folder, where):
+    if not name or not label:
+        raise ValueError(f"A line of a CSV file must have a path and a label. Received: {where}")
+    if split and split.lower() not in SPLIT_FOLDERS:
+        raise ValueError(
+            "The split in a CSV file must be train, calibrate or test. "
+            f"Received: {where}: {shown(split)}"
+        )
+    path = _inside(name, folder, where)
+    inside = path.relative_to(folder.resolve()).as_posix()
+    return Entry(inside, label, SPLIT_FOLDERS[split.lower()] if split else None)
+
+
+def _inside(name, folder, where):
+    """Returns the path of a file that is named relative to a folder, and is in it."""
+    try:
+        path = Path(folder, name).resolve()
+        inside = path.is_relative_to(folder.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # NUL characters, links in a circle
+        raise ValueError(f"A CSV file must hold paths. Received: {where} ({error})") from error
+    if not inside:
+        raise ValueError(
+            f"A CSV file must name files in its own folder. Received: {where}: {shown(name)}"
+        )
+    return path
