@@ -23,18 +23,24 @@ class Stage(NamedTuple):
 class ListModel(keras.Model):
     """A functional model that gives a list, also when there is one output only."""
 
-    def __init__(self, inputs, outputs, name=None, trainable=True, **kwargs):
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        trainable = kwargs.pop("trainable", True)
         super().__init__(inputs, outputs, name=name, **kwargs)
+        self.supports_masking = True
         if not trainable:  # True, as it is saved, would thaw layers that are frozen
             self.trainable = False
 
     def __setattr__(self, name, value):
         # on TensorFlow an attribute that does not change is not set, so that `trainable = True`
-        # would not reach the layers that were frozen one by one
+        # would not reach the layers that were frozen one by one, nor variables of others
         if name == "trainable":
-            keras.layers.Layer.trainable.fset(self, value)
+            for layer in self._flatten_layers():
+                keras.layers.Layer.trainable.fset(layer, value)
         else:
             super().__setattr__(name, value)
+
+    def compute_mask(self, inputs, mask=None):
+        return None  # outputs are logits, or features beside their masks
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         tensors = keras.tree.flatten(inputs)
@@ -44,35 +50,77 @@ class ListModel(keras.Model):
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
+class _Masked(keras.layers.Layer):
+    """Puts a mask on a tensor."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, x, mask=None):
+        return x
+
+
 def node_of(tensor):
     """Returns the node (one call of one operation) that computes a symbolic tensor."""
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
 
 
-def mask_arguments(node):
-    """Returns the masks that a call takes from its tensors rather than from its arguments.
+def masked_inputs(node):
+    """Returns the tensors whose masks a call reads without having them as arguments.
 
     Keras hands a mask on as an attribute of a tensor, and writes it down as an argument only
     where a layer is called with one tensor alone. Where a network is cut, attributes are lost.
 
     Returns:
-        Dictionary: name of an argument of the layer to a mask, or a list of masks.
+        List of tensors; their `_keras_mask` is what is read.
     """
     if not any(_mask(tensor) is not None for tensor in node.arguments.keras_tensors):
-        return {}
+        return []
     if not isinstance(node.operation, keras.layers.Layer):
-        return {}
+        return []
     arguments, parameters = _bound(node.operation, node.arguments.args, node.arguments.kwargs)
     given = {name: value for name, value in arguments.items() if value is not None}
     read = [name for name, value in given.items() if _tensors(value)]
     places = {"mask": read[0]} if len(read) == 1 else {f"{name}_mask": name for name in read}
-    found = {
-        place: keras.tree.map_structure(_mask, given[name])
+    known = {}
+    return [
+        tensor
         for place, name in places.items()
         if place in parameters and place not in given
-    }
-    return {place: masks for place, masks in found.items() if _tensors(masks)}
+        for tensor in _tensors(given[name])
+        if _carries_mask(tensor, node, known)
+    ]
+
+
+def _carries_mask(tensor, reader, known):
+    """Returns whether the mask of a tensor is still on it when a node reads it.
+
+    Attention takes the mask off what it reads, for all who read it later; it does so where
+    numbers are computed, but not where the graph is drawn.
+    """
+    if _mask(tensor) is None:
+        return False
+    maker = node_of(tensor)
+    for other in tensor._keras_history.operation._outbound_nodes:
+        takes = isinstance(other.operation, keras.layers.MultiHeadAttention)
+        takes = takes and any(tensor is x for x in other.input_tensors)
+        if takes and other is not reader and other in _before(reader, maker):
+            return False
+    if id(maker) not in known:
+        # a mask that is an argument is computed, whatever became of attributes
+        explicit = any(_mask(tensor) is x for x in maker.input_tensors)
+        masked = [x for x in maker.input_tensors if _mask(x) is not None]
+        if isinstance(maker.operation, keras.layers.MultiHeadAttention):
+            masked = masked[:1]  # the query's
+        known[id(maker)] = explicit or all(_carries_mask(x, maker, known) for x in masked)
+    return known[id(maker)]
+
+
+def _before(node, first):
+    """Returns the nodes that a node needs, back to `first`."""
+    return nodes_between(first.outputs, node.input_tensors)
 
 
 def _bound(layer, args, kwargs):
@@ -93,7 +141,7 @@ def _tensors(structure):
 
 def reads(node):
     """Returns the tensors that a node needs, masks included."""
-    return [*node.input_tensors, *_tensors(mask_arguments(node))]
+    return [*node.input_tensors, *(_mask(tensor) for tensor in masked_inputs(node))]
 
 
 def nodes_between(inputs, outputs, computed=()):
@@ -160,7 +208,7 @@ def _rebuild(nodes, inputs, outputs, name, skipping=None):
         id(t): keras.Input(batch_shape=t.shape, dtype=t.dtype, name=f"{name}_input_{i}")
         for i, t in enumerate(inputs)
     }
-    again = call_again(nodes, tensors, outputs, skipping)
+    again = call_again(nodes, tensors, outputs, skipping, cut=True)
     return ListModel(list(tensors.values()), again, name=name)
 
 
@@ -187,7 +235,9 @@ def check_channels_last(inputs, outputs, argument="model"):
             )
 
 
-def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=None, context=None):
+def call_again(
+    nodes, tensors, outputs, skipping=None, *, opened=False, instead=None, context=None, cut=False
+):
     """Applies the operations of some nodes to other tensors.
 
     Args:
@@ -198,6 +248,7 @@ def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=
         opened: Boolean, whether the operations of a model inside are applied one by one.
         instead: Dictionary: id of an operation to the one in its place.
         context: Dictionary of arguments, as `training`, that operations which know them get.
+        cut: Boolean, whether `tensors` are new inputs, which have lost their masks.
 
     Returns:
         List of tensors: what `outputs` has become.
@@ -205,10 +256,8 @@ def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=
     tensors, instead, fused = dict(tensors), instead or {}, {}
     for node in nodes:
         operation = instead.get(id(node.operation), node.operation)
-        args, kwargs = node.arguments.fill_in(tensors)
+        args, kwargs = node.arguments.fill_in({**tensors, **_masked(node, tensors, cut)})
         kwargs = {**kwargs, **_known(context, operation)}
-        for place, masks in mask_arguments(node).items():
-            kwargs[place] = keras.tree.map_structure(lambda mask: tensors.get(id(mask)), masks)
         if opened and is_model(operation):
             places, inner = _handed_in(operation, args, kwargs)
             inside = nodes_between(operation.inputs, operation.outputs)
@@ -233,6 +282,16 @@ def call_again(nodes, tensors, outputs, skipping=None, *, opened=False, instead=
             found = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, found, strict=True))
     return [tensors[id(t)] for t in outputs]
+
+
+def _masked(node, tensors, cut):
+    """Returns tensors with the masks that a call reads, where the network was cut."""
+    read = masked_inputs(node) if cut else []
+    return {
+        id(t): _Masked()(tensors[id(t)], mask=tensors[id(_mask(t))])
+        for t in read
+        if id(_mask(t)) in tensors and _mask(tensors[id(t)]) is None
+    }
 
 
 def opened(inputs, answer):

@@ -256,9 +256,9 @@ def _at_shares(shares, nodes, at):
         return []
     try:
         cuts, costs = _cuts(nodes)
-    except ValueError as error:  # of the layer whose cost is unknown
+    except ValueError as error:  # names the layer whose cost is unknown
         raise ValueError(
-            "`at` must be names of layers where the cost of a layer is unknown. "
+            "`at` must be names of layers where not every layer's cost is known. "
             f"Received: at={at}. {error}"
         ) from error
     found = [int(np.abs(costs - share).argmin()) if cuts else 0 for share in shares]

@@ -70,10 +70,10 @@ def logits_of(inputs, answer, from_logits=None, *, argument="model", stated=Fals
         return log_of(answer)
     elif from_logits is None and _are_logits(rows, inputs, answer, stated):
         return answer
-    raise ValueError(_refusal(answer, rows, from_logits, argument))
+    raise ValueError(_refusal(answer, kind, rows, from_logits, argument))
 
 
-def _refusal(answer, rows, from_logits, argument):
+def _refusal(answer, kind, rows, from_logits, argument):
     layer = _graph.node_of(answer).operation
     received = f"output of shape {tuple(answer.shape)} of {layer.name!r} ({type(layer).__name__})"
     if rows is not None:
@@ -85,7 +85,7 @@ def _refusal(answer, rows, from_logits, argument):
         received += ", which could not be tried on random input"
     if answer.shape[-1] == 1:
         hint = "One number is a regression's, unless `classes=2` is given or a sigmoid ends it."
-    elif rows is not None and from_logits is None and _are_within_0_and_1(rows):
+    elif kind == "sigmoid":
         hint = "Answers with several labels for one input (sigmoids) are not supported."
     elif isinstance(layer, POOLS):
         hint = "Features are no answer: give the model without its pooling (`pooling=None`)."

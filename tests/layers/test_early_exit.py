@@ -1,6 +1,8 @@
+import keras
 import numpy as np
 import pytest
 
+from keras_adaptive import layers
 from keras_adaptive.layers import EarlyExit
 
 
@@ -138,3 +140,51 @@ def test_weights_begin_as_published():
     assert dense.std() == pytest.approx(1 / np.sqrt(3 * 128), rel=0.05)
     convolution = kernels["convolution_0_conv"]  # He, by what goes out
     assert convolution.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (3, 6, 4, 8)])
+def test_the_mean_is_over_the_steps_that_the_mask_keeps(rng, shape):
+    x = rng.normal(size=shape).astype("float32")
+    mask = np.arange(6) < np.array([[6], [2], [0]])
+    layer = EarlyExit(classes=5)
+    found = layer(x, mask=mask)
+    kernel, bias = layer.get_weights()
+    mean = [x[0].reshape(-1, 8).mean(axis=0), x[1, :2].reshape(-1, 8).mean(axis=0), np.zeros(8)]
+    np.testing.assert_allclose(found, mean @ kernel + bias, atol=1e-5)
+    np.testing.assert_allclose(layer(x, mask=np.ones_like(mask)), layer(x), atol=1e-5)
+
+
+def test_the_mask_counts_with_collaboration_too(rng):
+    x = rng.normal(size=(3, 6, 8)).astype("float32")
+    previous = rng.normal(size=(3, 5)).astype("float32")
+    layer = EarlyExit(classes=5, collaboration="identity")
+    found = layer(x, previous, features_mask=np.arange(6) < np.full((3, 1), 2))
+    np.testing.assert_allclose(found, layer(x[:, :2], previous), atol=1e-5)
+
+
+def test_convolutions_refuse_a_mask(features):
+    with pytest.raises(ValueError, match=r"`convolutions` must be empty.*Received: .*\(4,\)"):
+        EarlyExit(5, convolutions=(4,))(features, mask=np.ones((3, 4, 4), bool))
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.usefixtures("channels_first")
+def test_channels_first_are_refused_by_every_layer_that_has_channels():
+    features = np.zeros((2, 8, 4, 4), "float32")
+    for make in (
+        lambda: layers.EarlyExit(5)(features),
+        lambda: layers.EarlyExit(5, convolutions=(4,)),
+        lambda: layers.SkipGate(),
+        lambda: layers.SkipGate(kind="feedforward"),
+        lambda: layers.ChannelGate(4),
+        lambda: layers.GatedBlock([keras.layers.Conv2D(4, 3)]),
+    ):
+        with pytest.raises(ValueError, match="'channels_last'.*Received: .*channels_first"):
+            make()
+    assert layers.EarlyExit(5)(features[:, :, 0, 0]).shape == (2, 5)  # nothing comes first here

@@ -191,3 +191,194 @@ def test_exits_of_an_adaptive_model_are_moved(rng):
     np.testing.assert_allclose(
         moved.predict(x, verbose=0)[-1], first.predict(x, verbose=0)[-1], atol=1e-6
     )
+
+
+def image_network(*layers, **how):
+    return keras.Sequential([keras.Input((16, 16, 3)), *layers], **how)
+
+
+def convolution(channels, strides=1, **how):
+    return keras.layers.Conv2D(channels, 3, strides, "same", activation="relu", **how)
+
+
+@pytest.mark.parametrize(
+    ("ends", "arguments", "message"),
+    [
+        # an answer for every place
+        ([keras.layers.Conv2D(3, 1)], {"classes": 3}, "SegmentationCascade"),
+        ([keras.layers.Conv2D(3, 1, activation="softmax")], {"classes": 5}, "SegmentationCascade"),
+        ([keras.layers.Conv2D(1, 1, activation="sigmoid")], {"classes": 2}, "SegmentationCascade"),
+        ([keras.layers.Conv2D(21, 1)], {"classes": 10}, "SegmentationCascade"),
+        ([keras.layers.Conv2D(3, 1), keras.layers.Softmax()], {}, "`classes` must be an integer"),
+        # features, with the way out
+        ([keras.layers.GlobalAveragePooling2D()], {}, "without its pooling .`pooling=None`"),
+        ([keras.layers.GlobalMaxPooling2D()], {"classes": 8}, "without its pooling"),
+        ([keras.layers.GlobalAveragePooling2D()], {"classes": 5}, "`pooling=None`.*new last exit"),
+        (
+            [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4, activation="relu")],
+            {},
+            r"Features are no answer: put keras.layers.Dense\(classes\)",
+        ),
+    ],
+)
+def test_refuses_what_answers_for_places_or_not_at_all(ends, arguments, message):
+    network = image_network(convolution(8, name="early"), *ends)
+    with pytest.raises(ValueError, match=message):
+        ka.add_exits(network, at=["early"], **arguments)
+
+
+@pytest.mark.slow
+def test_pooled_features_of_an_application_are_refused():
+    network = keras.applications.MobileNetV3Small(
+        input_shape=(32, 32, 3), weights=None, include_top=False, pooling="avg"
+    )
+    with pytest.raises(ValueError, match="without its pooling"):
+        ka.add_exits(network, at=["expanded_conv_2_add"])
+
+
+def test_exits_far_from_the_share_asked_for_are_refused_with_the_places():
+    # 27 x 4, 36 x 4, 36 x 64 and 640 multiply-accumulates: shares of 4, 8, 80 and 100 %
+    network = image_network(
+        convolution(4, 16, name="one"),
+        convolution(4, name="two"),
+        convolution(64, name="three"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(10),
+    )
+    shares = {"one": 108 / 3196, "two": 252 / 3196, "three": 2556 / 3196}
+    told = str({name: round(share, 3) for name, share in shares.items()})
+    with pytest.raises(ValueError, match=f"at most 10%.*Received: at=2; places at.*{told}"):
+        ka.add_exits(network, at=2)
+    with pytest.raises(ValueError, match="at most 10%"):
+        ka.add_exits(network, at=[0.08, 0.69])
+    model = ka.add_exits(network, at=[0.08, 0.71])
+    places = [model.get_layer(f"exit_{k}").input._keras_history.operation.name for k in range(2)]
+    assert places == ["two", "three"]
+
+
+def test_a_layer_of_unknown_cost_is_named_where_shares_are_asked_for():
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1],), name="w")
+
+        def call(self, x):
+            return x * float(self.w.numpy()[0]) if hasattr(x, "numpy") else unknown(x)
+
+    def unknown(x):
+        raise NotImplementedError("no symbols")
+
+    class Shown(Own):
+        def compute_output_shape(self, shape):
+            return shape
+
+    layers = keras.layers
+    network = image_network(
+        convolution(8, name="early"),
+        Shown(name="mine"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(10),
+    )
+    with pytest.raises(ValueError, match="`at` must be names of layers.*'mine'"):
+        ka.add_exits(network, at=2)
+
+
+@pytest.mark.parametrize("activation", [pytest.param(None, marks=pytest.mark.slow), "softmax"])
+def test_training_either_network_trains_both(rng, activation):
+    x, y = rng.normal(size=(16, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 16)
+    network = backbone(10, activation)
+    model = ka.add_exits(network, at=["block_0"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
+    for trained in (model, network):
+        before = network.predict(x, verbose=0)
+        if trained is model:
+            model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        else:
+            network.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+        trained.fit(x, y, verbose=0)
+        after = network.predict(x, verbose=0)
+        last = model.predict(x, verbose=0)[-1]
+        found = last if activation is None else ka.policy.softmax(last)
+        np.testing.assert_allclose(found, after, atol=1e-5)
+        assert np.abs(after - before).max() > 1e-3
+    kernels = [some.get_layer("answer").kernel for some in (model, network)]
+    assert kernels[0] is kernels[1]
+
+
+@pytest.mark.parametrize("switch", ["plain", "adaptive"])
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_a_frozen_network_thaws_by_the_switch_of_keras(switch, activation):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.GlobalAveragePooling2D()(backbone()(image))
+    plain = keras.Model(image, keras.layers.Dense(10, activation, name="answer")(x))
+    trunk = {id(v) for v in plain.trainable_variables}
+    model = ka.add_exits(plain, at=["block_0"], trainable=False)
+    heads = {id(v) for v in model.get_layer("exit_0").trainable_variables}
+    assert {id(v) for v in model.trainable_variables} == heads
+    assert not plain.trainable_variables
+    (plain if switch == "plain" else model).trainable = True
+    assert {id(v) for v in model.trainable_variables} == heads | trunk
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_one_number_is_the_logit_of_yes(rng, activation):
+    network = backbone(1, activation)
+    if activation is None:
+        with pytest.raises(ValueError, match="a regression's, unless `classes=2`"):
+            ka.add_exits(network, at=["block_0"])
+    model = ka.add_exits(network, at=["block_0"], classes=None if activation else 2)
+    x, y = rng.normal(size=(6, 8, 8, 1)).astype("float32"), rng.integers(0, 2, 6)
+    logits = model.predict(x, verbose=0)
+    assert [z.shape for z in logits] == [(6, 2)] * 2
+    answer = network.predict(x, verbose=0)[:, 0]
+    yes = answer if activation else 1 / (1 + np.exp(-answer))
+    np.testing.assert_allclose(ka.policy.softmax(logits[-1])[:, 1], yes, atol=1e-6)
+    assert not logits[-1][:, 0].any()
+    model.compile("sgd", run_eagerly=True)
+    accuracy = model.evaluate(x, y, verbose=0, return_dict=True)["last_accuracy"]
+    assert accuracy == pytest.approx(((yes > 0.5) == y).mean())
+
+
+def test_channels_first_are_refused_wherever_they_are():
+    first = {"data_format": "channels_first"}
+    image = keras.Input((3, 8, 8))
+    x = keras.layers.Conv2D(4, 1, name="early", **first)(image)
+    network = keras.Model(
+        image, keras.layers.Dense(10)(keras.layers.GlobalMaxPooling2D(**first)(x))
+    )
+    message = "data_format='channels_last'.*Received: layer 'early'"
+    for build in (
+        lambda: ka.add_exits(network, at=["early"]),
+        lambda: ka.build_cascade([network]),
+        lambda: ka.build_self_cascade(network, [8, 16]),
+        lambda: ka.models.clip_cascade.build_clip_cascade(network, 2),
+        lambda: ka.AdaptiveModel(image, [ka.layers.EarlyExit(10)(x), network.outputs[0]]),
+        lambda: ka.models.deeplabv3.build_deeplabv3(keras.Model(image, x), 5),
+        lambda: ka.models.segmentation_cascade.SegmentationCascade([keras.Model(image, x)]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build()
+
+
+def test_channels_first_as_a_setting_are_refused_by_every_builder():
+    builders = [
+        ka.build_msdnet,
+        ka.build_resnet,
+        ka.build_densenet,
+        ka.build_efficientnet,
+        ka.models.x3d.build_x3d,
+        lambda: ka.models.deeplabv3.build_deeplabv3(network, 5),
+        lambda: ka.build_cascade([network]),
+        lambda: ka.build_self_cascade(network, [8, 16]),
+        lambda: ka.models.clip_cascade.build_clip_cascade(network, 2),
+        lambda: ka.models.depth_ensemble.build_depth_ensemble(ka.build_resnet, (8, 14)),
+        lambda: ka.models.segmentation_cascade.SegmentationCascade([network]),
+        lambda: ka.add_exits(network, at=2),
+    ]
+    network = backbone(10)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        for build in builders:
+            with pytest.raises(ValueError, match="must be 'channels_last'.*'channels_first'"):
+                build()
+    finally:
+        keras.config.set_image_data_format("channels_last")

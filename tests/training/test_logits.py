@@ -86,9 +86,7 @@ RIGHT = {
     "linear": lambda x: L.Activation("linear", dtype="float32")(softmax_of(x)),
     "Reshape": lambda x: L.Reshape((CLASSES,))(L.Softmax()(L.Reshape((1, CLASSES))(dense()(x)))),
     "Flatten": lambda x: L.Flatten()(L.Softmax()(L.Reshape((1, 1, CLASSES))(dense()(x)))),
-    "another axis": lambda x: L.Flatten()(
-        L.Softmax(axis=1)(L.Reshape((CLASSES, 1))(dense()(x)))
-    ),
+    "another axis": lambda x: L.Flatten()(L.Softmax(axis=1)(L.Reshape((CLASSES, 1))(dense()(x)))),
     "Dropout": lambda x: L.Dropout(0.5)(softmax_of(x)),
     "cast": lambda x: ops.cast(softmax_of(x), "float64"),
     "half precision": lambda x: L.Activation("softmax", dtype="float16")(dense()(x)),
