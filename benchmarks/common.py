@@ -42,7 +42,7 @@ def stage_logits(device, images):
     """Returns the logits of every exit of an `AnytimeModel`, `(exits, images, classes)`."""
     rows = []
     for image in images:
-        device._backend.start(image[None])
+        device._backend.start(device._prepare(image))
         rows.append([device._backend.run(i) for i in range(len(device.exits))])
     return np.swapaxes(rows, 0, 1)
 

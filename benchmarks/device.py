@@ -172,14 +172,14 @@ def ways(kind, exits):
 
 
 def _stages(backend, last, image):
-    backend.start(image)
+    backend.start({"image": image})
     for i in range(last + 1):
         logits = backend.run(i)
     return logits
 
 
 def _single(backend, thresholds, image):
-    return backend.predict(image, thresholds)
+    return backend.predict({"image": image, "thresholds": thresholds})
 
 
 def _classify(model, thresholds, image):

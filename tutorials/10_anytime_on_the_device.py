@@ -50,14 +50,14 @@ written is read back and compared with Keras, exit by exit, before it gets its n
 x, y = data.arrays("calibrate")
 policy = model.calibrate(x, y, budget=0.5 * model.exit_costs()[-1], verbose=0)
 path = OUT / "model.tflite"
-info = ka.export_tflite(
+ka.export_tflite(
     model,
     path,
     policy,
     class_names=data.class_names,
     preprocessing={"mean": data.mean, "std": data.std},
 )
-print(f"{path}: {path.stat().st_size:,} bytes, exits {info['exits']}")
+print(f"{path}: {path.stat().st_size:,} bytes, exits {AnytimeModel(path).exits}")
 
 # %% [markdown]
 """

@@ -6,21 +6,23 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_adaptive.export import _forcing
+from keras_adaptive.export import _costs, _forcing
+from keras_adaptive.export._inputs import count, rows_of
 
 QUANTIZE = (None, "float16", "dynamic", "int8")
 REPRESENTATIVE = 200  # images that int8 ranges are measured on
 BATCH = 100
 
 
-def convert(stages, quantize=None, old_runtime=False, images=None, batched=None):
+def convert(stages, quantize=None, old_runtime=False, data=None, batched=None):
     """Returns the bytes of a file with signatures `stage_0`, `stage_1`, ...
 
     Args:
         stages: As `_graph.minimal_stages` returns them.
         quantize: One of `QUANTIZE`.
         old_runtime: Whether tflite-runtime 2.14 must run it.
-        images: Array `(samples, ...)` to measure int8 ranges on. Only for `"int8"`.
+        data: Dictionary: name of each input to an array `(samples, ...)`, to measure int8
+            ranges on. Only for `"int8"`.
         batched: The same stages for batches, if `stages` accept single images only.
 
     Raises:
@@ -44,8 +46,8 @@ def convert(stages, quantize=None, old_runtime=False, images=None, batched=None)
             converter = tf.lite.TFLiteConverter.from_saved_model(
                 folder, signature_keys=list(signatures)
             )
-            data = _representative(batched or stages, switches, images)
-            _configure(converter, quantize, old_runtime, data)
+            examples = _representative(batched or stages, switches, data)
+            _configure(converter, quantize, old_runtime, examples)
             content = converter.convert()
     except Exception as error:  # the converter's errors have no common class
         raise RuntimeError(f"Converting the {len(stages)} stages failed: {error}") from error
@@ -60,7 +62,11 @@ def _function(stage, inputs, outputs):
 
     def run(**tensors):
         logits, *features = stage([tensors[name] for name in inputs], training=False)
-        return {"logits": logits, **dict(zip(outputs, features, strict=True))}
+        found = {"logits": logits, **dict(zip(outputs, features, strict=True))}
+        if _costs.NAME in found:  # reshaped as floats, it would become int8
+            cost = tf.reshape(tf.cast(found[_costs.NAME], tf.int64), (1,))
+            found[_costs.NAME] = tf.cast(cost, tf.float32)
+        return found
 
     return tf.function(run, autograph=False).get_concrete_function(**specs)
 
@@ -81,7 +87,7 @@ def _configure(converter, quantize, old_runtime, representative):
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
 
 
-def _representative(stages, switches, images):
+def _representative(stages, switches, data):
     """Yields example inputs of every signature, on which the converter measures int8 ranges.
 
     A signature without examples would silently stay float32. So would a gated block that no
@@ -90,9 +96,11 @@ def _representative(stages, switches, images):
     Args:
         stages: Stages for batches, with switches, see `_forcing`.
         switches: List of integers, how many switches each stage has.
-        images: Array `(samples, ...)`.
+        data: Dictionary: name of each input to an array `(samples, ...)`.
     """
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), REPRESENTATIVE)).astype(int)]
+    samples = count(data)
+    rows = np.linspace(0, samples - 1, min(samples, REPRESENTATIVE)).astype(int)
+    chosen = rows_of(data, rows)
     gates = [
         _forcing.gates_of(stage) if n else None
         for (stage, *_), n in zip(stages, switches, strict=True)
@@ -101,10 +109,10 @@ def _representative(stages, switches, images):
     for forced in ([np.zeros_like(closed) for closed in shut], shut):
         if forced is shut and not any(closed.any() for closed in shut):
             return
-        for start in range(0, len(chosen), BATCH):
-            tensors = {"input_0": chosen[start : start + BATCH]}
+        for start in range(0, len(rows), BATCH):
+            tensors = rows_of(chosen, slice(start, start + BATCH))
             for i, (stage, inputs, outputs) in enumerate(stages):
-                tensors[_forcing.SWITCHES] = np.repeat(forced[i], len(tensors["input_0"]), axis=0)
+                tensors[_forcing.SWITCHES] = np.repeat(forced[i], count(tensors), axis=0)
                 batch = [np.asarray(tensors[name]) for name in inputs]
                 for row in range(len(batch[0])):
                     each = {n: x[row : row + 1] for n, x in zip(inputs, batch, strict=True)}

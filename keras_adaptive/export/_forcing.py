@@ -58,7 +58,7 @@ def _switched(stage, nodes, blocks):
                 switch = keras.ops.cast(switches[:, i : i + 1], gate.dtype)
                 args = (x, instead, keras.ops.maximum(gate, switch))
             else:
-                args = (x, instead, tensors[id(_decisive(node.input_tensors[2]))])
+                args = (x, instead, tensors[id(decisive(node.input_tensors[2]))])
                 kwargs = {**kwargs, "forced": switches[0, i]}
         outputs = keras.tree.flatten(node.operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, outputs, strict=True))
@@ -66,7 +66,7 @@ def _switched(stage, nodes, blocks):
     return _graph.ListModel([*inputs, switches], outputs, name=stage.name)
 
 
-def _decisive(gate):
+def decisive(gate):
     """Returns a gate's probability where the gate's 0 and 1 might lie outside its int8 range.
 
     A probability is quantized in steps of 1/256, whatever the images.

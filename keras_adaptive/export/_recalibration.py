@@ -3,15 +3,16 @@
 import numpy as np
 
 from keras_adaptive.calibration._search import midpoint
+from keras_adaptive.policy.confidence import from_log_odds
 
 
 def recalibrate(policy, exits, logits, quantized):
     """Returns a policy under which as many samples leave at each exit as before.
 
     Exit by exit, the threshold moves to where the same number of the remaining samples
-    reaches it; midway to the next confidence below. So the mean cost stays, and no labels
-    are needed. Infinite thresholds, and those at which no sample left, stay. Where quantized
-    confidences are equal, the nearest possible number leaves.
+    reaches it; midway to the next confidence below, in log-odds. So the mean cost stays, and
+    no labels are needed. Infinite thresholds, and those at which no sample left, stay. Where
+    quantized confidences are equal, the nearest possible number leaves.
 
     A guarantee about risk does not hold for the new thresholds.
 
@@ -24,21 +25,27 @@ def recalibrate(policy, exits, logits, quantized):
     Returns:
         An `ExitPolicy` that differs in the thresholds only.
     """
-    thresholds = policy.thresholds.copy()
+    thresholds, log_odds = policy.thresholds.copy(), policy.log_odds.copy()
     before = np.ones(logits.shape[1], bool)
     now = before.copy()
     for i, k in enumerate(exits):
-        leave = before & policy.leaves(k, logits[i])
+        leave = before & policy.step(k, logits[i])[0]
         before &= ~leave
-        confidences = policy.confidence_of(k, quantized[i])
-        if np.isfinite(thresholds[k]) and leave.any():
-            thresholds[k] = _threshold(confidences[now], int(leave.sum()))
-        now &= confidences < thresholds[k]
-    return policy.with_thresholds(thresholds)
+        found = policy.compared(k, quantized[i])
+        if np.isfinite(thresholds[k]) and np.isfinite(log_odds[k]) and leave.any():
+            log_odds[k] = _threshold(found[now], int(leave.sum()))
+            thresholds[k] = from_log_odds(log_odds[k], policy.confidence)
+        now &= found < log_odds[k]
+    return policy.from_content({**policy.content(), "thresholds": thresholds, "log_odds": log_odds})
 
 
 def _threshold(confidences, wanted):
-    """Returns a threshold that `wanted` of the confidences reach, or the nearest number."""
+    """Returns a threshold that `wanted` of the confidences reach, or the nearest number.
+
+    Args:
+        confidences: Array `(samples,)`, in log-odds.
+        wanted: Integer.
+    """
     values, counts = np.unique(-confidences, return_counts=True)
     values, reaching = -values, counts.cumsum()  # from the most confident down
     if not len(values):

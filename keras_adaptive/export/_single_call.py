@@ -12,19 +12,19 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_adaptive._graph import external_inputs
-from keras_adaptive.export import _writer
+from keras_adaptive.export import _costs, _writer
 
 SIGNATURE = "predict"
 RUNTIME = "2.14.0"  # the oldest one tested; the first with `IF` would copy unwritten tensors
-_ANSWER = ("logits", "exit_index", "leaves")
+_ANSWER = ("logits", "exit_index")
 
 
-def add_single_call(model, stages, exits, policy):
-    """Adds `predict(x, thresholds)`, which returns `logits` and `exit_index`.
+def add_single_call(model, stages, inputs, exits, policy):
+    """Adds `predict(<inputs>, thresholds)`, which returns `logits` and `exit_index`.
 
-    `thresholds` is float32, one per stage of the file; the last is not used. `exit_index`
-    is int32 `[1]`, the number of the exit in the network.
+    `thresholds` is float32, in log-odds, one per stage of the file; the last is not used.
+    `exit_index` is int32 `[1]`, the number of the exit in the network. Where the stages give
+    `cost`, it is returned too.
 
     Each stage after the first is a branch of an `IF`, whose other branch passes the answer on.
     They follow one another and are not nested: at each run of an `IF` the runtime prepares
@@ -34,30 +34,33 @@ def add_single_call(model, stages, exits, policy):
     Args:
         model: `schema.ModelT` with the signatures `stage_<i>`; changed in place.
         stages: As `_graph.minimal_stages` returns them.
+        inputs: Names of the network's inputs.
         exits: Indices of the exits in the file.
-        policy: An `ExitPolicy`: its confidence and temperatures are written into the file.
+        policy: A policy: its rule is written into the file, but not its thresholds.
     """
     body = _Body(model, SIGNATURE)
-    _, reads, adds = zip(*stages, strict=True)
-    for name in external_inputs(reads, adds):  # the network's inputs
+    for name in inputs:
         body.inputs[name] = body.place(name, _stage_tensor(model, stages, name))
     thresholds = _writer.tensor("thresholds", [len(stages)], "float32")
     body.inputs["thresholds"] = body.add(thresholds)
+    # the answer so far, whether it is the last, and what the policy knows of earlier answers
+    answer = [*_ANSWER, _costs.NAME] if _costs.NAME in stages[0][2] else list(_ANSWER)
+    carried = [*answer, "leaves", *_state_names(policy)]
     known = {**body.inputs, **_stage(body, 0, stages, exits, policy)}
     for i in range(1, len(stages)):
-        names = [*reads[i], "thresholds", *_ANSWER]
+        reads = stages[i][1]
+        names = [*reads, "thresholds", *carried]
         branch = _Body(model, f"{SIGNATURE}_{i}")
         for name in names:
-            is_read = name in reads[i]
+            is_read = name in reads
             like = _stage_tensor(model, stages, name) if is_read else body.tensors[known[name]]
             branch.inputs[name] = branch.place(name, like)
         branch.outputs = _stage(branch, i, stages, exits, policy)
-        inputs = [known[name] for name in names]
-        known |= body.choose(known["leaves"], _past(branch), branch, inputs)
-    body.outputs = {name: known[name] for name in _ANSWER[:2]}
+        read = [known[name] for name in names]
+        known |= body.choose(known["leaves"], _past(branch, carried), branch, read)
+    body.outputs = {name: known[name] for name in answer}
     _writer.raise_minimum_runtime(model, RUNTIME)
-    inputs = {"x": body.inputs["input_0"], "thresholds": body.inputs["thresholds"]}
-    _writer.add_signature(model, SIGNATURE, body.subgraph(), inputs, body.outputs)
+    _writer.add_signature(model, SIGNATURE, body.subgraph(), body.inputs, body.outputs)
 
 
 def _stage(body, i, stages, exits, policy):
@@ -68,12 +71,17 @@ def _stage(body, i, stages, exits, policy):
     if i < len(stages) - 1:
         classes = stages[i][0].outputs[0].shape[-1]
         rule = _rule(policy, exits[i], i, len(stages), classes)
-        known = {"logits": given["logits"], "thresholds": body.inputs["thresholds"]}
-        given["leaves"] = body.inline_rule(rule, known)
+        known = {**body.inputs, "logits": given["logits"]}
+        read = _numbers(_writer.signature(rule, "rule").inputs)
+        given |= body.inline_rule(rule, {name: known[name] for name in read})
     return given
 
 
-def _past(branch):
+def _state_names(policy):
+    return [f"state_{j}" for j in range(len(policy.start(1, 2)))]
+
+
+def _past(branch, carried):
     """Returns the other branch: it passes on the answer of a sample that has left.
 
     The stage's features have a place in memory, but nothing writes or reads it: all later
@@ -83,9 +91,8 @@ def _past(branch):
     for name, number in branch.inputs.items():
         past.inputs[name] = past.place(name, branch.tensors[number])
     for name, number in branch.outputs.items():
-        known = name in _ANSWER
         past.outputs[name] = (
-            past.inputs[name] if known else past.place(name, branch.tensors[number])
+            past.inputs[name] if name in carried else past.place(name, branch.tensors[number])
         )
     return past
 
@@ -99,6 +106,17 @@ def _stage_tensor(model, stages, name):
     i = next(i for i, (_, inputs, _) in enumerate(stages) if name in inputs)
     found = _writer.signature(model, f"stage_{i}")
     return model.subgraphs[found.subgraphIndex].tensors[_numbers(found.inputs)[name]]
+
+
+class _DeviceOps:
+    """`keras.ops` in operations that a device has: Keras's `argmax` looks at bits of floats."""
+
+    def __getattr__(self, name):
+        return getattr(keras.ops, name)
+
+    @staticmethod
+    def argmax(x, axis):
+        return tf.argmax(x, axis, output_type=tf.int32)
 
 
 class _Body:
@@ -140,7 +158,7 @@ class _Body:
         )
 
     def inline_rule(self, rule, inputs):
-        """Copies the operations of another file; returns the number of `leaves`."""
+        """Copies the operations of another file; returns its outputs, name to number."""
         found = _writer.signature(rule, "rule")
         graph = copy.copy(rule.subgraphs[found.subgraphIndex])
         graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
@@ -153,7 +171,7 @@ class _Body:
             {_numbers(found.inputs)[name]: number for name, number in inputs.items()},
             _numbers(found.outputs),
             lambda opcode: _writer.operation_number(self.model, rule.operatorCodes[opcode]),
-        )["leaves"]
+        )
 
     def choose(self, condition, then, otherwise, inputs):
         """Adds an `IF` between two bodies; returns its outputs, name to number."""
@@ -188,28 +206,37 @@ class _Body:
 
 
 def _rule(policy, exit, stage, stages, classes):
-    """Returns, as a file of its own, whether a sample leaves at a stage."""
+    """Returns, as a file of its own, whether a sample leaves at a stage, and the state after.
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((1, classes), tf.float32, name="logits"),
-            tf.TensorSpec((stages,), tf.float32, name="thresholds"),
-        ]
-    )
-    def rule(logits, thresholds):
-        confidence = policy.confidence_of(exit, logits, keras.ops)
-        return {"leaves": confidence >= thresholds[stage : stage + 1]}
+    Its state before the first stage is a constant, and that before the last is not needed.
+    """
+    ops = _DeviceOps()
+    specs = {
+        "logits": tf.TensorSpec((1, classes), tf.float32, name="logits"),
+        "thresholds": tf.TensorSpec((stages,), tf.float32, name="thresholds"),
+    }
+    names = _state_names(policy)
+    if stage > 0:
+        specs |= {
+            name: tf.TensorSpec(value.shape, value.dtype, name=name)
+            for name, value in zip(names, policy.start(1, classes, ops), strict=True)
+        }
+
+    def rule(logits, thresholds, **state):
+        before = tuple(state[name] for name in names if stage > 0)
+        if stage == 0:
+            before = policy.start(1, classes, ops)
+        threshold = thresholds[stage : stage + 1]
+        leaves, after = policy.step(exit, logits, before, ops, thresholds=threshold)
+        return {"leaves": leaves, **dict(zip(names, after, strict=True))}
 
     module = tf.Module()
-    module.rule = rule
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [rule.get_concrete_function()], module
-    )
+    module.rule = tf.function(rule, autograph=False)
+    concrete = module.rule.get_concrete_function(**specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     model = _writer.read(converter.convert())
-    graph = model.subgraphs[0]
     if not model.signatureDefs:
         raise RuntimeError("The rule must have a signature; nothing was written.")
     model.signatureDefs[0].signatureKey = "rule"
     assert model.signatureDefs[0].subgraphIndex == 0
-    assert len(graph.outputs) == 1
     return model

@@ -2,12 +2,13 @@
 
 import json
 
-import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
-from keras_adaptive.export import _writer
+from anytime_tflite import AnytimeModel
+from anytime_tflite.backends import InterpreterBackend, interpreter_class
+from keras_adaptive.export import _costs, _writer
+from keras_adaptive.export._inputs import count, rows_of
 from keras_adaptive.export._recalibration import relative_error
 
 RUNTIMES = {"litert": (2, 21), "tflite-2.14": (2, 14)}  # the newest operations they know
@@ -19,47 +20,53 @@ BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "CONV_3D")
 
 
-class FileStages:
-    """Runs the stages of a file that is in memory.
+def file_answers(backend, stages, data):
+    """Returns what the stages of a file give, as the runtime runs them.
 
     Args:
-        content: Bytes of the file.
-        stages: As `_graph.minimal_stages` returns them; only their names are used.
+        backend: `InterpreterBackend` of the file.
+        stages: Integer, how many it has.
+        data: Dictionary: name of each input to an array `(samples, ...)`.
+
+    Returns:
+        Dictionary of arrays: `logits`, `(exits, samples, classes)`, and `cost`,
+        `(exits, samples)`, `None` where the file does not give it.
     """
-
-    def __init__(self, content, stages):
-        self.interpreter = Interpreter(model_content=content)
-        self.interpreter.allocate_tensors()
-        self._stages = [
-            (self.interpreter.get_signature_runner(f"stage_{i}"), inputs)
-            for i, (_, inputs, _) in enumerate(stages)
-        ]
-
-    def logits(self, images):
-        """Returns the logits of every exit, `(exits, samples, classes)`."""
-        rows = []
-        for image in images:
-            tensors = {"input_0": image[None]}
-            row = []
-            for runner, inputs in self._stages:
-                tensors.update(runner(**{name: tensors[name] for name in inputs}))
-                row.append(tensors["logits"][0].copy())
-            rows.append(row)
-        return np.swapaxes(rows, 0, 1)
+    logits, costs = [], []
+    for row in range(count(data)):
+        backend.start(rows_of(data, slice(row, row + 1)))
+        answers = [(backend.run(i), backend.cost) for i in range(stages)]
+        logits.append([z for z, _ in answers])
+        costs.append([cost for _, cost in answers])
+    cost = None if backend.cost is None else np.transpose(costs)
+    return {"logits": np.swapaxes(logits, 0, 1), "cost": cost}
 
 
-def keras_logits(stages, images, batch_size=100):
-    """Returns the logits of the Keras stages, `(exits, samples, classes)`."""
+def file_logits(content, stages, data):
+    """Returns the logits of a file that is in memory; arguments as in `file_answers`."""
+    backend = InterpreterBackend(content, 1, stages, list(data))
+    return file_answers(backend, stages, data)["logits"]
+
+
+def keras_answers(stages, data, batch_size=100):
+    """Returns what the Keras stages give, as `file_answers` does.
+
+    Args:
+        stages: As `_graph.minimal_stages` returns them.
+        data: Dictionary: name of each input to an array `(samples, ...)`.
+    """
     parts = []
-    for start in range(0, len(images), batch_size):
-        tensors = {"input_0": images[start : start + batch_size]}
+    for start in range(0, count(data), batch_size):
+        tensors = rows_of(data, slice(start, start + batch_size))
         part = []
         for stage, inputs, outputs in stages:
-            logits, *features = stage.predict_on_batch([tensors[name] for name in inputs])
-            tensors.update(zip(outputs, features, strict=True))
-            part.append(logits)
-        parts.append(np.stack(part))
-    return np.concatenate(parts, axis=1)
+            answers = stage.predict_on_batch([tensors[name] for name in inputs])
+            tensors.update(zip(["logits", *outputs], answers, strict=True))
+            part.append((tensors["logits"], tensors.get(_costs.NAME)))
+        parts.append(part)
+    logits, costs = zip(*(zip(*part, strict=True) for part in parts), strict=True)
+    cost = None if costs[0][0] is None else np.concatenate(costs, axis=1)[..., 0]
+    return {"logits": np.concatenate(logits, axis=1), "cost": cost}
 
 
 def check_model(model, size, stages, quantize, runtime):
@@ -96,12 +103,18 @@ def check_model(model, size, stages, quantize, runtime):
             f"The file must run on version {'.'.join(map(str, newest))} of the runtime. "
             f"It needs {needed}; nothing was written."
         )
-    if quantize is not None:
-        _check_weights(model, quantize, builtin)
 
 
-def _check_weights(model, quantize, builtin):
-    """Raises a RuntimeError if a large weight, or a heavy operation, stayed float32."""
+def check_weights(model, quantize):
+    """Raises a RuntimeError if a large weight, or a heavy operation, of a stage stayed float32.
+
+    Args:
+        model: `schema.ModelT` of the stages alone.
+        quantize: How the weights must be stored.
+    """
+    if quantize is None:
+        return
+    builtin = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data
@@ -125,26 +138,23 @@ def _raise_float(quantize, tensor):
     )
 
 
-def check_answers(content, stages, info, images=None):
-    """Raises a RuntimeError unless the file computes the same answers as the network.
+def check_answers(content, stages, info, data):
+    """Raises a RuntimeError unless the runtime opens the file and gives the network's answers.
 
     Args:
         content: Bytes of the file.
         stages: As `_graph.minimal_stages` returns them.
         info: Dictionary, the metadata that the file must hold.
-        images: Array of inputs to compare on. `None`: random ones.
+        data: Dictionary: name of each input to an array to compare on.
     """
-    file = FileStages(content, stages)
-    interpreter = file.interpreter
+    interpreter = interpreter_class()(model_content=content)
     read = interpreter.get_signature_runner("info")(unused=np.zeros(1, "int32"))["json"]
     if json.loads(bytes(read).decode()) != json.loads(json.dumps(info)):
         raise RuntimeError("The file must hold its info. It does not; nothing was written.")
-    if images is None:
-        shape = (TRIALS, *stages[0][0].inputs[0].shape[1:])
-        images = np.random.default_rng(0).normal(size=shape).astype("float32")
-    images = images[:TRIALS] if info["quantize"] is None else images[:100]
-    expected, found = keras_logits(stages, images), file.logits(images)
-    for k, z, y in zip(info["exits"], expected, found, strict=True):
+    backend = InterpreterBackend(content, 1, len(stages), list(data))
+    data = rows_of(data, slice(TRIALS if info["quantize"] is None else 100))
+    expected, found = keras_answers(stages, data), file_answers(backend, len(stages), data)
+    for k, z, y in zip(info["exits"], expected["logits"], found["logits"], strict=True):
         if info["quantize"] is None:
             error, limit = np.abs(y - z).max(), TOLERANCE * max(1, np.abs(z).max())
         else:
@@ -154,33 +164,48 @@ def check_answers(content, stages, info, images=None):
                 f"Exit {k} of the file must equal Keras. It differs by "
                 f"{error:.3g}; nothing was written."
             )
-    if "predict" in interpreter.get_signature_list():
-        _check_single_call(interpreter, info["exits"], images[:TRIALS], found)
+    exact = info["quantize"] is None and expected["cost"] is not None
+    if exact and not np.allclose(found["cost"], expected["cost"], rtol=1e-4):
+        raise RuntimeError(
+            f"The file must give what an answer costs, {expected['cost'].tolist()}. "
+            f"It gives {found['cost']}; nothing was written."
+        )
+    if "predict" in backend.signatures:
+        agreeing = info["patience"] is not None or info["agreement"] is not None
+        _check_single_call(backend, info["exits"], rows_of(data, slice(TRIALS)), found, agreeing)
+    try:
+        AnytimeModel(content, num_threads=1).close()
+    except ValueError as error:
+        raise RuntimeError(
+            f"The file must open on a device. It does not; nothing was written. {error}"
+        ) from error
 
 
-def _check_single_call(interpreter, exits, images, logits):
-    """Raises an error unless the single call computes the stages' answers."""
-    runner = interpreter.get_signature_runner("predict")
-    for row, image in enumerate(images):
+def _check_single_call(backend, exits, data, found, agreeing):
+    """Raises an error unless the single call computes the stages' answers.
+
+    Where answers that agree end it, `agreeing`, it may leave before its thresholds say so.
+    """
+    for row in range(count(data)):
         for i, exit in enumerate(exits):
             thresholds = np.full(len(exits), np.inf, "float32")
             thresholds[i] = -np.inf
             try:
-                answer = runner(x=image[None], thresholds=thresholds)
+                given = {**rows_of(data, slice(row, row + 1)), "thresholds": thresholds}
+                logits, left = backend.predict(given)
             except RuntimeError as error:
                 raise ValueError(
                     "`single_call=True` needs a model whose shapes are known before it runs, "
                     f"except for the batch. Received: a model for which the runtime says "
                     f"{str(error).strip()!r}; nothing was written."
                 ) from error
-            same = np.abs(answer["logits"][0] - logits[i, row]).max() <= TOLERANCE
-            if answer["exit_index"].tolist() != [exit] or not same:
+            i_left = exits.index(left) if left in exits else -1
+            same = i_left == i or (agreeing and 0 <= i_left < i)
+            same = same and np.abs(logits - found["logits"][i_left, row]).max() <= TOLERANCE
+            if found["cost"] is not None:
+                same = same and backend.cost == found["cost"][i_left, row]
+            if not same:
                 raise RuntimeError(
                     f"The single call must leave at exit {exit} with its logits. It left at "
-                    f"{answer['exit_index'].tolist()}; nothing was written."
+                    f"{left}; nothing was written."
                 )
-
-
-def as_input(images, dtype):
-    """Returns images as an array of the network's input dtype."""
-    return np.asarray(images).astype(keras.backend.standardize_dtype(dtype), copy=False)

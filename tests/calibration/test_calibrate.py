@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from strategies import problems
 
 import keras_adaptive as ka
+from anytime_tflite import read_info
 from keras_adaptive.calibration.calibrate import calibrate_budgets
 from keras_adaptive.calibration.geometric import geometric_thresholds
 
@@ -228,8 +229,8 @@ def test_a_worst_case_closes_what_lies_behind_it(rng, trained, tmp_path):
     assert policy.used_exits[-1] <= 1
     assert policy.worst_case is None
     assert policy.details["worst_case"] == costs[1]
-    info = ka.export_tflite(trained, tmp_path / "model.tflite", policy)
-    assert info["exits"] == policy.used_exits
+    assert ka.export_tflite(trained, tmp_path / "model.tflite", policy) is policy
+    assert read_info(tmp_path / "model.tflite")["exits"] == policy.used_exits
     hand_made = ka.ExitPolicy([2, 2, 0], worst_case=costs[1])
     for use in (
         lambda: ka.AdaptivePredictor(trained, hand_made),
@@ -363,7 +364,7 @@ COSTS = [1.0, 2.0]
         ({"logits": np.zeros((2, 3, 1))}, "two classes"),
         ({"logits": np.full((2, 3, 4), np.nan)}, "`logits` must be finite"),
         ({"labels": np.zeros(2, int)}, r"`labels` must be integers of shape \(3,\)"),
-        ({"labels": np.zeros(3)}, "`labels` must be integers"),
+        ({"labels": np.full(3, 0.5)}, "`labels` must be integers"),
         ({"labels": np.array([0, 1, 4])}, "below the number of classes, 4"),
         ({"labels": np.array([0, 1, -1])}, "`labels` must be at least 0"),
         ({"costs": None}, "`costs` must be given"),

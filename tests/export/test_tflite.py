@@ -48,7 +48,7 @@ def test_info_says_what_a_device_needs(exported, interpreter, trained, policy, d
 def test_logits_of_every_exit_equal_keras(interpreter, trained, test_images):
     interpreter.allocate_tensors()
     for image in test_images[0][:20]:
-        tensors = {"input_0": image[None]}
+        tensors = {"image": image[None]}
         for k, expected in enumerate(trained(image[None])):
             runner = interpreter.get_signature_runner(f"stage_{k}")
             tensors.update(runner(**{n: tensors[n] for n in runner.get_input_details()}))
@@ -57,7 +57,8 @@ def test_logits_of_every_exit_equal_keras(interpreter, trained, test_images):
 
 def test_preprocessing_may_be_arrays(small, tmp_path):
     preprocessing = {"mean": np.array([0.5]), "std": np.array([0.25])}
-    info = ka.export_tflite(small, tmp_path / "m.tflite", POLICY, preprocessing=preprocessing)
+    ka.export_tflite(small, tmp_path / "m.tflite", POLICY, preprocessing=preprocessing)
+    info = read_info(tmp_path / "m.tflite")
     assert info["preprocessing"] == {"mean": [0.5], "std": [0.25]}
 
 
@@ -68,8 +69,8 @@ def test_weights_are_stored_once(exported, trained):
 
 def test_closed_exits_are_left_out(tmp_path):
     path = tmp_path / "model.tflite"
-    info = ka.export_tflite(three_exits(), path, ka.ExitPolicy([np.inf, 0.9, 0]))
-    assert info["exits"] == [1, 2]
+    ka.export_tflite(three_exits(), path, ka.ExitPolicy([np.inf, 0.9, 0]))
+    assert read_info(path)["exits"] == [1, 2]
     signatures = Interpreter(str(path)).get_signature_list()
     assert set(signatures) == {"info", "stage_0", "stage_1"}
     tensors = flatbuffer.read(path.read_bytes()).subgraphs[0].tensors
@@ -153,8 +154,9 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"model": "net"}, TypeError, "`model` must be an AdaptiveModel"),
-        ({"policy": [0.5, 0]}, TypeError, "`policy` must be an ExitPolicy or a PatiencePolicy"),
-        ({"policy": ka.ExitPolicy([0.5, 0.5, 0])}, ValueError, "3 thresholds, 2 exits"),
+        ({"policy": [0.5, 0]}, TypeError, "`policy` must be an ExitPolicy, a LearnedPolicy"),
+        ({"policy": ka.ExitPolicy([0.5, 0.5, 0])}, ValueError, "one threshold per exit"),
+        ({"policy": None}, ValueError, "`policy` must be given where `model.policy` is None"),
         ({"class_names": ["a"]}, ValueError, "`class_names` must be 10 names"),
         ({"preprocessing": {"mean": [0.5]}}, ValueError, "`preprocessing` must be"),
         ({"preprocessing": {"mean": 0.5, "std": 1.0}}, ValueError, "`preprocessing` must be"),
@@ -183,7 +185,7 @@ def test_needs_a_fixed_input_shape(tmp_path):
     image = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(image)
     model = ka.AdaptiveModel(image, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
-    with pytest.raises(ValueError, match="one input of fixed shape"):
+    with pytest.raises(ValueError, match="must have inputs of fixed shape"):
         ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
 
 
@@ -214,5 +216,8 @@ def test_info_is_stored_once_as_signature_and_as_metadata(exported):
 
 
 def test_a_patience_policy_uses_every_exit(small, tmp_path):
-    info = ka.export_tflite(small, tmp_path / "model.tflite", ka.PatiencePolicy(2))
+    path = tmp_path / "model.tflite"
+    policy = ka.PatiencePolicy(2)
+    assert ka.export_tflite(small, path, policy) is policy
+    info = read_info(path)
     assert (info["exits"], info["patience"]) == ([0, 1], 2)

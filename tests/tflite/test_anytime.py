@@ -196,10 +196,10 @@ def test_does_not_begin_a_stage_it_cannot_finish(exported, test_images):
 def test_one_hiccup_does_not_stop_what_follows(exported):
     device = AnytimeModel(exported)
     device._expected_ms[1] = 1.0
-    device._learn(1, 500.0)
+    device._times.learn(1, 500.0)
     assert device._expected_ms[1] <= 1.25
     for _ in range(30):
-        device._learn(1, 5.0)  # slow for good
+        device._times.learn(1, 5.0)  # slow for good
     assert device._expected_ms[1] == pytest.approx(5, rel=0.1)
 
 

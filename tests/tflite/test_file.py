@@ -161,8 +161,8 @@ def test_a_file_without_a_stage_is_refused(content, write):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 1}, "version 2: export it again. Received: .* of version 1"),
-        ({"version": 3}, "version 2: update anytime_tflite. Received: .* of version 3"),
+        ({"version": 1}, "version 2 or 3: export it again. Received: .* of version 1"),
+        ({"version": 4}, "version 2 or 3: update anytime_tflite. Received: .* of version 4"),
         ({"version": None}, "of version None"),
         ({"format": "onnx"}, '"format": "keras_adaptive.tflite"'),
         ({"exits": "left out"}, "with no exits"),

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -315,9 +315,9 @@ class AnytimeModel:
         by_agreement: bool = True,
     ) -> Run:
         """Checks arguments; returns the rule for one image."""
-        deadline = np.inf if deadline_ms is None else _as_float("deadline_ms", deadline_ms)
-        if not deadline >= 0:
-            raise ValueError(
+        deadline = np.inf if deadline_ms is None else _as_float(deadline_ms)
+        if deadline is None or not deadline >= 0:
+            raise (WrongTypeError if deadline is None else ValueError)(
                 f"`deadline_ms` must be a number of at least 0, or None. Received: {deadline_ms=}"
             )
         return Run(
@@ -467,15 +467,10 @@ class AnytimeModel:
     def _check_thresholds(self, thresholds: Sequence[float]) -> list[float]:
         written: list[float] = self.info["thresholds"]
         total = len(written)
-        try:
-            given = list(thresholds)
-        except TypeError as error:
-            raise WrongTypeError(
-                f"`thresholds` must be {total} numbers, one per exit. Received: {thresholds=}"
-            ) from error
-        found = [_as_float("thresholds", t) for t in given]
-        if len(found) != total or any(t != t for t in found):
-            raise ValueError(
+        is_array = isinstance(thresholds, Iterable) and not isinstance(thresholds, str | bytes)
+        found = [_as_float(t) for t in thresholds] if is_array else [None]
+        if None in found or len(found) != total or any(t != t for t in found):
+            raise (WrongTypeError if None in found else ValueError)(
                 f"`thresholds` must be {total} numbers, one per exit. Received: {thresholds=}"
             )
         # behind an exit where every image leaves, and at the last, nothing is looked at
@@ -530,15 +525,14 @@ def _as_integers(array: Array, dtype: Any, called: str) -> Array:
     return array.astype(dtype)
 
 
-def _as_float(name: str, value: Any) -> float:
-    """Returns a number of Python or numpy as a float."""
-    if not isinstance(value, bool | np.bool_ | str | bytes):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    must = "a number" if name == "deadline_ms" else "numbers, one per exit"
-    raise WrongTypeError(f"`{name}` must be {must}. Received: {value!r}")
+def _as_float(value: Any) -> float | None:
+    """Returns a number of Python or numpy as a float, and `None` for anything else."""
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def is_integer(value: object, at_least: int) -> bool:

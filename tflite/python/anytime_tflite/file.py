@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from anytime_tflite import flatbuffer
+from anytime_tflite import flatbuffer, pixels
 from anytime_tflite.rule import CONFIDENCES, Array, Network
 
 _FORMAT = "keras_adaptive.tflite"
@@ -187,7 +187,7 @@ def _wrong(info: dict[str, Any]) -> str | None:
                 "log_odds": len(odds) == len(thresholds) and not any(map(math.isnan, odds)),
                 "agreement": info["agreement"] is None or _agreement_fits(info["agreement"]),
                 "inputs": _inputs_fit(info["inputs"]),
-                "pixels": info["pixels"] is None or isinstance(info["pixels"], dict),
+                "pixels": info["pixels"] is None or bool(pixels.rule(**info["pixels"])),
                 "macs": len(info["macs"]) == len(exits)
                 and all(0 <= float(cost) < math.inf for cost in info["macs"]),
             }

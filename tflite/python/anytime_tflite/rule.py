@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+_EPSILON = float(np.finfo("float64").eps)
 Network = list[tuple[Array, Array]]
 """A learned stopping network: kernel and bias of its three layers."""
 
@@ -95,7 +96,9 @@ LOG_ODDS: dict[str, Callable[[Array], float]] = {
 def to_log_odds(confidence: str, threshold: float) -> float:
     """Returns the log-odds of a threshold that is given as users know it.
 
-    Every answer reaches `-inf`, none `inf`: where no confidence can be lower, or as high.
+    Every answer reaches `-inf`, none `inf`: where no confidence can be lower, or as high. A
+    threshold that is some answer's confidence is rounded, as that is; the log-odds are lower by
+    that much, at most 1e-6, so that the answer reaches it.
 
     Args:
         confidence: Name of the confidence, or `"learned"`.
@@ -103,18 +106,22 @@ def to_log_odds(confidence: str, threshold: float) -> float:
 
     Example:
 
-    >>> to_log_odds("max_prob", 0.5), to_log_odds("max_prob", 1.0)
-    (0.0, inf)
+    >>> round(to_log_odds("max_prob", 0.5), 6), to_log_odds("max_prob", 1.0)
+    (-0.0, inf)
     """
     if confidence == "logit_margin":
-        return threshold
+        return threshold if threshold > 0 else -math.inf
     if confidence == "entropy":
-        return math.inf if threshold >= 0 else -math.log(-threshold)
-    if not 0 < threshold < 1:
-        return math.inf if threshold >= 1 else -math.inf
-    if confidence == "prob_margin":
-        return -math.log1p(-threshold)
-    return math.log(threshold) - math.log1p(-threshold)
+        if not -math.inf < threshold < 0:
+            return math.inf if threshold >= 0 else -math.inf
+        odds, room = -math.log(-threshold), -threshold
+    else:
+        if not 0 < threshold < 1:
+            return math.inf if threshold >= 1 else -math.inf
+        odds, room = -math.log1p(-threshold), 1 - threshold
+        if confidence != "prob_margin":
+            odds += math.log(threshold)
+    return odds - min(8 * _EPSILON * (1 / room + abs(odds)), 1e-6)
 
 
 def stopping_log_odds(network: Network, probabilities: Array) -> float:

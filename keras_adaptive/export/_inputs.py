@@ -1,0 +1,140 @@
+"""The inputs of a network in its file: their names, shapes and dtypes, and data for them."""
+
+import re
+
+import keras
+import numpy as np
+
+from keras_adaptive import _graph
+from keras_adaptive.costs.exit_costs import sized
+
+DTYPES = ("float32", "uint8", "int32", "int64", "bool")
+# names that Keras gives by itself, and those that other tensors of a file have
+AUTOMATIC = r"(input|input_layer|keras_tensor)(_\d+)?"
+TAKEN = r"(logits|cost|thresholds|exit_index|leaves|open_blocks|(features|state|stage)_\d+)"
+
+
+def at_size(inputs, outputs, input_shape):
+    """Returns inputs and outputs of the network at a given size of its inputs.
+
+    Args:
+        inputs, outputs: Lists of symbolic tensors.
+        input_shape: As in `costs.exit_costs`. `None`: as they are.
+    """
+    if input_shape is None:
+        return inputs, outputs
+    wanted, _ = sized(inputs, outputs, input_shape)
+    starts = [keras.Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in wanted]
+    places = {id(old): new for old, new in zip(inputs, starts, strict=True)}
+    return starts, _graph.call_again(_graph.nodes_between(inputs, outputs), places, outputs)
+
+
+def inputs_of(tensors):
+    """Returns the inputs of a network as `info` holds them.
+
+    Args:
+        tensors: List of symbolic tensors.
+
+    Returns:
+        List of dictionaries: `name`, that of the network's own input where it was given one,
+        else `input_0`, `input_1`, ...; `shape` without the batch; `dtype`.
+
+    Raises:
+        ValueError: If a file cannot have such inputs.
+    """
+    found = []
+    for i, tensor in enumerate(tensors):
+        name = re.sub(r"\W", "_", tensor.name)
+        if re.fullmatch(f"{AUTOMATIC}|{TAKEN}", name) or name in [one["name"] for one in found]:
+            name = f"input_{i}"
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        found.append({"name": name, "shape": list(tensor.shape[1:]), "dtype": dtype})
+    if any(None in one["shape"] for one in found):
+        raise ValueError(
+            "`model` must have inputs of fixed shape; `input_shape=(224, 224, 3)` sets that of "
+            f"an image. Received: inputs {[tuple(tensor.shape) for tensor in tensors]}"
+        )
+    if any(one["dtype"] not in DTYPES for one in found):
+        raise ValueError(
+            f"`model` must have inputs of the dtypes {', '.join(DTYPES)}. Build it with "
+            "float32 inputs: its layers compute in float32 all the same. Received: inputs of "
+            f"{', '.join(one['dtype'] for one in found)}"
+        )
+    return found
+
+
+def renamed(stages, inputs):
+    """Returns the stages of `_graph.minimal_stages` with the inputs named as in the file."""
+    names = {f"input_{i}": one["name"] for i, one in enumerate(inputs)}
+    return [(model, [names.get(n, n) for n in reads], adds) for model, reads, adds in stages]
+
+
+def checked_data(inputs, x):
+    """Returns data as a dictionary: name of each input to an array `(samples, ...)`.
+
+    Args:
+        inputs: As `inputs_of` returns them.
+        x: An array; of several inputs a dictionary by name, or a list in their order.
+
+    Raises:
+        ValueError: If it does not fit the inputs.
+    """
+    names = [one["name"] for one in inputs]
+    if isinstance(x, dict):
+        given = x
+    elif len(names) == 1:
+        given = {names[0]: x}
+    else:
+        given = dict(zip(names, x, strict=False)) if len(x) == len(names) else {}
+    if set(given) != set(names):
+        raise ValueError(
+            f"`calibration_data` must hold an array for each of the inputs {names}. "
+            f"Received: {sorted(map(str, given)) if isinstance(x, dict) else type(x).__name__}"
+        )
+    arrays = {one["name"]: _fitting(one, np.asarray(given[one["name"]])) for one in inputs}
+    lengths = {len(array) for array in arrays.values()}
+    if len(lengths) > 1:
+        raise ValueError(
+            "`calibration_data` must hold as many samples for each input. "
+            f"Received: {[len(array) for array in arrays.values()]}"
+        )
+    return arrays
+
+
+def _fitting(one, array):
+    shape, dtype = tuple(one["shape"]), np.dtype(one["dtype"])
+    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
+    if array.shape[1:] != shape or not len(array) or array.dtype.kind not in kinds:
+        what = {"f": "numbers", "b": "booleans"}.get(dtype.kind, "integers")
+        raise ValueError(
+            f"`calibration_data` must be {what} of shape "
+            f"({', '.join(['samples', *map(str, shape)])}), or a tuple of them and labels. "
+            f"Received: dtype {array.dtype}, shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("`calibration_data` must be finite. Received: NaN or infinite values")
+    return array.astype(dtype, copy=False)
+
+
+def random_data(inputs, samples):
+    """Returns random data for the inputs, as a dictionary.
+
+    Integers may be indices, of tables of any length: only 0 and 1 fit them all.
+    """
+    rng = np.random.default_rng(0)
+    found = {}
+    for one in inputs:
+        shape, dtype = (samples, *one["shape"]), np.dtype(one["dtype"])
+        values = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(2, size=shape)
+        found[one["name"]] = values.astype(dtype)
+    return found
+
+
+def rows_of(data, rows):
+    """Returns some of the samples of a dictionary of arrays; `rows` is a slice or indices."""
+    return {name: array[rows] for name, array in data.items()}
+
+
+def count(data):
+    """Returns the number of samples of a dictionary of arrays."""
+    return len(next(iter(data.values())))
