@@ -17,7 +17,7 @@ endef
 .PHONY: help demo test test-python test-android test-web test-slow test-all coverage lint docs \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search bench-defects vectors notebooks readme clean
+	bench-compression bench-search bench-defects bench-mistakes bench-chaos vectors notebooks readme clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in about a minute"
@@ -69,7 +69,7 @@ readme: .venv/test
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search
+	bench-compression bench-search bench-mistakes
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -110,6 +110,15 @@ bench-stopping: .venv/test
 # damaged files and policies; needs no data
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
+
+# usual mistakes on the command line; needs no data
+bench-mistakes: .venv/test
+	$(BIN)/python -m benchmarks.mistakes
+
+# two hours, and so not part of `bench`: commands killed at 200 moments; resumes where it was
+# interrupted
+bench-chaos: .venv/test
+	$(BIN)/python -m benchmarks.chaos
 
 # half an hour; resumes where it was interrupted
 bench-compression: .venv/test

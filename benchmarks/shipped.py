@@ -58,7 +58,7 @@ def run(weights, training, command):
     }
     reports.write(folder, report)
     place = str(folder.relative_to(ROOT))
-    command_line(["evaluate", place, "--budget", "0.5"])
+    command_line(["evaluate", place, "--budget-share", "0.5"])
     command_line(["export", place])
     return folder
 

@@ -415,7 +415,7 @@ def opened(folder, only_read=False):
     if not folder.is_dir():
         near = [path.name for path in _runs_beside(folder)]
         near = difflib.get_close_matches(folder.name, near, 1)
-        hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
+        hint = f". Did you mean {folder.parent / near[0]}?" if near else ""
         raise ValueError(_no_run(folder) + hint)
     with locked(folder, only_read):
         run = Run(folder)
