@@ -13,6 +13,7 @@ from . import policy as policy
 from . import report as report
 from . import training as training
 from . import tuning as tuning
+from .calibration import NoSavingWarning as NoSavingWarning
 from .calibration import RiskControl as RiskControl
 from .calibration import UnreachableTargetError as UnreachableTargetError
 from .calibration import calibrate as calibrate

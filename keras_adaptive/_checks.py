@@ -44,7 +44,7 @@ def integer_sequence(name, values, least, must, length=None):
 def finite(value, name):
     """Returns a finite number as a float; booleans and strings are refused."""
     try:
-        array = _numeric(value)
+        array = numeric(value)
         number = float(array) if array.ndim == 0 else np.nan
     except (TypeError, ValueError):
         number = np.nan
@@ -88,7 +88,7 @@ def as_array(values, name):
     return np.asarray(values)
 
 
-def _numeric(values):
+def numeric(values):
     """Returns an array of numbers; raises a ValueError or a TypeError for others."""
     array = as_array(values, "values")
     if array.dtype.kind in "bSUMmc":
@@ -99,6 +99,7 @@ def _numeric(values):
 def check_logits(logits):
     """Returns finite logits `(exits, samples, classes)`, or dense ones, as an array."""
     logits = as_array(logits, "logits")
+    half = logits.dtype.itemsize == 2
     if logits.dtype.name == "bfloat16":
         logits = logits.astype("float32")
     if logits.ndim not in (3, 5) or not logits.size or logits.shape[-1] < 2:
@@ -112,7 +113,30 @@ def check_logits(logits):
         raise ValueError(f"`logits` must be numbers. Received: dtype {logits.dtype}")
     if not _all_finite(logits):
         raise ValueError("`logits` must be finite. Received: NaN or infinite values")
+    for k, z in enumerate(logits if logits.dtype.kind == "f" else ()):
+        if _are_probabilities(z, 1e-2 if half else 1e-3):
+            raise ValueError(
+                "`logits` must be logits. Of probabilities p, give the logarithm: "
+                "np.log(np.maximum(p, 1e-37)), or build the model with `from_logits=False`. Logits "
+                "that look so by chance pass as `logits - 1`, whose softmax is the same. "
+                f"Received: at exit {k}, rows that are at least 0 and sum to 1"
+            )
     return logits
+
+
+def _are_probabilities(z, near):
+    """Whether all rows are at least 0 and sum to 1, and some more than a few are not one-hot.
+
+    The first row that is none ends the search.
+    """
+    count, start, step = 0, 0, 1
+    while start < len(z):
+        rows = z[start : start + step].reshape(-1, z.shape[-1])
+        if (rows < 0).any() or (np.abs(rows.sum(axis=1, dtype="float64") - 1) > near).any():
+            return False
+        count += int(((rows != 0) & (rows != 1)).any(axis=1).sum())
+        start, step = start + step, 256
+    return count >= 4
 
 
 def _all_finite(array):
@@ -130,7 +154,7 @@ def check_costs(costs, logits):
     if costs is None:
         raise ValueError("`costs` must be given, one per exit. Received: costs=None")
     try:
-        costs = _numeric(costs)
+        costs = numeric(costs)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`costs` must be numbers. Received: costs={costs}") from error
     if costs.shape not in {logits.shape[:1], logits.shape[:2]}:
@@ -191,7 +215,7 @@ def _of_one_hot(labels):
 def numbers(values, name):
     """Returns one number per exit, `(exits,)`; infinite ones are accepted."""
     try:
-        array = _numeric(values)
+        array = numeric(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` must be numbers. Received: {name}={values}") from error
     if array.ndim != 1 or not array.size or np.isnan(array).any():

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive._checks import check_costs, check_labels, check_logits, integer
+from keras_adaptive._checks import check_costs, check_labels, check_logits, integer, numeric
 from keras_adaptive.calibration.calibrate import calibrate_budgets
-from keras_adaptive.policy.policy import Policy
+from keras_adaptive.policy.policy import Policy, right_answers
 
 
 class EvaluationResult(NamedTuple):
@@ -69,9 +69,9 @@ def evaluate(policy, logits, labels, costs):
     """Returns accuracy and cost of a policy on cached logits.
 
     Args:
-        policy: An `ExitPolicy`, or another `Policy`. Or the probabilities of leaving at each
-            exit, `(exits, samples)`, such as `LearnedPolicy.leaving`: the result is then the
-            expectation over random exits.
+        policy: A policy of any class. Or a model, for its `model.policy`. Or the probabilities
+            of leaving at each exit, `(exits, samples)`, such as `LearnedPolicy.leaving`: the
+            result is then the expectation over random exits.
         logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
             classes)` for dense outputs.
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where there
@@ -82,8 +82,8 @@ def evaluate(policy, logits, labels, costs):
         An `EvaluationResult`.
 
     Raises:
-        TypeError: If the policy is neither.
-        ValueError: If the arrays do not fit together.
+        TypeError: If the policy is none of these.
+        ValueError: If the arrays do not fit together, or a model has no policy.
 
     Example:
 
@@ -95,6 +95,13 @@ def evaluate(policy, logits, labels, costs):
     >>> result.exit_accuracies.tolist()
     [0.5, 1.0]
     """
+    if hasattr(policy, "calibrate") and hasattr(policy, "policy"):  # an AdaptiveModel
+        if policy.policy is None:
+            raise ValueError(
+                "A model in place of a policy must have one; `model.calibrate` chooses it. "
+                "Received: policy=None in the model"
+            )
+        policy = policy.policy
     split = _Split(logits, labels, costs)
     if isinstance(policy, Policy):
         return split.result_of_exits(policy._decide(split.logits, split.costs))
@@ -108,10 +115,7 @@ class _Split:
         self.logits = check_logits(logits)
         labels = check_labels(labels, self.logits)
         self.costs = check_costs(costs, self.logits)
-        samples = self.logits.shape[1]
-        self.right = np.stack(
-            [(z.argmax(axis=-1) == labels).reshape(samples, -1).sum(axis=1) for z in self.logits]
-        )
+        self.right = right_answers(self.logits, labels)
         self.labeled = (labels >= 0).sum()
         self.prices = np.broadcast_to(self.costs.reshape(len(self.costs), -1), self.right.shape)
 
@@ -131,7 +135,7 @@ class _Split:
 
 def _check_leaving(policy, shape):
     try:
-        leaving = np.asarray(policy, "float64")
+        leaving = numeric(policy)
     except (TypeError, ValueError):
         leaving = np.zeros(())
     if leaving.ndim != 2:

@@ -19,6 +19,7 @@ from keras_adaptive.policy.exit_policy import always_last, first_exit
 PERCENTILES = 100
 EXACT_THRESHOLDS = 4  # up to this number the search is exhaustive
 CELLS = 2_000_000  # of a table that is computed at once
+FRONT = 2**21  # numbers of right answers that a front tells apart
 SWEEPS = 20
 
 
@@ -26,7 +27,7 @@ class Problem(NamedTuple):
     """Confidence, correctness and cost of every sample at every exit.
 
     Attributes:
-        confidences: `(exits, samples)`.
+        confidences: `(exits, samples)`, in the form in which they are compared.
         right: `(exits, samples)`, 1 where the answer is right; for dense outputs the
             number of right pixels.
         costs: `(exits, samples)`.
@@ -76,16 +77,23 @@ def midpoint(low, high):
 class Front:
     """The Pareto front of policies in right answers and cost.
 
+    Args:
+        most_right: Integer, the most right answers there can be.
+        unit: Integer: of so many neighboring numbers of right answers the cheapest policy is
+            kept. Above 1 the front of very many pixels needs little memory.
+
     Attributes:
         right: Integers, ascending.
         cost: Floats, ascending.
         floor: The least cost known for so many right answers or more, by that number.
     """
 
-    def __init__(self, most_right):
-        self._least = np.full(most_right + 1, np.inf)  # cost, by number of right answers
+    def __init__(self, most_right, unit=1):
+        self.unit = unit
+        self._least = np.full(most_right // unit + 1, np.inf)  # cost, by number of right answers
         self.floor = self._least.copy()
-        self._where = np.zeros((most_right + 1, 2), int)
+        self._where = np.zeros((len(self._least), 2), int)
+        self._right = np.zeros(len(self._least) if unit > 1 else 0, int)
         self._decoders = []
 
     def offer(self, right, cost, decode):
@@ -98,15 +106,19 @@ class Front:
         right, cost = np.ravel(right), np.ravel(cost)
         if not np.issubdtype(right.dtype, np.integer):
             right = np.rint(right).astype(np.int64)
-        cells = np.flatnonzero(cost < self.floor.take(right))
+        place = right if self.unit == 1 else right // self.unit
+        cells = np.flatnonzero(cost < self.floor.take(place))
         if not len(cells):
             return
-        cells = cells[np.lexsort((cost[cells], right[cells]))]
-        cells = cells[np.unique(right[cells], return_index=True)[1]]
-        cells = cells[cost[cells] < self._least[right[cells]]]
-        self._least[right[cells]] = cost[cells]
-        self._where[right[cells], 0] = len(self._decoders)
-        self._where[right[cells], 1] = cells
+        by_cost = (cost[cells], place[cells])
+        cells = cells[np.lexsort(by_cost if self.unit == 1 else (-right[cells], *by_cost))]
+        cells = cells[np.unique(place[cells], return_index=True)[1]]
+        cells = cells[cost[cells] < self._least[place[cells]]]
+        self._least[place[cells]] = cost[cells]
+        self._where[place[cells], 0] = len(self._decoders)
+        self._where[place[cells], 1] = cells
+        if self.unit > 1:
+            self._right[place[cells]] = right[cells]
         self._decoders.append(decode)
         self.floor = np.minimum.accumulate(self._least[::-1])[::-1]
 
@@ -117,7 +129,8 @@ class Front:
 
     @property
     def right(self):
-        return self._points()
+        points = self._points()
+        return points if self.unit == 1 else self._right[points]
 
     @property
     def cost(self):
@@ -125,8 +138,14 @@ class Front:
 
     def thresholds(self, right):
         """Returns the thresholds of the point with this number of right answers."""
-        table, cell = self._where[right]
+        table, cell = self._where[right // self.unit]
         return self._decoders[table](cell)
+
+
+def front_of(problem):
+    """Returns an empty `Front` for the policies of a problem, of bounded size."""
+    most = int(problem.right.max(axis=0).sum())
+    return Front(most, 1 + most // FRONT)
 
 
 def front(problem, percentiles=PERCENTILES, closed=True):
@@ -145,10 +164,11 @@ def front(problem, percentiles=PERCENTILES, closed=True):
     """
     exits = len(problem.confidences)
     if exits - 1 <= EXACT_THRESHOLDS:
-        return full_front(problem, percentiles, closed), True
+        found = full_front(problem, percentiles, closed)
+        return found, found.unit == 1
     grids = [grid(c, percentiles, closed) for c in problem.confidences[:-1]]
     bins = _bins(problem.confidences, grids)
-    found = Front(int(problem.right.max(axis=0).sum()))
+    found = front_of(problem)
     others = always_last(exits)
     fallback = np.full(problem.right.shape[1], exits - 1)
     for block in itertools.combinations(range(exits - 1), EXACT_THRESHOLDS - 1):
@@ -166,7 +186,7 @@ def full_front(problem, percentiles, closed=True):
     """
     grids = [grid(c, percentiles, closed) for c in problem.confidences[:-1]]
     bins = _bins(problem.confidences, grids)
-    found = Front(int(problem.right.max(axis=0).sum()))
+    found = front_of(problem)
     exits = len(problem.confidences)
     others = always_last(exits)
     fallback = np.full(problem.right.shape[1], exits - 1)
@@ -199,7 +219,7 @@ def improve(problem, thresholds, better, percentiles=PERCENTILES):
             others = np.array(thresholds)
             others[list(block)] = np.inf
             fallback = first_exit(problem.confidences, others)
-            found = Front(int(problem.right.max(axis=0).sum()))
+            found = front_of(problem)
             _offer_block(found, problem, grids, bins, block, others, fallback)
             right = better(found)
             if right is None:

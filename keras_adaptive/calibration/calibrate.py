@@ -21,14 +21,19 @@ from keras_adaptive.calibration.geometric import (
     most_confident_first,
     shares_leaving,
 )
-from keras_adaptive.calibration.risk_control import RiskControl, controlled_thresholds
+from keras_adaptive.calibration.risk_control import (
+    NoSavingWarning,
+    RiskControl,
+    controlled_thresholds,
+)
 from keras_adaptive.calibration.temperature import fit_temperatures
+from keras_adaptive.policy.confidence import CONFIDENCES, from_log_odds, log_odds
 from keras_adaptive.policy.confidence import confidence as confidence_of
-from keras_adaptive.policy.confidence import from_log_odds, log_odds
 from keras_adaptive.policy.exit_policy import ExitPolicy
-from keras_adaptive.policy.policy import UnreachableTargetError, last_affordable
+from keras_adaptive.policy.policy import UnreachableTargetError, last_affordable, right_answers
 
 METHODS = ("optimal", "geometric", "percentile")
+TARGETS = ("budget", "budget_share", "accuracy", "risk")
 ROUNDING = 1e-9  # relative; means of equal costs differ in their last digits
 
 
@@ -128,37 +133,47 @@ def calibrate(
     costs=None,
     *,
     budget=None,
+    budget_share=None,
     accuracy=None,
     risk=None,
+    q=None,
     worst_case=None,
     method="optimal",
     confidence="max_prob",
     temperature=None,
     pixel_floor=0.5,
+    unit=None,
 ):
     """Chooses the thresholds of an `ExitPolicy` for a budget, an accuracy or a risk.
 
-    Exactly one of `budget`, `accuracy` and `risk` is the target. Use held-out data; only
-    `risk` gives a guarantee for new data.
+    Exactly one of `budget`, `budget_share`, `accuracy` and `risk` is the target. Use held-out
+    data; only `risk` gives a guarantee for new data.
 
     `"optimal"` is the best on the data given. On new images it is as accurate as
     `"geometric"` for the same cost, or up to 0.2 points less, since it fits some noise
     (benchmarks/results/calibration.md). It adds accuracy targets, worst-case limits and
     guarantees, and does not spend budget that gains no accuracy.
 
+    Logits may be larger than the memory, as a `numpy.memmap`: they are read part by part.
+
     Args:
         logits: Array `(exits, samples, classes)`, or `(exits, cells, height, width,
             classes)` for dense outputs, where a cell is a sample.
-        labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where
-            there is no label. Not needed by `method="geometric"` with a budget, nor by
-            `RiskControl("disagreement")`.
+        labels: Labels as `fit` takes them: integers `(samples,)` or `(samples, 1)`, or one-hot;
+            of dense outputs `(cells, height, width)` with -1 where there is no label. Not
+            needed by `method="geometric"` with a budget, nor by `RiskControl("disagreement")`.
         costs: Array `(exits,)` or `(exits, samples)`: the cost of leaving at each
             exit, earlier heads included.
         budget: Number, the highest mean cost per sample, in the unit of `costs`: the highest
             accuracy within it is sought.
+        budget_share: Number above 0 and at most 1: the budget as a share of the full cost, that
+            of the last exit.
         accuracy: Number from 0 to 1: the lowest mean cost that reaches it is sought.
         risk: A `RiskControl`: the lowest mean cost with its guarantee is sought.
-        worst_case: Number, the most that any one sample may cost, or `None`.
+        q: Number between 0 and 1, with `method="geometric"` in place of a target: a share of
+            about `q * (1 - q)**k` leaves at exit `k`, that is `p = 1 - q`.
+        worst_case: Number, the most that any one sample may cost, or `None`. Where all samples
+            cost the same it is put into the thresholds; else the policy holds it.
         method: `"optimal"`: the best thresholds on a grid of 100 percentiles of each
             exit's confidence, an exit possibly being closed; exact for up to five exits,
             beyond that at least as good as the best choice of three exits beside the last;
@@ -168,9 +183,10 @@ def calibrate(
             best `p`.
         confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
         temperature: Whether a temperature is fitted for each exit. `None`: where labels are
-            given and the method is not `"geometric"`.
+            given and the method is `"optimal"`.
         pixel_floor: Number: pixels less confident than this are treated as unlabeled. Only for
             dense outputs.
+        unit: String, the unit of the costs, which the policy keeps. `None`: not said.
 
     Returns:
         An `ExitPolicy`, whose `details` say how it was made. On the data given, its mean
@@ -196,36 +212,33 @@ def calibrate(
         `"percentile"`: [Wisdom of Committees (Wang et al., 2022)](
         https://arxiv.org/abs/2012.01988), appendix B.2.
     """
-    given = [
-        name
-        for name, value in (("budget", budget), ("accuracy", accuracy), ("risk", risk))
-        if value is not None
-    ]
-    if len(given) != 1:
-        raise ValueError(
-            "Exactly one of `budget`, `accuracy` and `risk` must be given. "
-            f"Received: {' and '.join(given) or 'none'}"
-        )
     how = {
+        "budget": budget,
+        "budget_share": budget_share,
+        "accuracy": accuracy,
+        "risk": risk,
+        "q": q,
         "worst_case": worst_case,
         "method": method,
         "confidence": confidence,
         "temperature": temperature,
         "pixel_floor": pixel_floor,
+        "unit": unit,
     }
-    if risk is not None:
-        return _calibrate_risk(logits, labels, costs, risk, **how)
-    values = [budget if accuracy is None else accuracy]
-    return _calibrate(logits, labels, costs, given[0], values, **how)[0]
+    kind, value = check_how(**how)
+    if kind == "risk":
+        return _calibrate_risk(logits, labels, costs, how)
+    return _calibrate(logits, labels, costs, kind, [value], how)[0]
 
 
-def calibrate_budgets(logits, labels, costs, budgets, **kwargs):
+def calibrate_budgets(logits, labels, costs, budgets=None, *, budget_share=None, **kwargs):
     """Returns one policy per budget, all from one search.
 
     Args:
         logits, labels, costs: As in `calibrate`.
         budgets: Sequence of numbers.
-        **kwargs: The other arguments of `calibrate`.
+        budget_share: Sequence of numbers, in place of `budgets`: shares of the full cost.
+        **kwargs: The other arguments of `calibrate`: `method=`, `confidence=` and others.
 
     Returns:
         List of `ExitPolicy`.
@@ -233,38 +246,171 @@ def calibrate_budgets(logits, labels, costs, budgets, **kwargs):
     Raises:
         UnreachableTargetError, ValueError: As `calibrate`.
     """
-    defaults = {
-        "worst_case": None,
-        "method": "optimal",
-        "confidence": "max_prob",
-        "temperature": None,
-        "pixel_floor": 0.5,
-    }
-    unknown = set(kwargs) - set(defaults)
-    if unknown:
+    if (budgets is None) == (budget_share is None):
         raise ValueError(
-            f"The arguments must be among {tuple(defaults)}. Received: {tuple(sorted(unknown))}"
+            "Exactly one of `budgets` and `budget_share` must be given. Received: "
+            f"{'none' if budgets is None else 'both'}"
         )
-    return _calibrate(logits, labels, costs, "budget", list(budgets), **{**defaults, **kwargs})
+    kind, values = ("budget", budgets) if budget_share is None else ("budget_share", budget_share)
+    if np.ndim(values) != 1 or not len(values):
+        raise ValueError(
+            f"`{kind if budgets is None else 'budgets'}` must be a sequence of numbers. "
+            f"Received: {values!r}"
+        )
+    names = ("worst_case", "method", "confidence", "temperature", "pixel_floor", "unit")
+    unknown = set(kwargs) - set(names)
+    if unknown:
+        raise ValueError(f"The arguments must be among {names}. Received: {tuple(sorted(unknown))}")
+    values = [check_how(**{kind: value}, **kwargs)[1] for value in values]
+    return _calibrate(logits, labels, costs, kind, values, {**DEFAULTS, **kwargs})
 
 
-def _calibrate(logits, labels, costs, kind, values, *, method, **how):
+DEFAULTS = {
+    "worst_case": None,
+    "method": "optimal",
+    "confidence": "max_prob",
+    "temperature": None,
+    "pixel_floor": 0.5,
+    "unit": None,
+}
+
+
+def check_how(
+    *,
+    budget=None,
+    budget_share=None,
+    accuracy=None,
+    risk=None,
+    q=None,
+    worst_case=None,
+    method="optimal",
+    confidence="max_prob",
+    temperature=None,
+    pixel_floor=0.5,
+    unit=None,
+    costs=None,
+    labels_given=True,
+):
+    """Checks what can be known of `calibrate`'s arguments before there are logits.
+
+    Args:
+        costs: Array `(exits,)`, if all samples cost the same: what can be reached is then
+            known. `None`: not known.
+        labels_given: Boolean.
+
+    Returns:
+        Tuple of the target's name and its value.
+
+    Raises:
+        UnreachableTargetError, TypeError, ValueError: As `calibrate`.
+    """
     check_choice(METHODS, method=method)
+    check_choice(CONFIDENCES, confidence=confidence)
+    given = dict(zip(TARGETS, (budget, budget_share, accuracy, risk), strict=True))
+    if method == "geometric":
+        given["q"] = q
+    elif q is not None:
+        raise ValueError(
+            f'`q` must be given with method="geometric" only. Received: q={q}, method={method}'
+        )
+    found = [name for name, value in given.items() if value is not None]
+    if len(found) != 1:
+        names = [f"`{name}`" for name in given]
+        raise ValueError(
+            f"Exactly one of {', '.join(names[:-1])} and {names[-1]} must be given. "
+            f"Received: {' and '.join(found) or 'none'}"
+        )
+    kind, value = found[0], given[found[0]]
+    if kind == "risk":
+        if not isinstance(risk, RiskControl):
+            raise TypeError(f"`risk` must be a RiskControl. Received: risk={risk!r}")
+        if method != "optimal":
+            raise ValueError(f'With `risk`, `method` must be "optimal". Received: method={method}')
+    else:
+        value = finite(value, kind)
+    if kind == "accuracy" and not 0 <= value <= 1:
+        raise ValueError(f"`accuracy` must be from 0 to 1. Received: accuracy={accuracy}")
+    if kind == "budget_share" and not 0 < value <= 1:
+        raise ValueError(
+            "`budget_share` must be above 0 and at most 1, a share of the full cost. "
+            f"Received: budget_share={budget_share}"
+        )
+    if kind == "q" and not 0 < value < 1:
+        raise ValueError(f"`q` must be between 0 and 1. Received: q={q}")
+    if temperature not in (None, True, False):
+        raise ValueError(
+            f"`temperature` must be True, False or None. Received: temperature={temperature}"
+        )
+    finite(pixel_floor, "pixel_floor")
+    if not isinstance(unit, (str, type(None))):
+        raise ValueError(f"`unit` must be a string. Received: unit={unit!r}")
+    if not labels_given:
+        disagreement = kind == "risk" and risk.metric == "disagreement"
+        if kind == "accuracy" or not (method == "geometric" or disagreement):
+            raise ValueError("`labels` must be given. Received: labels=None")
+        if temperature:
+            raise ValueError("`labels` must be given to fit temperatures. Received: labels=None")
+    if worst_case is not None:
+        worst_case = finite(worst_case, "worst_case")
+    if costs is not None:
+        costs = np.reshape(costs, (-1, 1))
+        if worst_case is not None:
+            last_affordable(costs, worst_case, 1)
+        if kind in ("budget", "budget_share"):
+            _limit(kind, value, costs)
+    return kind, value
+
+
+def _limit(kind, value, costs):
+    """Returns the budget in the unit of the costs.
+
+    Args:
+        kind: `"budget"` or `"budget_share"`.
+        value: Number.
+        costs: Array `(exits, samples)`.
+    """
+    least, full = float(costs[0].mean()), float(costs[-1].mean())
+    budget = value * full if kind == "budget_share" else value
+    if budget >= least * (1 - ROUNDING):
+        return budget
+    if kind == "budget_share":
+        raise UnreachableTargetError(
+            "`budget_share` must be at least the share of the full cost that leaving at the "
+            f"first exit costs, {least / full:.6g}. Received: budget_share={value}"
+        )
+    hint = ""
+    if 0 < value <= 1 and least >= 10 * value:
+        hint = f"; for a share of the full cost give budget_share={value:g}"
+    raise UnreachableTargetError(
+        "`budget` must be at least what leaving at the first exit costs, "
+        f"{least:.10g}. Received: budget={value}{hint}"
+    )
+
+
+def _calibrate(logits, labels, costs, kind, values, how):
+    method = how["method"]
     logits = check_logits(logits)
-    costs = check_costs(costs, logits)
-    needs_labels = method != "geometric" or kind == "accuracy"
-    if labels is not None or needs_labels:
+    costs = _checked_costs(costs, logits)
+    if labels is not None or method != "geometric" or kind == "accuracy":
         labels = check_labels(labels, logits)
+    limits = list(values)
+    if kind in ("budget", "budget_share"):
+        limits = [_limit(kind, value, costs.reshape(len(costs), -1)) for value in values]
     temperatures = _temperatures(logits, labels, how["temperature"], method)
-    problem, total, limits = _problem(logits, labels, costs, temperatures, how)
+    problem, total, reach = _problem(logits, labels, costs, temperatures, how)
     samples = logits.shape[1]
-    targets = [_target(kind, value, problem, total, samples) for value in values]
+    if kind == "q":
+        confidences = problem.confidences
+        orders = most_confident_first(confidences)
+        solved = [(shares_leaving(confidences, orders, 1 - value), None) for value in values]
+    else:
+        solved = _solve(problem, [_target(kind, v, total, samples) for v in limits], method)
     policies = []
-    for value, (thresholds, exact) in zip(values, _solve(problem, targets, method), strict=True):
+    for value, limit, (thresholds, exact) in zip(values, limits, solved, strict=True):
         if thresholds is None:
             _raise_unreachable(kind, value, problem, total, how["worst_case"], method)
-        if limits is not None:
-            thresholds = _stop_at(thresholds, limits.max())
+        if reach is not None:
+            thresholds = _stop_at(thresholds, reach.max())
         right, cost = problem.outcome(thresholds)
         details = {
             "method": method,
@@ -273,17 +419,24 @@ def _calibrate(logits, labels, costs, kind, values, *, method, **how):
             "mean_cost": cost / samples,
             "accuracy": None if labels is None else right / total,
         }
+        if kind == "budget_share":
+            details["budget"] = limit
         policies.append(_policy(thresholds, temperatures, how, details, logits, costs.ndim == 2))
     return policies
 
 
-def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
-    if not isinstance(risk, RiskControl):
-        raise TypeError(f"`risk` must be a RiskControl. Received: risk={risk!r}")
-    if method != "optimal":
-        raise ValueError(f'With `risk`, `method` must be "optimal". Received: method={method}')
-    logits = check_logits(logits)
+def _checked_costs(costs, logits):
+    """Returns costs as `(exits,)` where they are the same for all samples."""
     costs = check_costs(costs, logits)
+    if costs.ndim == 2 and (costs == costs[:, :1]).all():
+        return costs[:, 0]
+    return costs
+
+
+def _calibrate_risk(logits, labels, costs, how):
+    risk = how["risk"]
+    logits = check_logits(logits)
+    costs = _checked_costs(costs, logits)
     if logits.ndim != 3:
         raise ValueError(
             "With `risk`, `logits` must be of shape (exits, samples, classes). "
@@ -299,38 +452,49 @@ def _calibrate_risk(logits, labels, costs, risk, *, method, **how):
     if how["temperature"] or (how["temperature"] is None and labels is not None):
         # on the half that the policies are chosen on, not on the one they are tested on
         half, _ = risk.halves(logits.shape[1])
-        temperatures = _temperatures(logits[:, half], labels[half], True, method)
-    problem, _, limits = _problem(logits, labels, costs, temperatures, how)
+        temperatures = fit_temperatures(logits, labels, half)
+    problem, _, reach = _problem(logits, labels, costs, temperatures, how)
     answers = logits.argmax(axis=-1)
     reached = answers
-    if limits is not None:  # an exit out of reach gives the answer of the last one in reach
-        reach = np.minimum(np.arange(len(logits))[:, None], limits[None])
-        reached = np.take_along_axis(answers, reach, axis=0)
+    if reach is not None:  # an exit out of reach gives the answer of the last one in reach
+        places = np.minimum(np.arange(len(logits))[:, None], reach[None])
+        reached = np.take_along_axis(answers, places, axis=0)
     truth = answers[-1] if labels is None else labels
     losses = risk.losses(reached == truth, answers[-1:] == truth, reached == answers[-1])
     thresholds, guarantee = controlled_thresholds(risk, problem.confidences, losses, problem.costs)
-    if not guarantee["passed"]:
-        enough = guarantee["tested_samples"] >= (risk.samples_needed + 1) // 2
-        warnings.warn(
-            f"No policy passed the test of {risk.metric} at level {risk.level} with "
-            f"{guarantee['tested_samples']} tested samples; the safe policy, always the last "
-            "exit in reach, is returned, without a guarantee. "
-            + (
-                "Allow more risk."
-                if enough
-                else f"Calibrate with at least {risk.samples_needed} samples, or allow more risk."
-            ),
-            stacklevel=3,
-        )
-    if limits is not None:
-        thresholds = _stop_at(thresholds, limits.max())
+    if (thresholds[:-1] == np.inf).all() and len(thresholds) > 1:
+        _warn_of_no_saving(risk, guarantee)
+    if reach is not None:
+        thresholds = _stop_at(thresholds, reach.max())
     _, cost = problem.outcome(thresholds)
     details = {
-        "method": method,
+        "method": how["method"],
         "guarantee": guarantee,
         "mean_cost": cost / logits.shape[1],
     }
     return _policy(thresholds, temperatures, how, details, logits, costs.ndim == 2)
+
+
+def _warn_of_no_saving(risk, guarantee):
+    needed = guarantee["samples_needed"]
+    if guarantee["policies_on_the_path"] == 1 and risk.steps == 1:
+        advice = "Give the RiskControl more steps."
+    elif needed is not None:
+        advice = f"Calibrate with at least {needed} samples, or allow more risk."
+    else:
+        advice = "Allow more risk."
+    safe = "the safe policy, always the last exit in reach,"
+    test = (
+        f"the test of {risk.metric} at level {risk.level} with {guarantee['tested_samples']} "
+        "tested samples"
+    )
+    warnings.warn(
+        f"No policy passed {test} but {safe.strip(',')}: the guarantee saves nothing. {advice}"
+        if guarantee["passed"]
+        else f"No policy passed {test}; {safe} is returned, without a guarantee. {advice}",
+        NoSavingWarning,
+        stacklevel=4,
+    )
 
 
 def _problem(logits, labels, costs, temperatures, how):
@@ -344,32 +508,21 @@ def _problem(logits, labels, costs, temperatures, how):
     right = np.zeros((exits, samples), "int32")
     total = samples
     if labels is not None:
-        for k in range(exits):
-            correct = logits[k].argmax(axis=-1) == labels
-            right[k] = correct.reshape(samples, -1).sum(axis=1)
-        total = int((labels >= 0).sum())
+        right = right_answers(logits, labels)
+        total = int(np.count_nonzero(labels >= 0))
     limits = None
     if how["worst_case"] is not None:
-        limits = last_affordable(costs, finite(how["worst_case"], "worst_case"), samples)
+        limits = last_affordable(costs, float(how["worst_case"]), samples)
         reach = np.minimum(np.arange(exits)[:, None], limits[None])
         right = np.take_along_axis(right, reach, axis=0)
         costs = np.take_along_axis(costs, reach, axis=0)
     return search.Problem(confidences, right, costs), total, limits
 
 
-def _target(kind, value, problem, total, samples):
-    value = finite(value, kind)
-    if kind == "budget":
-        least = float(problem.costs[0].mean())
-        if not value >= least * (1 - ROUNDING):
-            raise UnreachableTargetError(
-                "`budget` must be at least what leaving at the first exit costs, "
-                f"{least:.10g}. Received: budget={value}"
-            )
-        return Target(kind, value * samples * (1 + ROUNDING))
-    if not 0 <= value <= 1:
-        raise ValueError(f"`accuracy` must be from 0 to 1. Received: accuracy={value}")
-    return Target(kind, (value - ROUNDING) * total)
+def _target(kind, value, total, samples):
+    if kind == "accuracy":
+        return Target(kind, (value - ROUNDING) * total)
+    return Target("budget", value * samples * (1 + ROUNDING))
 
 
 def _most_right(problem, method):
@@ -393,12 +546,8 @@ def _raise_unreachable(kind, value, problem, total, worst_case, method):
 
 
 def _temperatures(logits, labels, temperature, method):
-    if temperature not in (None, True, False):
-        raise ValueError(
-            f"`temperature` must be True, False or None. Received: temperature={temperature}"
-        )
     if temperature is None:
-        temperature = labels is not None and method != "geometric"
+        temperature = labels is not None and method == "optimal"
     if not temperature:
         return np.ones(len(logits))
     if labels is None:
@@ -428,15 +577,17 @@ def _policy(thresholds, temperatures, how, details, logits, per_sample):
         },
     }
     exact = None
-    if logits.ndim == 3:
+    if logits.ndim == 3:  # of geometric thresholds too: the sample's own confidence
         exact, thresholds = thresholds, from_log_odds(thresholds, how["confidence"])
-    return ExitPolicy(
+    policy = ExitPolicy(
         thresholds,
         how["confidence"],
         temperatures,
         log_odds=exact,
         pixel_floor=how["pixel_floor"],
-        # where a sample's costs are known beforehand, the thresholds alone hold it
+        # where all samples cost the same, the thresholds alone hold it
         worst_case=worst_case if per_sample else None,
         details=details,
     )
+    policy.unit = how["unit"]
+    return policy

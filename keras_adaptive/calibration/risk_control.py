@@ -11,6 +11,11 @@ from keras_adaptive.policy.exit_policy import always_last, first_exit
 
 METRICS = ("accuracy_drop", "disagreement", "error")
 BOUNDS = ("binomial", "betting")
+MOST_SAMPLES = 10_000_000  # that are tested
+
+
+class NoSavingWarning(UserWarning):
+    """Given where no policy that leaves early has the guarantee asked for: nothing is saved."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,35 @@ class RiskControl:
     @property
     def samples_needed(self):
         """The fewest calibration samples with which a policy can pass, without a failure."""
+        return self.samples_for(np.zeros(1, int))
+
+    def samples_for(self, losses):
+        """Returns about how many calibration samples a policy needs to pass.
+
+        Args:
+            losses: Array, the policy's losses on some samples; more are taken to be like them.
+
+        Returns:
+            Integer. `None`: no number would do, or none up to 20 million.
+        """
+        mean = losses.mean()
+        if mean >= self.level:
+            return None
+
+        def passes(number):
+            if self.bound == "binomial":
+                failures = np.ceil(mean * number)
+                return stats.binom.cdf(failures, number, self.level) <= self.delta
+            return self.p_value(np.resize(losses, number)) <= self.delta
+
         low, high = 0, 1
-        while self.p_value(np.zeros(high, int)) > self.delta:
+        while not passes(high):
             low, high = high, 2 * high
+            if high > MOST_SAMPLES:
+                return None
         while high - low > 1:
             middle = (low + high) // 2
-            passes = self.p_value(np.zeros(middle, int)) <= self.delta
-            low, high = (low, middle) if passes else (middle, high)
+            low, high = (low, middle) if passes(middle) else (middle, high)
         return 2 * high - 1  # the larger half is tested
 
     def halves(self, samples):
@@ -163,7 +190,9 @@ def controlled_thresholds(risk, confidences, losses, costs):
 
     Returns:
         Tuple of thresholds `(exits,)` and a dictionary that describes the guarantee. Where
-        nothing passed, the thresholds are the safe ones: always the last exit.
+        nothing passed, the thresholds are the safe ones: always the last exit. Where those are
+        chosen, `samples_needed` of the dictionary says about how many calibration samples would
+        let the safest policy that leaves early pass; `None`: as it is, none would.
     """
     first, second = risk.halves(confidences.shape[1])
     path = _path(risk, *(a[:, first] for a in (confidences, losses, costs)))
@@ -181,15 +210,20 @@ def fixed_sequence_test(risk, path, confidences, losses):
     Returns:
         As `controlled_thresholds`.
     """
-    chosen, found = always_last(len(confidences)), None
-    for thresholds in path:
+    safe = always_last(len(confidences))
+    chosen, found = safe, None
+
+    def suffered_under(thresholds):
         exits = first_exit(confidences, thresholds)[None]
-        suffered = np.take_along_axis(losses, exits, axis=0)[0]
+        return np.take_along_axis(losses, exits, axis=0)[0]
+
+    for thresholds in path:
+        suffered = suffered_under(thresholds)
         p_value = risk.p_value(suffered)
         if p_value > risk.delta:
             break
         chosen, found = thresholds, {"risk": float(suffered.mean()), "p_value": p_value}
-    return chosen, {
+    guarantee = {
         "metric": risk.metric,
         "level": risk.level,
         "delta": risk.delta,
@@ -199,6 +233,13 @@ def fixed_sequence_test(risk, path, confidences, losses):
         "passed": found is not None,
         **(found or {"risk": None, "p_value": None}),
     }
+    if (chosen == safe).all():
+        early = [thresholds for thresholds in path if (thresholds != safe).any()]
+        needed = [risk.samples_for(suffered_under(thresholds)) for thresholds in early[:1]]
+        if guarantee["tested_samples"] < (risk.samples_needed + 1) // 2:
+            needed.append(risk.samples_needed)  # whatever the losses
+        guarantee["samples_needed"] = max(filter(None, needed), default=None)
+    return chosen, guarantee
 
 
 def _path(risk, confidences, losses, costs):

@@ -225,3 +225,18 @@ def answers_of(logits, xp=np):
         )
     answers = xp.argmax(logits, axis=-1)
     return answers.astype("int32") if xp is np else xp.cast(answers, "int32")
+
+
+def right_answers(logits, labels):
+    """Returns how many answers of each sample are right, `(exits, samples)`.
+
+    Args:
+        logits: Array `(exits, samples, classes)`: 0 or 1; or dense ones: pixels.
+        labels: Array `(samples,)` or `(samples, height, width)`.
+    """
+    right = np.zeros(logits.shape[:2], "int32")
+    for k, of_exit in enumerate(logits):
+        for rows in blocks(of_exit.shape):
+            correct = of_exit[rows].argmax(axis=-1) == labels[rows]
+            right[k, rows] = correct.reshape(len(correct), -1).sum(axis=1)
+    return right

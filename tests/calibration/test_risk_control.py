@@ -155,6 +155,50 @@ def test_more_samples_are_advised_only_where_there_are_too_few(missing, advice):
         ka.calibrate(logits, np.ones(logits.shape[1], int), COSTS, risk=risk, temperature=False)
 
 
+def passing(rate, risk, most=10_000):
+    """The fewest tested samples of this rate of losses that pass, by trying every number."""
+    numbers = np.arange(1, most)
+    return next(
+        n
+        for n in numbers
+        if stats.binomtest(int(np.ceil(rate * n)), n, risk.level, "less").pvalue <= risk.delta
+    )
+
+
+def test_a_guarantee_that_saves_nothing_says_how_many_samples_it_needs():
+    risk = ka.RiskControl("disagreement", level=0.05)
+    # of the policies that leave early all have a disagreement of one in 25
+    answers = np.zeros((2, 400), int)
+    answers[0, ::25] = 1
+    logits = 3.0 * np.eye(2)[answers]
+    with pytest.warns(ka.NoSavingWarning, match="the guarantee saves nothing.* at least") as found:
+        policy = ka.calibrate(logits, None, [1.0, 2.0], risk=risk)
+    assert policy.thresholds.tolist() == [np.inf, -np.inf]
+    guarantee = policy.details["guarantee"]
+    assert guarantee["passed"]
+    needed = guarantee["samples_needed"]
+    assert f"at least {needed} samples" in str(found[0].message)
+    _, tested = risk.halves(400)
+    rate = (answers[0, tested] == 1).mean()
+    assert abs(needed / 2 - passing(rate, risk)) <= 0.15 * needed / 2
+    assert issubclass(ka.NoSavingWarning, UserWarning)
+    # with enough, whatever the draw of the halves, it passes
+    more = np.tile(logits, (1, 12, 1))
+    assert ka.calibrate(more, None, [1.0, 2.0], risk=risk).details["mean_cost"] < 2
+
+
+@pytest.mark.parametrize("bound", ["binomial", "betting"])
+def test_samples_for_a_rate_of_losses(bound):
+    risk = ka.RiskControl("accuracy_drop", level=0.1, bound=bound)
+    losses = np.zeros(50, int)
+    losses[::25] = 1
+    needed = risk.samples_for(losses)
+    assert needed > risk.samples_needed
+    assert risk.p_value(np.resize(losses, needed)) <= risk.delta
+    assert risk.p_value(np.resize(losses, needed // 4)) > risk.delta
+    assert risk.samples_for(np.ones(5, int)) is None
+
+
 def test_the_guarantee_is_saved_with_the_policy(population, tmp_path):
     logits, labels = population[0][:, :3000], population[1][:3000]
     policy = ka.calibrate(logits, labels, COSTS, risk=ka.RiskControl(level=0.1))
@@ -293,7 +337,9 @@ def test_the_path_goes_from_safe_to_cheapest(population):
 def test_the_path_has_at_most_so_many_steps(population, steps):
     logits, labels = population[0][:, :500], population[1][:500]
     risk = ka.RiskControl("disagreement", 0.3, steps=steps)
-    policy = ka.calibrate(logits, labels, COSTS, risk=risk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if steps == 1 else "error", ka.NoSavingWarning)
+        policy = ka.calibrate(logits, labels, COSTS, risk=risk)
     assert policy.details["guarantee"]["policies_on_the_path"] <= steps
 
 

@@ -225,7 +225,7 @@ def test_samples_are_worked_on_in_blocks(pool, monkeypatch):
             r"3 positive numbers.* Received: costs=\[1.0, 2.0\]",
         ),
         ({"costs": [0.0, 1.0, 2.0]}, {"budget": 3.0}, "positive"),
-        ({"labels": np.zeros(400)}, {"budget": 3.0}, "integers"),
+        ({"labels": np.full(400, 0.5)}, {"budget": 3.0}, "integers"),
     ],
 )
 def test_rejects_what_is_impossible(pool, change, how, message):

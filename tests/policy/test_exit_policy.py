@@ -254,13 +254,13 @@ def test_other_thresholds_at_a_step(rng, name):
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_file_keeps_policies_of_every_class(rng, name, tmp_path):
     policy, logits = POLICIES[name](rng), rng.normal(size=(3, 80, 5)) * 3
-    policy.details["unit"] = "ms"
+    policy.unit, policy.network = "ms", {"name": "a", "digest": "0"}
     policy.save(tmp_path / "policy.json")
     for kind in (ka.ExitPolicy, type(policy)):
         again = kind.load(tmp_path / "policy.json")
         assert type(again) is type(policy)
         assert again.content() == policy.content()
-        assert again.unit == "ms"
+        assert (again.unit, again.network) == (policy.unit, policy.network)
         np.testing.assert_array_equal(again.decide(logits), policy.decide(logits))
     other = ka.PatiencePolicy if name == "agreement" else ka.AgreementPolicy
     with pytest.raises(
