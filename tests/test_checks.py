@@ -268,3 +268,18 @@ def test_a_target_out_of_reach_is_an_error_of_its_own():
         with pytest.raises(ValueError, match="must be") as error:
             ka.calibrate(logits, labels, [1, 2], **wrong)
         assert not isinstance(error.value, ka.UnreachableTargetError)
+
+
+def test_probabilities_are_no_logits(rng):
+    logits = rng.normal(size=(2, 300, 4)) * 3
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    mixed = np.stack([logits[0], p[1]])
+    wide = rng.dirichlet(np.ones(1000), size=(1, 20)).astype("float16")
+    pixels = rng.dirichlet(np.ones(3), size=(1, 2, 4, 4))
+    for wrong in (p, p.astype("float32"), mixed, wide, pixels, p[:, :4]):
+        with pytest.raises(ValueError, match="`logits` must be logits.*`logits - 1`.*at exit"):
+            checks.check_logits(wrong)
+    nearly = p.copy()
+    nearly[:, 299] += 0.01
+    for right in (logits, np.log(p), p - 1, nearly, np.eye(4)[None], p[:, :3], 2 * p):
+        assert checks.check_logits(right).shape == right.shape
