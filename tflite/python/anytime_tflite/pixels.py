@@ -78,8 +78,6 @@ def rule(
 ) -> dict[str, Any]:
     """Returns how pictures become pixels, as JSON can hold it.
 
-    `rule(**found)` checks one that was read from a file.
-
     Args:
         height, width: Integers, the size of the result.
         channels: 3 for RGB, or 1 for gray.
@@ -135,6 +133,23 @@ def rule(
     }
 
 
+def check_rule(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a rule that was read from a file, checked.
+
+    Args:
+        found: Dictionary, as `rule` makes it; what has a default may be missing.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return rule(**found)
+    except TypeError as error:
+        raise ValueError(
+            f"A rule must be what `rule` makes. Received: {_short(found)} ({error})"
+        ) from error
+
+
 def read(source: Any, rule: Mapping[str, Any]) -> np.ndarray:
     """Decodes a picture and returns the pixels that a rule asks for.
 
@@ -159,7 +174,7 @@ def read(source: Any, rule: Mapping[str, Any]) -> np.ndarray:
     >>> read(photo, rule(32, 32, 3))[0, 0].tolist()
     [255, 0, 0]
     """
-    rule = _checked(rule)
+    rule = check_rule(rule)
     return _scaled(_decoded(source, rule["channels"]), rule)
 
 
@@ -195,7 +210,7 @@ def resize(array: np.ndarray, rule: Mapping[str, Any]) -> np.ndarray:
         ValueError: If the array is not of such a kind.
         ImportError: If Pillow is missing.
     """
-    rule = _checked(rule)
+    rule = check_rule(rule)
     array = np.asarray(array)
     gray = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if array.dtype != np.uint8 or not (gray or (array.ndim == 3 and array.shape[2] in (3, 4))):
@@ -207,15 +222,6 @@ def resize(array: np.ndarray, rule: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f"`array` must not be empty. Received: shape {array.shape}")
     image = _pillow().fromarray(array.reshape(array.shape[:2]) if gray else array)
     return _scaled(_in_channels(image, rule["channels"]), rule)
-
-
-def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return rule(**found)
-    except TypeError as error:
-        raise ValueError(
-            f"A rule must be what `rule` makes. Received: {_short(found)} ({error})"
-        ) from error
 
 
 def _integer(value: object) -> int | None:

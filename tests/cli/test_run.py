@@ -1,0 +1,127 @@
+"""`run` reads pictures by the rule of the file, as training does."""
+
+import sys
+
+import numpy as np
+import picture_vectors
+import pytest
+from PIL import Image
+
+from anytime_tflite import AnytimeModel
+from keras_adaptive.cli import main
+from keras_adaptive.cli import run as command
+
+
+class Model:
+    """A stand-in for an exported file that shows what it is given."""
+
+    def __init__(self, shape, info=None):
+        self.input_shape, self.info, self.seen = shape, info or {}, []
+
+    def classify(self, image, deadline_ms):
+        self.seen.append(image)
+        answer = type("Answer", (), {"class_name": None, "label": 1, "exit": 0})
+        answer.probabilities, answer.stopped_by, answer.elapsed_ms = [0.25, 0.75], "end", 1.5
+        return answer
+
+
+def seen(monkeypatch, model, *pictures):
+    monkeypatch.setattr(command, "AnytimeModel", lambda file, num_threads: model)
+    main(["run", "model.tflite", *map(str, pictures)])
+    return model.seen
+
+
+def picture(folder, name="a.png", size=(40, 30)):
+    array = picture_vectors.picture(*size)
+    Image.fromarray(array).save(folder / name)
+    return array
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_scaled_to_cover_and_cut(tmp_path, monkeypatch, channels):
+    rule = {"height": 16, "width": 16, "channels": channels, "margin": 1.0}
+    array = picture(tmp_path)
+    (image,) = seen(monkeypatch, Model((16, 16, channels)), tmp_path / "a.png")
+    assert image.shape == (16, 16, channels)
+    assert np.abs(image.astype(int) - picture_vectors.scaled(array, rule)).max() <= 1
+
+
+def test_the_rule_is_that_of_the_file(tmp_path, monkeypatch):
+    rule = {"height": 14, "width": 14, "channels": 3, "resize": "cover", "filter": "bilinear"}
+    rule |= {"antialias": True, "margin": 8 / 7}
+    array = picture(tmp_path)
+    (image,) = seen(monkeypatch, Model((14, 14, 3), {"pixels": rule}), tmp_path / "a.png")
+    assert np.abs(image.astype(int) - picture_vectors.scaled(array, rule)).max() <= 1
+
+
+def test_16_bits_and_turned_pictures_keep_their_look(tmp_path, monkeypatch):
+    deep = np.full((8, 8), 127 * 257, "uint16")
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    flat = Image.new("RGB", (8, 8))
+    flat.paste((255, 255, 255), (0, 0, 8, 4))
+    flat.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    found = seen(monkeypatch, Model((8, 8, 3)), tmp_path / "deep.png", tmp_path / "turned.jpg")
+    assert set(found[0].ravel()) == {127}
+    assert found[1][:, :4].max() < 10  # its upper half is now the right one
+    assert found[1][:, 4:].min() > 245
+
+
+def test_prints_a_line_for_each_picture(tmp_path, monkeypatch, capsys):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path, name)
+    seen(monkeypatch, Model((8, 8, 3)), tmp_path / "a.png", tmp_path / "b.png")
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'a.png'}: 1 (75.0%)",
+        f"{tmp_path / 'b.png'}: 1 (75.0%)",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        seen(patch, Model((8, 8, 3)), tmp_path / "a.png")
+    line = f"{tmp_path / 'a.png'}: 1 (75.0%), exit 0, stopped by end, 1.50 ms\n"
+    assert capsys.readouterr().out == line
+
+
+def test_says_what_the_device_says(exported, tmp_path, capsys):
+    array = picture(tmp_path, size=(12, 8))
+    rule = {"height": 8, "width": 8, "channels": 1, "margin": 1.0}
+    with AnytimeModel(exported) as model:
+        answer = model.classify(picture_vectors.scaled(array, rule))
+    main(["run", str(exported), str(tmp_path / "a.png")])
+    share = f"{answer.probabilities[answer.label]:.1%}"
+    expected = f"{tmp_path / 'a.png'}: {answer.class_name or answer.label} ({share})\n"
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Model((16,)), "must classify pictures"),
+        (Model((16, 16, 2)), "must classify pictures"),
+        (Model((16, 16, 3), {"inputs": [{}, {}]}), "must classify pictures"),
+        (
+            Model(
+                (16, 16, 3),
+                {"pixels": {"height": 8, "width": 16, "channels": 3, "resize": "cover"}},
+            ),
+            "must be of its input's shape",
+        ),
+        (Model((16, 16, 3), {"pixels": {"height": 16}}), "A rule must be what"),
+    ],
+)
+def test_rejects_files_that_do_not_classify_pictures(model, message, monkeypatch, tmp_path, capsys):
+    picture(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        seen(monkeypatch, model, tmp_path / "a.png")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_a_picture_that_cannot_be_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "notes.txt").write_text("no picture")
+    for path, reason in ((tmp_path / "notes.txt", "not a known"), (tmp_path / "x.png", "no such")):
+        with pytest.raises(SystemExit) as ended:
+            seen(monkeypatch, Model((8, 8, 3)), path)
+        assert ended.value.code == 2
+        assert f"{path} ({reason}" in capsys.readouterr().err
