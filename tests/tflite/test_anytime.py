@@ -1,6 +1,10 @@
+import contextlib
+import io
 import subprocess
 import sys
 import threading
+import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -9,7 +13,7 @@ import pytest
 from tiny import three_exits
 
 import keras_adaptive as ka
-from anytime_tflite import AnytimeModel
+from anytime_tflite import AnytimeModel, read_info
 from anytime_tflite.backends import InterpreterBackend
 
 
@@ -52,6 +56,75 @@ def test_confidence_is_the_same_rule_as_on_the_host(rng, kind):
     for logits in rng.normal(size=(50, 7)) * 10:
         expected = ka.policy.confidence([[logits]], kind)[0, 0]
         assert CONFIDENCES[kind](logits, softmax(logits)) == pytest.approx(expected, abs=1e-12)
+
+
+# ---- where a file comes from
+
+
+@pytest.fixture(
+    params=[
+        "path",
+        "text",
+        "bytes",
+        "bytearray",
+        "memoryview",
+        "BytesIO",
+        "file",
+        "zipfile.Path",
+        "zip member",
+    ]
+)
+def source(request, exported, tmp_path):
+    content = exported.read_bytes()
+    made = {
+        "path": lambda: exported,
+        "text": lambda: str(exported),
+        "bytes": lambda: content,
+        "bytearray": lambda: bytearray(content),
+        "memoryview": lambda: memoryview(content),
+        "BytesIO": lambda: io.BytesIO(content),
+    }
+    with contextlib.ExitStack() as stack:
+        if request.param == "file":
+            yield stack.enter_context(exported.open("rb"))
+        elif request.param.startswith("zip"):
+            with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+                archive.writestr("assets/model.tflite", content)
+            archive = stack.enter_context(zipfile.ZipFile(tmp_path / "app.zip"))
+            member = "assets/model.tflite"
+            path = request.param == "zipfile.Path"
+            yield zipfile.Path(archive, member) if path else archive.open(member)
+        else:
+            yield made[request.param]()
+
+
+def test_a_file_may_be_a_path_bytes_or_a_file_object(source, device, test_images):
+    with AnytimeModel(source, num_threads=1) as other:
+        assert other.info == device.info
+        for image in test_images[0][:5]:
+            mine, theirs = device.classify(image), other.classify(image)
+            assert (mine.exit, mine.cost) == (theirs.exit, theirs.cost)
+            np.testing.assert_array_equal(mine.probabilities, theirs.probabilities)
+
+
+@pytest.mark.parametrize("backend", ["interpreter", "compiled_model"])
+def test_bytes_run_in_every_backend(exported, test_images, device, backend):
+    other = AnytimeModel(exported.read_bytes(), num_threads=1, backend=backend)
+    assert other.classify(test_images[0][0]).exit == device.classify(test_images[0][0]).exit
+
+
+@pytest.mark.parametrize("source", [None, 3, 2.5, ["model.tflite"], object(), io.StringIO("TFL3")])
+def test_what_is_no_file_is_a_type_error(source):
+    for use in (AnytimeModel, read_info):
+        with pytest.raises(TypeError, match="`path` must be a path, bytes, or an object whose"):
+            use(source)
+
+
+@pytest.mark.parametrize("source", [b"", b"not a model", io.BytesIO(b"TFL3TFL3TFL3"), "missing"])
+def test_content_that_is_no_model_is_a_value_error(source):
+    for use in (AnytimeModel, read_info):
+        with pytest.raises(ValueError, match="`path` must be a"):
+            use(source)
 
 
 def test_thresholds_can_be_given_with_the_image(device, test_images):
@@ -146,6 +219,95 @@ def test_cancelling_gives_the_best_answer_so_far(exported, test_images, stage):
     assert (answer.exit, answer.stopped_by) == (stage, "cancelled")
     device._backend.run = run
     assert device.classify(test_images[0][0], thresholds=[np.inf] * 3).exit == 2
+
+
+@pytest.fixture
+def busy(exported):
+    """A model whose first stage waits until it is let go, and the events of that."""
+    device = AnytimeModel(exported, num_threads=1)
+    begun, go, run = threading.Event(), threading.Event(), device._backend.run
+
+    def wait_and_run(i):
+        begun.set()
+        assert go.wait(10)
+        return run(i)
+
+    device._backend.run = wait_and_run
+    return device, begun, go
+
+
+def both(device, begun, image, between, **arguments):
+    """Gives two images at once; returns their answers, the waiting one's second."""
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(device.classify, image, None, [np.inf] * 3)
+        assert begun.wait(10)
+        second = pool.submit(device.classify, image, thresholds=[np.inf] * 3, **arguments)
+        while not second.running():
+            time.sleep(0.001)
+        between()
+        return first.result(10), second.result(10)
+
+
+def test_a_deadline_counts_while_another_image_is_under_way(busy, test_images):
+    device, begun, go = busy
+
+    def later():
+        time.sleep(0.05)
+        go.set()
+
+    first, second = both(device, begun, test_images[0][0], later, deadline_ms=40)
+    assert (first.exit, first.stopped_by) == (2, "end")
+    assert (second.exit, second.stopped_by) == (0, "deadline")
+    assert second.elapsed_ms >= 40
+
+
+def test_cancelling_reaches_an_image_that_waits(busy, test_images):
+    device, begun, go = busy
+
+    def cancel():
+        time.sleep(0.02)
+        device.cancel()
+        go.set()
+
+    for answer in both(device, begun, test_images[0][0], cancel):
+        assert (answer.exit, answer.stopped_by) == (0, "cancelled")
+    assert device.classify(test_images[0][0], None, [np.inf] * 3).stopped_by == "end"
+
+
+def test_cancelling_before_the_first_stage_is_not_lost(exported, test_images, monkeypatch):
+    device = AnytimeModel(exported, num_threads=1)
+    image, never, prepare = test_images[0][0], [np.inf] * 3, device._prepare
+
+    def prepare_and_cancel(image):
+        device.cancel()
+        return prepare(image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_prepare", prepare_and_cancel)
+        answer = device.classify(image, None, never)
+    assert (answer.exit, answer.stopped_by) == (0, "cancelled")
+    answers = device.stream(image)
+    device.cancel()
+    assert [answer.stopped_by for answer in answers] == ["cancelled"]
+    device.cancel()  # of an image that is over
+    assert device.classify(image, None, never).stopped_by == "end"
+
+
+def test_the_deadline_of_a_stream_counts_from_its_call(device, test_images):
+    answers = device.stream(test_images[0][0], deadline_ms=20)
+    time.sleep(0.03)
+    (answer,) = answers
+    assert (answer.exit, answer.stopped_by) == (0, "deadline")
+    assert answer.elapsed_ms >= 30
+
+
+def test_several_threads_may_share_an_instance(exported, logits, test_images):
+    device = AnytimeModel(exported, num_threads=1)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(device.classify, test_images[0][:80], timeout=60))
+    for i, answer in enumerate(answers):
+        expected = ka.policy.softmax(logits[answer.exit, i])
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
 
 
 def test_patience_stops_when_answers_agree(device, logits, test_images):
@@ -292,6 +454,33 @@ def test_rejects_impossible_arguments(device, arguments, message):
         device.classify(np.zeros((8, 8, 1), "float32"), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"deadline_ms": "5"}, "`deadline_ms` must be a number of at least 0, or None"),
+        ({"deadline_ms": [5]}, "`deadline_ms` must be a number"),
+        ({"deadline_ms": {}}, "`deadline_ms` must be a number"),
+        ({"deadline_ms": np.array([1, 2])}, "`deadline_ms` must be a number"),
+        ({"deadline_ms": True}, "`deadline_ms` must be a number"),
+        ({"deadline_ms": 1j}, "`deadline_ms` must be a number"),
+        ({"thresholds": 0.5}, "`thresholds` must be 3 numbers, one per exit"),
+        ({"thresholds": "0.5"}, "`thresholds` must be 3 numbers"),
+        ({"thresholds": ["0.5", "0.5", "0"]}, "`thresholds` must be 3 numbers"),
+        ({"thresholds": [None, 0, 0]}, "`thresholds` must be 3 numbers"),
+        ({"thresholds": [[0.5], [0.5], [0]]}, "`thresholds` must be 3 numbers"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_type_errors(device, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        device.classify(np.zeros((8, 8, 1), "float32"), **arguments)
+
+
+def test_the_thresholds_of_a_file_can_be_given_back(device, test_images):
+    own = device.info["thresholds"]
+    for image in test_images[0][:30]:
+        assert device.classify(image, thresholds=own).exit == device.classify(image).exit
+
+
 def test_numpy_numbers_are_numbers(exported):
     image = np.zeros((8, 8, 1), "float32")
     with AnytimeModel(exported, num_threads=np.int64(1)) as device:
@@ -338,7 +527,7 @@ def test_runs_without_tensorflow_and_keras(exported):
     program = f"""
 import sys
 import numpy as np
-from anytime_tflite import AnytimeModel
+from anytime_tflite import AnytimeModel, read_info
 answer = AnytimeModel({str(exported)!r}).classify(np.zeros((8, 8, 1), "uint8"), deadline_ms=50)
 assert 0 <= answer.label < 10
 print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"tensorflow", "keras", "jax"}}))

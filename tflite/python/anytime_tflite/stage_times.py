@@ -3,7 +3,11 @@
 import time
 from collections.abc import Callable
 
-_TICKS = 8  # of the clock, that a measurement must last: its error is then an eighth at most
+# ticks of the clock, that runs must last together to be learned from
+_IN_A_ROW = 8  # the error is then an eighth at most
+_SCATTERED = (
+    64  # among other work each run may meet a tick by chance: so the deviation is an eighth
+)
 _READS = 1000  # of the clock in a row, to see a tick
 _MOST = 4096  # runs in one measurement; a clock that stands still would take for ever
 
@@ -13,7 +17,7 @@ class StageTimes:
 
     The clock of a browser or of an old system moves in steps of up to 16 ms. A stage is often
     shorter, and then seems to take no time, or a whole step. So times are added up, over as many
-    runs as it takes until the clock has moved by several steps.
+    runs as it takes until they are many steps of the clock.
 
     Args:
         stages: Integer.
@@ -44,7 +48,7 @@ class StageTimes:
                 self._fastest_ms[i] = min(self._fastest_ms[i], self._timed(run, i, 1))
         for i in stages:
             runs, took = 1, self._fastest_ms[i]
-            while took < _TICKS * self._tick_ms and runs < _MOST:
+            while took < _IN_A_ROW * self._tick_ms and runs < _MOST:
                 runs *= 2
                 took = self._timed(run, i, runs)
             self._fastest_ms[i] = took / runs
@@ -67,7 +71,7 @@ class StageTimes:
         self._see(took_ms)
         total, runs = self._sums[stage]
         total, runs = total + took_ms, runs + 1
-        if total < _TICKS * self._tick_ms:
+        if total < _SCATTERED * self._tick_ms and self.expected_ms[stage]:
             self._sums[stage] = total, runs
             return
         self._sums[stage] = 0.0, 0
