@@ -376,14 +376,14 @@ def _limit(kind, value, costs):
     if kind == "budget_share":
         raise UnreachableTargetError(
             "`budget_share` must be at least the share of the full cost that leaving at the "
-            f"first exit costs, {least / full:.6g}. Received: budget_share={value}"
+            f"first exit costs, {least / full:.6g}. Received: budget_share={value:.10g}"
         )
     hint = ""
     if 0 < value <= 1 and least >= 10 * value:
         hint = f"; for a share of the full cost give budget_share={value:g}"
     raise UnreachableTargetError(
         "`budget` must be at least what leaving at the first exit costs, "
-        f"{least:.10g}. Received: budget={value}{hint}"
+        f"{least:.10g}. Received: budget={value:.10g}{hint}"
     )
 
 

@@ -1,15 +1,17 @@
 """`AdaptiveModel`: a Keras model with several exits that share one label."""
 
 import hashlib
+import inspect
 import json
 import types
+import warnings
 
 import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
-from keras_adaptive._checks import numbers
-from keras_adaptive.calibration.calibrate import calibrate
+from keras_adaptive._checks import check_labels, numbers
+from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
 from keras_adaptive.training.distillation import Distillation
@@ -546,24 +548,62 @@ class AdaptiveModel(_graph.ListModel):
         return gated.open_shares(_graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
 
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **kwargs):
-        """Chooses an exit policy on held-out data.
+        """Chooses an exit policy on held-out data, and keeps it as `policy`.
 
         Runs the network on `x` and calls `keras_adaptive.calibrate`. Networks are
-        overconfident on the images they were trained on, so use others.
+        overconfident on the images they were trained on, so use others. Arguments and labels
+        are checked before the network runs.
 
         Args:
-            x: Input, as for `predict`.
-            y: Integer labels `(samples,)`.
+            x: Input, as for `predict`. A data set may hold the labels too, as for `fit`.
+            y: Labels `(samples,)`, as `fit` takes them: integers or one-hot.
             batch_size: Of `predict`.
             verbose: Of `predict`.
             unit: Unit of cost, as in `exit_costs`.
             **kwargs: Passed to `keras_adaptive.calibrate`: `budget=` and others.
 
         Returns:
-            An `ExitPolicy`.
+            An `ExitPolicy`, which says its unit and that it belongs to this network.
         """
-        logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
-        return calibrate(logits, y, costs, **kwargs)
+        kwargs["unit"] = unit if isinstance(unit, str) else "energy"
+        inspect.signature(calibrate).bind(x, y, None, **kwargs)
+        arrays = keras.tree.flatten(x)
+        apart = isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__")
+        sizes = [n for tensor in (*self.inputs, *self.outputs) for n in tensor.shape[1:]]
+        same = None
+        if None not in sizes and gated_costs(self.inputs, self.outputs) is None:
+            same = self.exit_costs(unit)
+        check_how(**kwargs, costs=same, labels_given=y is not None or not apart)
+        if apart:
+            samples = len(arrays[0]) if arrays else 0
+            if not samples:
+                raise ValueError("`x` must hold at least one sample. Received: 0 samples")
+            if y is not None and None not in sizes:
+                shape = (1, samples, *self.outputs[0].shape[1:])
+                y = check_labels(y, np.broadcast_to(np.float32(0), shape))
+        labels = []
+        if not apart and y is None:
+            x = _inputs(x, labels)
+        with warnings.catch_warnings():  # that a data set read once has an end
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
+        policy = calibrate(logits, np.concatenate(labels) if labels else y, costs, **kwargs)
+        if policy.worst_case is not None and policy.worst_case >= self.exit_costs(unit)[-1]:
+            policy.worst_case = None  # no sample can cost more
+        policy.network = self.network
+        self.policy = policy
+        return policy
+
+
+def _inputs(batches, labels):
+    """Yields the inputs of a data set, and collects the labels beside them."""
+    if isinstance(batches, keras.utils.PyDataset):
+        batches = map(batches.__getitem__, range(batches.num_batches))
+    for batch in batches:
+        inside = isinstance(batch, (tuple, list))
+        if inside and len(batch) > 1:
+            labels.append(np.asarray(batch[1]))
+        yield (batch[0] if inside else batch,)
 
 
 def _loss_on_logits(loss):

@@ -1,9 +1,8 @@
 """Training of stopping policies alone, on cached logits."""
 
 import keras
-import numpy as np
 
-from keras_adaptive._checks import integers
+from keras_adaptive._checks import check_labels, check_logits, integers
 from keras_adaptive.training import stopping_loss as estimators
 from keras_adaptive.training.stopping_model import (
     LEARNING_RATE,
@@ -34,7 +33,7 @@ def fit_policy(
     Args:
         model: A `StoppingModel`.
         logits: Array `(exits, samples, classes)`, from `predict`.
-        labels: Integer array `(samples,)`.
+        labels: Labels `(samples,)`, as `fit` takes them.
         cost_weight, **kwargs: As in `StoppingLoss`. If neither is given, the loss is that the
             model was compiled with.
         epochs: Integer.
@@ -48,12 +47,13 @@ def fit_policy(
     """
     check_attached(model)
     epochs, batch_size = integers(1, epochs=epochs, batch_size=batch_size)
-    logits = np.asarray(logits, "float32")
+    logits = check_logits(logits).astype("float32", copy=False)
     if logits.ndim != 3 or len(logits) != model.num_exits:
         raise ValueError(
             f"`logits` must be of shape ({model.num_exits}, samples, classes). Received: shape "
             f"{logits.shape}"
         )
+    labels = check_labels(labels, logits)
     config = {} if model.stopping_loss is None else model.stopping_loss.get_config()
     config |= {} if cost_weight is None else {"cost_weight": cost_weight}
     config |= {"costs": config.get("costs") or model.stopping_costs().tolist(), **kwargs}
@@ -70,7 +70,7 @@ def fit_policy(
     )
     return reader.fit(
         logits.swapaxes(0, 1),
-        np.asarray(labels),
+        labels,
         epochs=epochs,
         batch_size=batch_size,
         verbose=verbose,

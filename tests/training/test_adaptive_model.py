@@ -151,6 +151,138 @@ def test_calibrate_returns_a_policy_within_the_budget(data):
     assert report.mean_cost <= 30
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return self.x[4 * i : 4 * i + 4], self.y[4 * i : 4 * i + 4]
+
+
+def test_calibrate_takes_labels_as_fit_does(data):
+    import tensorflow as tf
+
+    (x, y), model = data, two_exits()
+    how = {"budget_share": 0.7, "temperature": False, "verbose": 0}
+    expected = model.calibrate(x, y, **how)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    for given in (
+        (x, y[:, None]),
+        (x, y.astype("float32")),
+        (x, np.eye(3)[y]),
+        (dataset.batch(5),),
+        (dataset.shuffle(12).batch(5),),  # another order each time it is read
+        (dataset.batch(5).map(lambda x, y: (x, tf.one_hot(y, 3))),),
+        (Batches(x, y),),
+        (((x[i : i + 6], y[i : i + 6]) for i in (0, 6)),),
+    ):
+        policy = model.calibrate(*given, **how)
+        np.testing.assert_allclose(policy.log_odds, expected.log_odds, rtol=1e-5)
+        assert policy.details["accuracy"] == expected.details["accuracy"]
+        assert model.policy is policy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": 0.5}, "exit costs, 12. Received: budget=0.5; .* give budget_share=0.5"),
+        ({"budget": 11}, "exit costs, 12. Received: budget=11$"),
+        ({"budget_share": 0.2}, "first exit costs, 0.255319. Received: budget_share=0.2"),
+        ({"budget_share": 30}, "`budget_share` must be above 0 and at most 1"),
+        ({"accuracy": 95}, "`accuracy` must be from 0 to 1"),
+        ({}, "Exactly one of `budget`, `budget_share`, `accuracy` and `risk` must be given"),
+        ({"accuracy": 0.5, "worst_case": 5}, "`worst_case` must be at least"),
+        ({"accuracy": 0.5, "method": "best"}, "Received: method=best"),
+        ({"accuracy": 0.5, "confidence": "loud"}, "Received: confidence=loud"),
+        ({"accuracy": 0.5, "y": None}, "`labels` must be given"),
+        ({"accuracy": 0.5, "y": np.zeros(5, int)}, r"integers of shape \(12,\)"),
+        ({"accuracy": 0.5, "y": np.full(12, 3)}, "below the number of classes, 3"),
+        ({"accuracy": 0.5, "x": np.zeros((0, 4)), "y": []}, "at least one sample. Received: 0"),
+        ({"q": 0.5}, '`q` must be given with method="geometric" only'),
+        ({"q": 1.5, "method": "geometric"}, "`q` must be between 0 and 1"),
+    ],
+)
+def test_calibrate_checks_before_the_network_runs(data, monkeypatch, arguments, message):
+    model = two_exits()
+    monkeypatch.setattr(keras.Model, "predict", lambda *a, **k: pytest.fail("it ran"))
+    with pytest.raises(ValueError, match=message):
+        model.calibrate(**{"x": data[0], "y": data[1], **arguments})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'budgets'"):
+        model.calibrate(*data, budgets=[30])
+
+
+def test_calibrate_says_unit_and_network_and_drops_a_limit_that_does_not_bind(data):
+    model = two_exits()
+    for worst_case in (12, 40, 47, 1e9):
+        policy = model.calibrate(*data, accuracy=0.0, worst_case=worst_case, verbose=0)
+        assert policy.worst_case is None
+        assert policy.used_exits[-1] <= (worst_case >= 47)
+    assert (policy.unit, policy.network) == ("macs", model.network)
+    energy = ka.costs.EnergyModel()
+    assert model.calibrate(*data, budget_share=1, unit=energy, verbose=0).unit == "energy"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ka.ExitPolicy([1.0, 0], "entropy", [2, 3.0], log_odds=[40.5, 0], worst_case=9),
+        ka.PatiencePolicy(3),
+        ka.AgreementPolicy(2, 0.75),
+        ka.LearnedPolicy([[(np.eye(3)[:, :2], [0, 1]), (np.eye(2), [0, 0]), (np.eye(2), [1, 0])]]),
+    ],
+    ids=lambda policy: type(policy).__name__,
+)
+def test_a_saved_network_keeps_its_policy_names_and_pixels(policy, tmp_path):
+    model = two_exits()
+    policy.unit = "ms"
+    model.policy, model.class_names = policy, ("a", "b", "c")
+    model.pixels = {"mean": [0.5], "resize": {"height": 8}}
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.policy) is type(policy)
+    assert again.policy.content() == policy.content()
+    assert (again.class_names, again.pixels) == (["a", "b", "c"], model.pixels)
+    again.policy = None
+    again.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").policy is None
+
+
+def test_a_network_is_told_by_its_operations(tmp_path):
+    model = two_exits()
+    model.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").network == model.network
+    assert two_exits().network["digest"] == model.network["digest"]
+    image = keras.Input((4,))
+    wider = keras.layers.Dense(6)(image)
+    other = ka.AdaptiveModel(image, [keras.layers.Dense(3)(image), keras.layers.Dense(3)(wider)])
+    policy = ka.ExitPolicy([0.5, 0])
+    policy.network = model.network
+    with pytest.raises(ValueError, match=f"a policy of {model.name!r}, and .* {other.name!r}"):
+        other.policy = policy
+    with pytest.raises(ValueError, match="one threshold per exit of the model. Received: 3"):
+        model.policy = ka.ExitPolicy([0.5, 0.5, 0])
+    with pytest.raises(TypeError, match="`policy` must be an ExitPolicy, a LearnedPolicy"):
+        model.policy = "the best"
+    with pytest.raises(ValueError, match="`class_names` must be 3 names"):
+        model.class_names = ["a"]
+    with pytest.raises(ValueError, match="`pixels` must be a dictionary"):
+        model.pixels = 3
+
+
+def test_evaluate_takes_a_model_for_its_policy(data):
+    model = two_exits()
+    logits, costs = model.predict_with_costs(data[0], verbose=0)
+    with pytest.raises(ValueError, match="`model.calibrate` chooses it"):
+        ka.evaluate(model, logits, data[1], costs)
+    policy = model.calibrate(*data, budget=30, verbose=0)
+    found = ka.evaluate(model, logits, data[1], costs)
+    assert found.mean_cost == ka.evaluate(policy, logits, data[1], costs).mean_cost
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
