@@ -1,4 +1,4 @@
-"""Ten usual mistakes on the command line, and what is answered.
+"""Usual mistakes on the command line, and what is answered.
 
     make bench-mistakes
 

@@ -6,6 +6,9 @@ import os
 import re
 import sys
 import tempfile
+import warnings
+
+from keras_adaptive.cli.arguments import PROGRAM
 
 # lines of absl, TensorFlow and LiteRT that are no errors of ours; what is fatal is shown
 NOISE = re.compile(
@@ -32,6 +35,8 @@ def quiet():
         yield
         return
     with tempfile.TemporaryFile() as kept, contextlib.ExitStack() as stack:
+        stack.callback(setattr, warnings, "formatwarning", warnings.formatwarning)
+        warnings.formatwarning = _one_line
         stack.callback(os.close, terminal)
         if _is_stderr(sys.stderr):
             shown = stack.enter_context(
@@ -47,6 +52,10 @@ def quiet():
             for line in kept:
                 if not NOISE.match(line):
                     os.write(2, line)
+
+
+def _one_line(message, category, filename, lineno, line=None):
+    return f"{PROGRAM}: warning: {message}\n"
 
 
 def _is_stderr(stream):
