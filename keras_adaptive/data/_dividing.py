@@ -49,12 +49,14 @@ def held_out(labels, part, left=1):
     labels = np.asarray(labels)
     _, numbers_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
     most = counts - left
-    wanted = part
     if isinstance(part, float):
-        wanted = min(max(round(part * len(labels)), len(counts)), most.sum())
+        shares = part * counts
+        small = shares < 1  # these get one more than their share
+        wanted = min(round(shares[~small].sum()) + small.sum(), most.sum())
+    else:
+        shares, wanted = part * counts / len(labels), part
     if not len(counts) <= wanted <= most.sum():
         return None
-    shares = wanted * counts / len(labels)
     cut = np.clip(np.floor(shares), 1, most).astype(int)
     while cut.sum() != wanted:
         step = 1 if cut.sum() < wanted else -1

@@ -70,10 +70,11 @@ def local(source, cache_dir, image_size, split, seed, calibrate, on_error):
     strays += broken
     counts = _check_classes(entries, classes, source, strays)
     class_names = [name for name in classes if name in counts]
+    divided = _divided(entries, source, split, seed, calibrate)
     _warn(source, strays, {name: counts[name] for name in class_names})
     numbers = {name: i for i, name in enumerate(class_names)}
     parts = []
-    for part in _divided(entries, source, split, seed, calibrate):
+    for part in divided:
         labels = tf.constant([numbers[entry.label] for entry in part], tf.int64)
         if images is not None:
             stacked = np.stack([images.pop(entry.name) for entry in part])

@@ -20,6 +20,7 @@ from keras_adaptive.data.image_folder import datasets, local
 from keras_adaptive.data.splits import Splits, first
 
 COUNTED = 50_000  # images that mean and standard deviation are taken from
+BLOCK = 2**24  # bytes of them at a time
 
 
 RETRIES = 1  # of a download: without a network, an error at once and not after minutes
@@ -300,19 +301,14 @@ def _of_one_size(dataset, image_size, margin):
 
 def _pixel_statistics(dataset):
     """Returns mean and standard deviation per channel, of pixels divided by 255."""
-    channels = dataset.element_spec[0].shape[-1]
-    zeros = tf.zeros(channels, tf.float64)
-
-    def add(state, batch):
-        pixels = tf.reshape(tf.cast(batch, tf.float64) / 255, (-1, channels))
-        return (
-            state[0] + tf.cast(tf.shape(pixels)[0], tf.float64),
-            state[1] + tf.reduce_sum(pixels, 0),
-            state[2] + tf.reduce_sum(pixels**2, 0),
-        )
-
-    images = dataset.map(lambda image, label: image).batch(1000)
-    count, total, squares = images.reduce((tf.zeros((), tf.float64), zeros, zeros), add)
-    mean = total / count
-    variance = tf.maximum(squares / count - mean**2, 1e-8)
-    return mean.numpy().tolist(), [math.sqrt(v) for v in variance.numpy()]
+    *_, channels = shape = dataset.element_spec[0].shape
+    images = dataset.map(lambda image, label: image).batch(max(BLOCK // math.prod(shape), 1))
+    counts = np.zeros((channels, 256), np.int64)  # of every level
+    for batch in images.as_numpy_iterator():
+        for channel in range(channels):
+            counts[channel] += np.bincount(batch[..., channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    shares = counts / counts.sum(1, keepdims=True)
+    mean = shares @ levels
+    variance = shares @ levels**2 - mean**2
+    return mean.tolist(), np.sqrt(np.maximum(variance, 1e-8)).tolist()
