@@ -38,6 +38,11 @@ LAYERS = {
         {"classes": 10, "collaboration": "identity"},
         [(5, 8, 6, 16), (5, 10)],
     ),
+    "EarlyExit-boosted": (
+        layers.EarlyExit,
+        {"classes": 10, "collaboration": "identity", "collaboration_weight": 0.5},
+        [(5, 8, 6, 16), (5, 10)],
+    ),
     "EarlyExit-dense": (
         layers.EarlyExit,
         {"classes": 10, "collaboration": "dense", "stop_gradient": False},
@@ -82,6 +87,7 @@ LAYERS = {
 NO_GRADIENT = {
     # name: what gets none, or one of zero, and why
     "EarlyExit-identity": ["input 1"],  # the exit before is shielded
+    "EarlyExit-boosted": ["input 1"],
     "EarlyExit-dense": ["previous_dense/bias"],  # normalization takes a bias out again
     "SkipGate": ["cell/recurrent_kernel"],  # the state is zero at first
     "SkipGate-projected": ["cell/recurrent_kernel"],

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive._checks import check_choice, integer
+from keras_adaptive._checks import check_choice, finite, integer
 from keras_adaptive.layers._conv_unit import HE_FAN_OUT, apply_layers, conv_unit
 from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.batch_normalization import BatchNormalization
@@ -23,8 +23,9 @@ class EarlyExit(keras.layers.Layer):
     keeps nothing, the mean is 0.
 
     With `collaboration`, the head also reads the logits of the exit before it:
-    `"identity"` adds them to its own; `"dense"` turns them into an embedding
-    `ReLU(BN(dense(previous)))` as wide as its own features and classifies both
+    `"identity"` adds them to its own, times `collaboration_weight`: with 0.5, exit `n` of
+    a network answers `F_n = f_n + 0.5 * F_{n-1}` (BoostNet); `"dense"` turns them into an
+    embedding `ReLU(BN(dense(previous)))` as wide as its own features and classifies both
     side by side.
 
     The layer never decides whether to stop. It only offers an answer;
@@ -42,6 +43,8 @@ class EarlyExit(keras.layers.Layer):
         collaboration: `None`, `"identity"` or `"dense"`.
         stop_gradient: Boolean, whether the exit before is shielded from this
             exit's gradient. Only with `collaboration`.
+        collaboration_weight: Positive number, times the logits of the exit before. Other
+            than 1 with `"identity"` only.
         **kwargs: Passed to `keras.layers.Layer`, for example `name="exit_1"`.
 
     Call arguments:
@@ -73,7 +76,9 @@ class EarlyExit(keras.layers.Layer):
         https://arxiv.org/abs/1709.01686);
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844);
         collaboration: [Improved Techniques for Training Adaptive Deep Networks
-        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.3.
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.2;
+        its weight: [Boosted Dynamic Neural Networks
+        (Yu et al., 2023)](https://arxiv.org/abs/2211.16726).
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class EarlyExit(keras.layers.Layer):
         strides=2,
         collaboration=None,
         stop_gradient=True,
+        collaboration_weight=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -96,12 +102,14 @@ class EarlyExit(keras.layers.Layer):
         if kernel_size % 2 == 0:
             raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size}")
         check_choice(COLLABORATIONS, collaboration=collaboration)
+        collaboration_weight = checked_weight(collaboration, collaboration_weight)
         self.classes = classes
         self.convolutions = convolutions
         self.kernel_size = kernel_size
         self.strides = strides
         self.collaboration = collaboration
         self.stop_gradient = bool(stop_gradient)
+        self.collaboration_weight = collaboration_weight
         self.units = [
             layer
             for i, channels in enumerate(self.convolutions)
@@ -167,7 +175,11 @@ class EarlyExit(keras.layers.Layer):
                 [features, apply_layers(self.embedding, previous)], axis=-1
             )
         logits = self.logits(features)
-        return logits + previous if self.collaboration == "identity" else logits
+        if self.collaboration != "identity":
+            return logits
+        if self.collaboration_weight != 1:
+            previous = self.collaboration_weight * previous
+        return logits + previous
 
     def compute_output_shape(self, features_shape, previous_shape=None):
         return (features_shape[0], self.classes)
@@ -184,7 +196,28 @@ class EarlyExit(keras.layers.Layer):
             "strides": self.strides,
             "collaboration": self.collaboration,
             "stop_gradient": self.stop_gradient,
+            "collaboration_weight": self.collaboration_weight,
         }
+
+
+def checked_weight(collaboration, collaboration_weight):
+    """Returns the weight of the logits of the exit before as a float.
+
+    Raises:
+        ValueError: If it is not positive, or nothing is multiplied by it.
+    """
+    weight = finite(collaboration_weight, "collaboration_weight")
+    if not weight > 0:
+        raise ValueError(
+            "`collaboration_weight` must be positive. "
+            f"Received: collaboration_weight={collaboration_weight}"
+        )
+    if weight != 1 and collaboration != "identity":
+        raise ValueError(
+            '`collaboration_weight` must be 1 without `collaboration="identity"`. '
+            f"Received: collaboration_weight={collaboration_weight}, collaboration={collaboration}"
+        )
+    return weight
 
 
 def _mean(features, mask=None):

@@ -48,6 +48,9 @@ class GradientScale(keras.layers.Layer):
             raise ValueError(f"`scale` must be at least 0. Received: scale={scale}")
 
     def call(self, inputs):
+        if isinstance(inputs, keras.KerasTensor):  # whose operations are counted: there are none
+            return inputs
+
         @keras.ops.custom_gradient
         def identity(x):
             def backward(*args, upstream=None):

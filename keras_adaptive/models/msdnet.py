@@ -14,7 +14,7 @@ from keras_adaptive._checks import (
 )
 from keras_adaptive.layers._conv_unit import apply_layers, conv_unit
 from keras_adaptive.layers._data_format import check_channels_last
-from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.layers.early_exit import EarlyExit, checked_weight
 from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.models._stem import imagenet_stem, stem_for
 from keras_adaptive.models.presets import with_presets
@@ -61,6 +61,7 @@ def build_msdnet(
     gradient_equilibrium=False,
     collaboration=None,
     collaboration_stop_gradient=True,
+    collaboration_weight=1.0,
 ):
     """Builds a Multi-Scale DenseNet, compiled with the paper's recipe.
 
@@ -109,6 +110,8 @@ def build_msdnet(
             (adds its logits) or `"dense"` (reads an embedding of them).
         collaboration_stop_gradient: Whether the exit before gets no gradient through this
             connection (the paper: yes; its code: no).
+        collaboration_weight: Positive number, times the logits that `"identity"` adds. 0.5,
+            with `gradient_equilibrium="coarsest"`, is BoostNet.
 
     Returns:
         An `AdaptiveModel` with `blocks` exits.
@@ -128,7 +131,9 @@ def build_msdnet(
         [Multi-Scale Dense Networks for Resource Efficient Image Classification
         (Huang et al., 2018)](https://arxiv.org/abs/1703.09844);
         [Improved Techniques for Training Adaptive Deep Networks
-        (Li et al., 2019)](https://arxiv.org/abs/1908.06294).
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294);
+        [Boosted Dynamic Neural Networks
+        (Yu et al., 2023)](https://arxiv.org/abs/2211.16726).
     """
     check_channels_last()
     input_shape, classes = check_image(input_shape, classes)
@@ -139,6 +144,7 @@ def build_msdnet(
     check_choice(("max", "min"), prune=prune)
     check_choice((False, True, "all", "coarsest"), gradient_equilibrium=gradient_equilibrium)
     check_choice((None, "identity", "dense"), collaboration=collaboration)
+    collaboration_weight = checked_weight(collaboration, collaboration_weight)
     growth_factors, bottleneck_factors = _checked_factors(
         growth_factors, bottleneck_factors, growth_rate
     )
@@ -173,6 +179,7 @@ def build_msdnet(
             convolutions=(width, width),
             collaboration=collaboration if previous else None,
             stop_gradient=collaboration_stop_gradient,
+            collaboration_weight=collaboration_weight if previous else 1.0,
             name=f"exit_{layer.exit}",
         )
         outputs.append(head(branch, *previous))

@@ -49,6 +49,35 @@ def test_identity_collaboration_adds_the_logits_before(features, previous):
     np.testing.assert_allclose(layer(features, previous), expected, atol=1e-5)
 
 
+def test_boosting_adds_a_share_of_the_logits_before(features, previous):
+    layer = EarlyExit(classes=5, collaboration="identity", collaboration_weight=0.25)
+    kernel, bias = (layer(features, previous), layer.get_weights())[1]
+    expected = features.mean(axis=(1, 2)) @ kernel + bias + 0.25 * previous
+    np.testing.assert_allclose(layer(features, previous), expected, atol=1e-5)
+
+
+def test_heads_of_before_there_was_a_weight_add_everything():
+    config = EarlyExit(classes=5, collaboration="identity").get_config()
+    del config["collaboration_weight"]
+    assert EarlyExit.from_config(config).collaboration_weight == 1
+
+
+@pytest.mark.parametrize(
+    ("collaboration", "weight", "message"),
+    [
+        ("identity", 0, "must be positive.*Received: collaboration_weight=0"),
+        ("identity", -0.5, "must be positive.*Received: collaboration_weight=-0.5"),
+        ("identity", np.nan, "must be a finite number.*Received: collaboration_weight=nan"),
+        ("identity", "half", "must be a finite number.*Received: collaboration_weight='half'"),
+        ("dense", 0.5, "must be 1 without.*weight=0.5, collaboration=dense"),
+        (None, 0.5, "must be 1 without.*weight=0.5, collaboration=None"),
+    ],
+)
+def test_rejects_impossible_weights(collaboration, weight, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyExit(5, collaboration=collaboration, collaboration_weight=weight)
+
+
 def test_dense_collaboration_embeds_the_logits_before(features, previous):
     layer = EarlyExit(classes=5, collaboration="dense")
     found = layer(features, previous)

@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_adaptive import costs
 from keras_adaptive.layers import GradientScale
 
 
@@ -20,3 +22,9 @@ def test_keeps_the_value_and_scales_the_gradient(rng, scale):
 def test_rejects_impossible_scale(scale):
     with pytest.raises(ValueError, match=f"Received: scale={scale!r}"):
         GradientScale(scale)
+
+
+def test_costs_nothing():
+    image = keras.Input((4,))
+    logits = keras.layers.Dense(2)(GradientScale(0.5)(image))
+    assert costs.exit_costs([image], [logits]).tolist() == [8]

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -164,6 +165,85 @@ def test_collaboration_adds_the_reference_number_of_parameters(goldens):
     assert embeddings == golden["isc_params"]
 
 
+# ---- boosting
+
+BOOSTED = {
+    "input_shape": (8, 8, 1),
+    "classes": 4,
+    "blocks": 3,
+    "channels": 4,
+    "step_mode": "even",
+    "growth_rate": 2,
+    "growth_factors": (1, 2),
+    "bottleneck_factors": (1, 2),
+    "head_channels": 4,
+    "gradient_equilibrium": "coarsest",
+}
+
+
+@pytest.fixture(scope="module")
+def boosted():
+    """A boosted network, and the same weights without collaboration."""
+    keras.utils.set_random_seed(0)
+    model = ka.build_msdnet(**BOOSTED, collaboration="identity", collaboration_weight=0.5)
+    plain = ka.build_msdnet(**BOOSTED)
+    plain.set_weights(model.get_weights())
+    return model, plain
+
+
+def test_every_exit_adds_half_of_the_answer_before(boosted, rng):
+    model, plain = boosted
+    x = rng.normal(size=(5, 8, 8, 1)).astype("float32")
+    first, second, third = (np.asarray(z) for z in plain(x))
+    expected = [first, second + first / 2, third + second / 2 + first / 4]
+    np.testing.assert_allclose([np.asarray(z) for z in model(x)], expected, atol=1e-5)
+
+
+def test_an_exit_learns_from_its_own_loss_alone(boosted, rng):
+    """Of heads, since features learn from every exit that reads them."""
+    model, _ = boosted
+    x, y = rng.normal(size=(6, 8, 8, 1)).astype("float32"), np.arange(6) % 4
+    bias = model.get_layer("exit_0").logits.bias
+    with tf.GradientTape() as tape:
+        logits = model(x, training=True)
+        losses = [keras.losses.sparse_categorical_crossentropy(y, z, True) for z in logits]
+        loss = sum(tf.reduce_mean(part) for part in losses)
+    found = tape.gradient(loss, bias.value)
+    exps = np.exp(logits[0] - np.max(logits[0], axis=-1, keepdims=True))
+    expected = (exps / exps.sum(-1, keepdims=True) - np.eye(4)[y]).mean(axis=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_boosted_networks_are_saved(boosted, rng, tmp_path):
+    model, _ = boosted
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    weights = [loaded.get_layer(f"exit_{k}").collaboration_weight for k in range(3)]
+    assert weights == [1, 0.5, 0.5]
+    x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
+    for before, after in zip(model(x), loaded(x), strict=True):
+        np.testing.assert_allclose(before, after, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_boosted_networks_are_exported(boosted, rng, tmp_path):
+    anytime_tflite = pytest.importorskip("anytime_tflite")
+    model, plain = boosted
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(model, path, ka.ExitPolicy([np.inf, np.inf, -np.inf]))
+    x = rng.normal(size=(4, 8, 8, 1)).astype("float32")
+    first, second, third = (np.asarray(z) for z in plain(x))
+    expected = third + second / 2 + first / 4
+    device = anytime_tflite.AnytimeModel(path)
+    found = np.log([device.classify(image).probabilities for image in x])
+    np.testing.assert_allclose(
+        found - found.mean(-1, keepdims=True),
+        expected - expected.mean(-1, keepdims=True),
+        atol=1e-3,
+    )
+
+
 # ---- presets and arguments
 
 
@@ -243,6 +323,8 @@ def test_loads_weights(tmp_path):
         ({"growth_rate": 1, "growth_factors": (1, 1, 1)}, "at least 2 channels"),
         ({"gradient_equilibrium": "some"}, "Received: gradient_equilibrium=some"),
         ({"collaboration": "sum"}, "Received: collaboration=sum"),
+        ({"collaboration_weight": 0.5}, "Received: collaboration_weight=0.5, collaboration=None"),
+        ({"collaboration": "identity", "collaboration_weight": 0}, "must be positive"),
         ({"head_channels": 0}, "Received: head_channels=0"),
         ({"preset": "cifar"}, "`preset` must be one of"),
     ],
