@@ -37,6 +37,7 @@ def _export(options, new, report, model, splits, policy):
         runtime=options.runtime,
         class_names=splits.class_names,
         preprocessing={"mean": splits.mean, "std": splits.std},
+        pixels=splits.pixels,
     )
     device = AnytimeModel(file, num_threads=options.threads)
     images, labels = splits.arrays("test")

@@ -97,8 +97,7 @@ def _lock(handle):
 def _finish(folder):
     """Ends what a kill interrupted: a whole new state takes its place, half ones are removed."""
     work = folder / WORK
-    if work.is_symlink():
-        raise ValueError(f"{WORK} must be a folder, not a link. Received: {work}")
+    _check_no_link(work)
     if not work.is_dir():
         return
     if (work / "next").is_dir():
@@ -106,13 +105,15 @@ def _finish(folder):
     for path in work.iterdir():
         unfinished = path.name.startswith("training-") and not (path / OWNER).exists()
         if path.name.startswith("new-") or unfinished:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)  # which follows no links
     _remove_if_empty(work)
 
 
 def _take(folder):
     """Puts the files of a whole new state in their places; done as often as you like."""
     state = folder / WORK / "next"
+    for path in (state, state / "pictures", folder / "pictures"):
+        _check_no_link(path)
     plan = read_json(state / "changes.json", "A new state of a run")
     names = [*NAMES, MANIFEST]
     changes = [plan.get(key) if isinstance(plan, dict) else None for key in ("remove", "write")]
@@ -121,7 +122,6 @@ def _take(folder):
             raise ValueError(
                 f"A new state of a run must hold files of a run. Received: {shown(name)} in {state}"
             )
-    _check_pictures(folder)
     remove, write = changes
     if any(name.startswith("pictures/") for name in write):
         (folder / "pictures").mkdir(exist_ok=True)
@@ -140,9 +140,10 @@ def _take(folder):
     shutil.rmtree(done)
 
 
-def _check_pictures(folder):
-    if (folder / "pictures").is_symlink():
-        raise ValueError(f"`pictures` must be a folder, not a link. Received: {folder}/pictures")
+def _check_no_link(path):
+    """Raises a ValueError if what is written in would be somewhere else."""
+    if path.is_symlink():
+        raise ValueError(f"{path.name} must be a folder, not a link. Received: {path}")
 
 
 def _remove_if_empty(folder):
@@ -337,7 +338,7 @@ class Change:
             report["machine"] = reports.machine()
         if command and command not in report["commands"]:
             report["commands"].append(command)
-        _check_pictures(self.run.folder)
+        _check_no_link(self.run.folder / "pictures")
         files = [picture["file"] for picture in report.get("pictures", {}).values()]
         old = [f for f in files if PICTURE.fullmatch(f) and not self.path(f).exists()]
         old = [f for f in old if self.run._holds(f) and not (self.run.folder / f).is_symlink()]
@@ -585,9 +586,10 @@ def draw(new, report, name, title, picture):
 
     from keras_adaptive import plotting
 
-    figure = np.ravel(picture(plotting))[0].figure
-    figure.savefig(new.path(f"pictures/{name}.png"), dpi=120, bbox_inches="tight")
-    plt.close(figure)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a class may be named $1
+        figure = np.ravel(picture(plotting))[0].figure
+        figure.savefig(new.path(f"pictures/{name}.png"), dpi=120, bbox_inches="tight")
+        plt.close(figure)
     report.setdefault("pictures", {})[name] = {"title": title, "file": f"pictures/{name}.png"}
 
 

@@ -196,6 +196,7 @@ def test_report_and_card_come_from_what_is_known(run, tmp_path, capsys):
 def test_run_names_what_it_sees(run, tmp_path, capsys, digits):
     from PIL import Image
 
+    assert AnytimeModel(run / "model.tflite").info["pixels"] == digits.pixels
     pixels, _ = digits.images("test", 1)
     Image.fromarray(pixels[0, ..., 0]).save(tmp_path / "digit.png")
     main(["run", str(run / "model.tflite"), str(tmp_path / "digit.png"), "--deadline-ms", "1000"])

@@ -487,6 +487,34 @@ def test_a_new_state_touches_no_other_files(where, name, tmp_path):
     assert (folder / "a.png").exists()
 
 
+def test_a_new_state_is_not_taken_from_elsewhere(tmp_path):
+    state, elsewhere = tmp_path / "run" / runs.WORK / "next", tmp_path / "elsewhere"
+    state.mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "a.png").write_text("mine")
+    (state / "pictures").symlink_to(elsewhere)
+    (state / "changes.json").write_text('{"remove": [], "write": ["pictures/a.png"]}')
+    with pytest.raises(ValueError, match="not a link"), runs.locked(tmp_path / "run"):
+        pass
+    assert (elsewhere / "a.png").exists()
+
+
+def test_names_of_classes_are_no_mathematics(tmp_path):
+    name = r"$\frac{$"
+    with runs.locked(tmp_path), runs.Run(tmp_path).change() as new:
+        report = {}
+        runs.draw(new, report, "a", "a", lambda plotting: titled(name))
+        assert new.path(report["pictures"]["a"]["file"]).stat().st_size > 1000
+
+
+def titled(name):
+    from matplotlib import pyplot
+
+    axes = pyplot.figure().add_subplot()
+    axes.set_title(name)
+    return axes
+
+
 @pytest.mark.parametrize("name", [runs.WORK, "pictures"])
 def test_links_are_not_followed_to_where_others_files_are(name, run, tmp_path, capsys):
     (tmp_path / "elsewhere").mkdir()
