@@ -166,3 +166,26 @@ def test_trainable_reaches_layers_that_were_frozen_one_by_one(tmp_path):
     for network in (model, again):
         network.trainable = True
         assert len(network.trainable_variables) == 2
+
+
+def test_arguments_of_calls_are_kept_where_a_network_is_cut_or_opened():
+    class Scaled(L.Layer):
+        def call(self, x, by=1.0, and_by=None):
+            return x * by * (1.0 if and_by is None else and_by)
+
+    x, y = keras.Input((6, 4)), keras.Input((6, 4))
+    h, *state = L.LSTM(4, return_state=True, return_sequences=True)(x)
+    h = L.GRU(4, return_sequences=True)(h, initial_state=state[0])
+    inner = keras.Model(x, Scaled()(h, by=3.0, and_by=state[1][:, None]))
+    z = inner(y)
+    first = ka.layers.EarlyExit(3, name="exit_0")(z)
+    z = L.MultiHeadAttention(2, 4)(z, y, attention_mask=y[:, :, :1] > 0, use_causal_mask=True)
+    z = L.Dropout(0.5)(z, training=False)
+    model = ka.AdaptiveModel(y, [first, ka.layers.EarlyExit(3, name="exit_1")(z)])
+    image = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    features = [image]
+    for stage, expected in zip(model.stages(), model(image), strict=True):
+        found, *features = stage(features)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    (again,), answer = graph.opened(model.inputs, model.outputs[1])
+    np.testing.assert_allclose(keras.Model(again, answer)(image), model(image)[1], atol=1e-6)

@@ -159,10 +159,12 @@ def _behind(answer):
 
 
 def _like(tensor, answer):
-    """Returns a tensor in the shape of another."""
-    if tensor.shape == answer.shape:
-        return tensor
-    return keras.layers.Reshape(answer.shape[1:])(tensor)
+    """Returns a tensor in the shape and precision of another."""
+    if tensor.dtype != answer.dtype:
+        tensor = keras.ops.cast(tensor, answer.dtype)
+    if tensor.shape != answer.shape:
+        tensor = keras.layers.Reshape(answer.shape[1:])(tensor)
+    return tensor
 
 
 def _kind_of_activation(layer, tensor):

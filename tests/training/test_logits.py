@@ -176,3 +176,77 @@ def test_what_is_no_answer_or_unclear_is_refused_with_the_way_out(kind):
     ):
         with pytest.raises(ValueError, match=f"{message}.*`from_logits=True`; if prob"):
             build()
+
+
+def test_logarithms_are_those_of_probabilities_down_to_float32s_smallest():
+    z = np.array([[0, -30, -60, -80, -300]], "float32")
+    x = keras.Input((CLASSES,))
+    plain = keras.Model(x, OwnHead(name="head")(x))
+    plain.get_layer("head").kernel.assign(np.eye(CLASSES))
+    (logits,) = ka.build_cascade([plain])(z)
+    np.testing.assert_allclose(logits[0, :4], z[0, :4], atol=1e-4)
+    assert float(logits[0, 4]) == pytest.approx(np.log(np.finfo("float32").tiny))
+
+
+def test_the_user_says_what_it_is(x):
+    plain = network(dense("tanh"))
+    model = ka.add_exits(plain, at=["early"], from_logits=True)
+    np.testing.assert_array_equal(model(x)[-1], plain(x))
+    with pytest.raises(ValueError, match="`members` must end in.*with from_logits=False"):
+        ka.build_cascade([plain], from_logits=False)
+    with pytest.raises(ValueError, match="with from_logits=False"):
+        ka.add_exits(network(dense()), at=["early"], from_logits=False)
+    soft = network(softmax_of)
+    (left,) = ka.build_cascade([soft], from_logits=True)(x)
+    np.testing.assert_array_equal(left, soft(x))
+    model = ka.build_cascade([soft, plain], from_logits=[False, True])
+    np.testing.assert_allclose(softmax(np.asarray(model(x)[0])), soft(x), atol=1e-5)
+    for wrong in ("yes", [True]):
+        with pytest.raises(ValueError, match="`from_logits` must be"):
+            ka.build_cascade([soft, plain], from_logits=wrong)
+    (yes,) = ka.build_cascade(
+        [network(lambda f: ops.clip(L.Dense(1)(f), 0, 1))], from_logits=False
+    )(x)
+    np.testing.assert_allclose(np.exp(yes).sum(axis=1), 1, atol=1e-5)
+
+
+def test_what_cannot_be_tried_is_refused():
+    class Fails(L.Layer):
+        def call(self, x):
+            return x if not hasattr(x, "numpy") else 1 / 0
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    plain = network(lambda x: Fails()(dense()(x)))
+    with pytest.raises(ValueError, match="could not be tried on random input"):
+        ka.build_cascade([plain])
+
+
+def test_input_of_any_kind_is_drawn():
+    """Tokens, pixels and open sizes: what ends the network is own, so that it is tried."""
+    for shape, dtype in [((None,), "int32"), ((None, None, 3), "uint8"), ((6, 2), "float16")]:
+        x = keras.Input(shape, dtype=dtype)
+        if len(shape) == 1:
+            features = L.GlobalAveragePooling1D()(L.Embedding(7, 8)(x))
+        else:
+            features = L.GlobalAveragePooling2D() if len(shape) == 3 else L.Flatten()
+            features = features(ops.cast(x, "float32"))
+        plain = keras.Model(x, OwnHead()(features))
+        given = np.ones((3, *(n or 16 for n in shape)), dtype)
+        (logits,) = ka.build_cascade([plain])(given)
+        np.testing.assert_allclose(softmax(np.asarray(logits)), plain(given), atol=1e-5)
+
+
+def test_a_teacher_of_a_class_of_its_own_needs_the_users_word(x):
+    class Teacher(keras.Model):
+        def call(self, x):
+            return ops.softmax(x)
+
+    teacher = Teacher()
+    with pytest.raises(ValueError, match="`from_logits` must be True or False where `teacher`"):
+        ka.training.Distillation(teacher)
+    found = ka.training.Distillation(teacher, from_logits=False).teacher_logits(x, None)
+    np.testing.assert_allclose(softmax(np.asarray(found)), teacher(x), atol=1e-6)
+    found = ka.training.Distillation(teacher, from_logits=True).teacher_logits(x, None)
+    np.testing.assert_allclose(found, teacher(x))
