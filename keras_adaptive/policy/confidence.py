@@ -11,6 +11,7 @@ import numpy as np
 from keras_adaptive._checks import check_choice
 
 BLOCK = 2**17  # numbers of the logits that are worked on at once
+DEEP = -600  # the exponential of less may be too small for float64
 EPSILON = np.finfo("float64").eps
 
 
@@ -28,41 +29,45 @@ def _floats(logits, xp):
 # ---- log-odds
 
 
-def _others(logits, xp):
-    """Returns the largest logits, with the axis kept, and those of all other classes."""
+def _others(logits, temperature, xp):
+    """Returns the logits of all classes but the likeliest, less that one's: `d_i <= 0`."""
     if xp is not np:
         ordered = xp.sort(xp.cast(logits, "float32"), axis=-1)
-        return ordered[..., -1:], ordered[..., :-1]
+        return (ordered[..., :-1] - ordered[..., -1:]) / temperature
     place = logits.argmax(axis=-1)[..., None]
-    logits = np.array(logits, "float64")
-    largest = np.take_along_axis(logits, place, axis=-1)
-    np.put_along_axis(logits, place, logits[..., -1:], axis=-1)
-    return largest, logits[..., :-1]
+    below = np.array(logits, "float64")
+    largest = np.take_along_axis(below, place, axis=-1)
+    np.put_along_axis(below, place, below[..., -1:], axis=-1)  # the last takes its place
+    below = below[..., :-1]
+    below -= largest
+    if temperature != 1:
+        below /= temperature
+    return below
 
 
-# Of `d_i = z_i - z_1 <= 0`, the logits of the other classes less the largest: functions of `d_2`,
-# the largest of them, and `exp(d_i - d_2)`. With `r = sum exp d_i`, `p_1 = 1 / (1 + r)`.
+# Functions of `d_i`; of the largest of them, `d_2`; of `shift`; and of `exp(d_i - shift)`.
+# `r = sum exp d_i`, and `p_1 = 1 / (1 + r)`.
 
 
-def _max_prob(below, second, ratios, xp):
-    return -second - xp.log(xp.sum(ratios, axis=-1))
+def _max_prob(below, second, shift, ratios, xp):
+    return -shift - xp.log(xp.sum(ratios, axis=-1))
 
 
-def _prob_margin(below, second, ratios, xp):
+def _prob_margin(below, second, shift, ratios, xp):
     total = xp.sum(ratios, axis=-1)
-    return xp.log(1 + xp.exp(second) * total) - second - xp.log(1 + total)
+    return xp.log(1 + xp.exp(shift) * total) - shift - xp.log(xp.exp(second - shift) + total)
 
 
-def _logit_margin(below, second, ratios, xp):
+def _logit_margin(below, second, shift, ratios, xp):
     return -second
 
 
-def _entropy(below, second, ratios, xp):
+def _entropy(below, second, shift, ratios, xp):
     total = xp.sum(ratios, axis=-1)
-    whole = 1 + xp.exp(second) * total
+    whole = 1 + xp.exp(shift) * total
     # log(whole) / (whole - 1), where that is 0 / 0 its limit
     slope = xp.where(whole > 1, xp.log(whole) / xp.where(whole > 1, whole - 1, 1.0), 1.0)
-    return -second - xp.log(total * slope - xp.sum(ratios * below, axis=-1) / whole)
+    return -shift - xp.log(total * slope - xp.sum(ratios * below, axis=-1) / whole)
 
 
 _FORMS = {
@@ -127,10 +132,15 @@ def log_odds_of_exit(logits, kind, temperature, xp=np):
 
 
 def _log_odds(logits, kind, temperature, xp):
-    largest, others = _others(logits, xp)
-    below = (others - largest) / float(temperature)
-    second = xp.max(below, axis=-1, keepdims=True)
-    return _FORMS[kind](below, second[..., 0], xp.exp(below - second), xp)
+    below = _others(logits, float(temperature), xp)
+    second = shift = xp.max(below, axis=-1)
+    if kind == "logit_margin":
+        ratios = None
+    elif xp is np and second.min() > DEEP:  # then nothing that counts is rounded to 0
+        shift, ratios = np.zeros_like(second), np.exp(below)
+    else:
+        ratios = xp.exp(below - second[..., None])
+    return _FORMS[kind](below, second, shift, ratios, xp)
 
 
 def blocks(shape):

@@ -15,7 +15,6 @@ from keras_adaptive.policy.confidence import (
     log_odds_of_exit,
     to_log_odds,
 )
-from keras_adaptive.policy.exit_policy import first_exit
 from keras_adaptive.policy.learned_policy import unpack
 
 
@@ -59,29 +58,53 @@ def test_dense_confidence_is_the_mean_over_the_confident_pixels():
     assert policy.decide(np.repeat(cells, 2, axis=0)).tolist() == [0, 0, 1]
 
 
+def policy_of_case(case):
+    """The host's policy of a case for the device, and thresholds that it compares besides."""
+    thresholds, exact = ([float(t) for t in case[name]] for name in ("thresholds", "log_odds"))
+    if case["patience"]:
+        return ka.PatiencePolicy(case["patience"]), exact
+    if case["agreement"]:
+        return ka.AgreementPolicy(**case["agreement"]), exact
+    if case["confidence"] == "learned":
+        return ka.LearnedPolicy(unpack(case["stopping"]), thresholds, log_odds=exact), None
+    kind, temperatures = case["confidence"], case["temperatures"]
+    return ka.ExitPolicy(thresholds, kind, temperatures, log_odds=exact), None
+
+
 @pytest.mark.parametrize("xp", [np, keras.ops], ids=["numpy", "keras.ops"])
 @pytest.mark.parametrize("name", write_vectors.FILES)
 def test_the_rule_follows_the_vectors_in_every_namespace(name, xp):
     cases = json.loads((write_vectors.FOLDER / f"{name}.json").read_text())["cases"]
     tensor = np.asarray if xp is np else keras.ops.convert_to_tensor
-    decided = set()
+    followed = 0
     for case in cases:
-        thresholds = [float(t) for t in case["thresholds"]]
-        if case["confidence"] == "learned":
-            policy = ka.LearnedPolicy(unpack(case["stopping"]), thresholds)
-        else:
-            policy = ka.ExitPolicy(thresholds, case["confidence"], case["temperatures"])
+        policy, bars = policy_of_case(case)
         logits = np.array(case["logits"], "float64" if xp is np else "float32")[:, None]
-        found = [policy.confidence_of(k, tensor(z), xp) for k, z in enumerate(logits)]
-        values = np.array([keras.ops.convert_to_numpy(v)[0] for v in found])
-        expected = np.array(case["expected"]["confidences"])
-        tolerance = 1e-12 if xp is np else 2e-6
-        np.testing.assert_allclose(
-            values[: len(expected)], expected, rtol=tolerance, atol=tolerance
-        )
-        if case["expected"]["stopped_by"] in ("confidence", "end"):
-            decided.add(int(first_exit(found, thresholds, xp)[0]) - case["expected"]["exit"])
-    assert decided == {0}
+        wanted = case["expected"]
+        if bars is None:
+            reached = range(len(wanted["confidences"]))
+            values = [policy.confidence_of(k, tensor(logits[k]), xp)[0] for k in reached]
+            exact = [policy.compared(k, tensor(logits[k]), xp)[0] for k in reached]
+            tolerance = 1e-9 if xp is np else 5e-6
+            np.testing.assert_allclose(values, wanted["confidences"], tolerance, tolerance)
+            finite = np.isfinite([float(t) for t in wanted["log_odds"]])
+            np.testing.assert_allclose(
+                np.array(exact, "float64")[finite],
+                np.array(wanted["log_odds"], "float64")[finite],
+                rtol=1e-9 if xp is np else 5e-5,
+                atol=1e-9 if xp is np else 5e-6,
+            )
+        if wanted["stopped_by"] not in ("confidence", "patience", "end"):
+            continue
+        state = policy.start(1, logits.shape[-1], xp)
+        for k in range(len(logits)):
+            bar = None if bars is None else bars[k]
+            leaves, state = policy.step(k, tensor(logits[k]), state, xp, bar)
+            if bool(leaves[0]) or k == len(logits) - 1:
+                break
+        assert k == wanted["exit"]
+        followed += 1
+    assert followed > 0
 
 
 def test_dense_confidence_is_the_same_in_a_graph(rng):
