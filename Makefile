@@ -136,6 +136,8 @@ bench-defects: .venv/test
 # tflite/testdata, which programs in every language are held to
 vectors: .venv/test
 	$(BIN)/python -m tests.write_vectors
+	$(BIN)/python -m tests.file_vectors
+	$(BIN)/python -m tests.picture_vectors
 
 # the tutorials as notebooks, beside the programs
 notebooks: .venv/test

@@ -196,12 +196,16 @@ def _wrong(info: dict[str, Any]) -> str | None:
     return next((f"{key}={info.get(key)!r}" for key, good in fits.items() if not good), None)
 
 
-def _agreement_fits(agreement: dict[str, Any]) -> bool:
+def _agreement_fits(agreement: Any) -> bool:
+    if not isinstance(agreement, dict) or set(agreement) != {"members", "share"}:
+        return False
     members, share = agreement["members"], agreement["share"]
     return type(members) is int and members >= 2 and bool(0 < float(share) <= 1)
 
 
-def _inputs_fit(inputs: list[dict[str, Any]]) -> bool:
+def _inputs_fit(inputs: Any) -> bool:
+    if not all(isinstance(one, dict) and set(one) == {"name", "shape", "dtype"} for one in inputs):
+        return False
     names = [one["name"] for one in inputs]
     return 0 < len(names) == len(set(names)) and all(
         isinstance(one["name"], str)

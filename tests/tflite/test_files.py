@@ -1,0 +1,118 @@
+"""The tiny files of tflite/testdata/files: what is checked in is what today's code answers."""
+
+import json
+
+import file_vectors
+import numpy as np
+import pytest
+
+from anytime_tflite import AnytimeModel
+
+ANSWERS = json.loads((file_vectors.FOLDER / "answers.json").read_text())["cases"]
+DAMAGE = json.loads((file_vectors.FOLDER / "damage.json").read_text())
+each_file = pytest.mark.parametrize("case", ANSWERS, ids=lambda case: case["file"][:-7])
+
+
+def opened(case, **how):
+    return AnytimeModel(file_vectors.FOLDER / case["file"], num_threads=1, **how)
+
+
+def images(case):
+    arrays = {name: file_vectors.unpack(packed) for name, packed in case["inputs"].items()}
+    return [
+        {name: array[row] for name, array in arrays.items()} for row in range(len(case["expected"]))
+    ]
+
+
+def exits(case):
+    return [expected["exit"] for expected in case["expected"]]
+
+
+def test_there_is_one_of_every_kind_and_they_are_small():
+    files = sorted(path.name for path in file_vectors.FOLDER.glob("*.tflite"))
+    assert files == sorted(case["file"] for case in ANSWERS)
+    assert sum(path.stat().st_size for path in file_vectors.FOLDER.iterdir()) < 1_000_000
+    for case in ANSWERS:
+        assert len(set(exits(case))) > 1
+    assert {e["stopped_by"] for case in ANSWERS for e in case["expected"]} == {
+        "confidence",
+        "patience",
+        "end",
+    }
+
+
+@each_file
+@pytest.mark.parametrize("backend", ["interpreter", "compiled_model"])
+def test_a_file_answers_as_is_written(case, backend):
+    with opened(case, backend=backend) as device:
+        assert device.info["sha256"] == case["sha256"]
+        assert ("predict" in device._backend.signatures) == case["single_call"]
+        names, costs = device.info["class_names"], file_vectors.unpack(case["costs"])
+        for row, (image, expected) in enumerate(zip(images(case), case["expected"], strict=True)):
+            ways = [device.classify, *([device.predict] if case["single_call"] else [])]
+            for answer in (way(image) for way in ways):
+                label = expected["label"]
+                assert (answer.exit, answer.label) == (expected["exit"], label)
+                assert answer.stopped_by == expected["stopped_by"]
+                assert answer.class_name == (names and names[label])
+                assert answer.cost == costs[row, device.exits.index(answer.exit)]
+                found = answer.probabilities
+                np.testing.assert_allclose(found, expected["probabilities"], atol=1e-4)
+
+
+@each_file
+def test_every_stage_answers_as_is_written(case):
+    data = {name: file_vectors.unpack(packed) for name, packed in case["inputs"].items()}
+    with opened(case) as device:
+        logits, costs = file_vectors.stage_answers(device, data)
+        expected = file_vectors.unpack(case["logits"]).swapaxes(0, 1)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(costs, file_vectors.unpack(case["costs"]).T)
+
+
+@each_file
+def test_the_single_call_leaves_alike_in_every_backend(case, rng):
+    if not case["single_call"]:
+        pytest.skip("a file of stages alone")
+    with opened(case) as stages, opened(case, backend="compiled_model") as compiled:
+        for image in images(case):
+            odds = [np.log(p.max() / (1 - p.max())) for p in _probabilities(stages, image)]
+            for _ in range(10):
+                odd = rng.normal(np.mean(odds), 1 + np.std(odds), len(stages.info["thresholds"]))
+                chosen = np.where(rng.random(len(odd)) < 0.2, np.inf, odd)
+                limits = np.where(np.isin(range(len(odd)), stages.exits), chosen, np.inf)
+                limits[-1] = -np.inf
+                stages.info["log_odds"] = compiled.info["log_odds"] = limits.tolist()
+                answers = [stages.classify(image), stages.predict(image), compiled.predict(image)]
+                assert len({answer.exit for answer in answers}) == 1
+                assert len({answer.stopped_by for answer in answers}) == 1
+
+
+def _probabilities(device, image):
+    found = [answer.probabilities.astype("float64") for answer in device.stream(image)]
+    return [p.clip(1e-9, 1 - 1e-9) for p in found]
+
+
+def test_the_damage_is_that_which_the_script_does():
+    assert file_vectors.damage() == (file_vectors.FOLDER / "damage.json").read_text()
+
+
+@pytest.mark.parametrize("case", DAMAGE["cases"], ids=lambda case: case["what"])
+def test_damage_is_refused_in_these_words(case):
+    content = (file_vectors.FOLDER / DAMAGE["file"]).read_bytes()
+    assert file_vectors.refusal(file_vectors.edited(content, case)) == case["refusal"]
+
+
+def test_damage_of_every_kind_is_there():
+    refusals = [case["refusal"] for case in DAMAGE["cases"]]
+    for words in (
+        "a TFLite model",
+        "a whole TFLite model",
+        "unchanged since it was exported",
+        "info is JSON",
+        "info says",
+        "info is complete",
+        "of version 2 or 3",
+    ):
+        assert any(refusal is not None and words in refusal for refusal in refusals), words
+    assert None in refusals  # what changes numbers alone is another network, and no damage
