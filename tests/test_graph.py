@@ -96,7 +96,15 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow)
+        if kind in ("both ways", "side by side")
+        else kind
+        for kind in TEXTS
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*does not support masking")
 def test_padding_changes_no_exit_also_where_the_network_is_cut(kind):
     model = text(TEXTS[kind])

@@ -89,6 +89,9 @@ RIGHT = {
     "another axis": lambda x: L.Flatten()(L.Softmax(axis=1)(L.Reshape((CLASSES, 1))(dense()(x)))),
     "Dropout": lambda x: L.Dropout(0.5)(softmax_of(x)),
     "cast": lambda x: ops.cast(softmax_of(x), "float64"),
+    "half precision before": lambda x: L.Activation("softmax", dtype="float32")(
+        dense(dtype="float16")(x)
+    ),
     "half precision": lambda x: L.Activation("softmax", dtype="float16")(dense()(x)),
     "clipped": lambda x: ops.clip(softmax_of(x), 1e-7, 1),
     "smoothed": lambda x: 0.9 * softmax_of(x) + 0.1 / CLASSES,
@@ -158,6 +161,7 @@ def test_the_softmax_of_the_last_exit_is_the_answer_of_before(kind, x):
     exact = 2e-3 if "half" in kind or "cast" in kind else 1e-5
     model = ka.add_exits(plain, at=["early"])
     np.testing.assert_allclose(softmax(np.asarray(model(x)[-1])), expected, atol=exact)
+    assert model.outputs[-1].dtype in (plain.outputs[0].dtype, "float32")
     cascade = ka.build_cascade([plain])
     np.testing.assert_allclose(softmax(np.asarray(cascade(x)[0])), expected, atol=exact)
     teacher = ka.training.Distillation(plain).teacher_logits(x, None)
@@ -204,9 +208,8 @@ def test_the_user_says_what_it_is(x):
     for wrong in ("yes", [True]):
         with pytest.raises(ValueError, match="`from_logits` must be"):
             ka.build_cascade([soft, plain], from_logits=wrong)
-    (yes,) = ka.build_cascade(
-        [network(lambda f: ops.clip(L.Dense(1)(f), 0, 1))], from_logits=False
-    )(x)
+    share = network(lambda features: ops.clip(L.Dense(1)(features), 0, 1))
+    (yes,) = ka.build_cascade([share], from_logits=False)(x)
     np.testing.assert_allclose(np.exp(yes).sum(axis=1), 1, atol=1e-5)
 
 
