@@ -245,12 +245,21 @@ def test_a_history_has_each_epoch_once(tmp_path):
 # ---- what is the user's
 
 
-def without_pictures(monkeypatch):
+def quickly(monkeypatch):
+    """Evaluates made-up answers, and draws nothing."""
+
+    def answers(model, splits, split):
+        labels = splits.arrays(split)[1]
+        logits = np.random.default_rng(0).normal(size=(model.num_exits, len(labels), 10))
+        logits[:, np.arange(len(labels)), labels] += np.arange(1, model.num_exits + 1)[:, None]
+        return logits, labels
+
+    monkeypatch.setattr(evaluation, "_predict", answers)
     monkeypatch.setattr(evaluation, "_draw", lambda *arguments: None)
 
 
 def test_files_of_the_user_are_kept(run, capsys, monkeypatch):
-    without_pictures(monkeypatch)
+    quickly(monkeypatch)
     mine = {"notes.txt": b"a", "model.tflite": b"b", "card.md": b"c", "pictures/own.png": b"d"}
     for name, content in mine.items():
         (run / name).write_bytes(content)
@@ -266,7 +275,7 @@ def test_files_of_the_user_are_kept(run, capsys, monkeypatch):
 
 
 def test_a_policy_made_by_hand_is_evaluated_and_kept(run, capsys, monkeypatch):
-    without_pictures(monkeypatch)
+    quickly(monkeypatch)
     policy = ka.ExitPolicy([0.123456, 0])
     policy.save(run / "policy.json")
     before = snapshot(run)
@@ -283,7 +292,7 @@ def test_a_policy_made_by_hand_is_evaluated_and_kept(run, capsys, monkeypatch):
 
 
 def test_the_same_policy_keeps_the_exported_file(run, capsys, monkeypatch):
-    without_pictures(monkeypatch)
+    quickly(monkeypatch)
     before = snapshot(run)
     main(["evaluate", str(run)])
     assert "removed" not in capsys.readouterr().out
@@ -371,6 +380,7 @@ def test_a_failed_command_leaves_the_old_state(run, capsys, monkeypatch):
         path.write_text("half")
         fail()
 
+    quickly(monkeypatch)
     monkeypatch.setattr(exporting, "export_tflite", half)
     monkeypatch.setattr(evaluation, "_draw", fail)
     fails(["export", run, "--threads", "2"], capsys, code=1)
@@ -411,7 +421,7 @@ def test_a_lock_ends_with_its_process(run):
 
 
 def test_a_run_without_a_manifest_opens(run, monkeypatch):
-    without_pictures(monkeypatch)
+    quickly(monkeypatch)
     (run / "manifest.json").unlink()
     main(["report", str(run)])
     (run / "manifest.json").unlink()
@@ -453,11 +463,15 @@ def test_a_foreign_network_or_policy_is_named(run, capsys):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(run / "model.keras")
     said = fails(["export", run], capsys)
     assert f"Received: path={run}/model.keras (a Sequential, not an AdaptiveModel)" in said
+    ka.ExitPolicy([0.5, 0.5, 0]).save(run / "policy.json")
+    assert "must hold 2 thresholds" in fails(["export", run], capsys)
+
+
+@pytest.mark.slow
+def test_a_network_for_other_data_is_named(run, capsys):
     model = ka.build_msdnet((4, 4, 3), 5, blocks=2, channels=2, growth_rate=1, head_channels=2)
     model.save(run / "model.keras")
     assert "(8, 8, 1, 10)" in fails(["export", run], capsys)
-    ka.ExitPolicy([0.5, 0.5, 0]).save(run / "policy.json")
-    assert "must hold 2 thresholds" in fails(["export", run], capsys)
 
 
 @pytest.mark.parametrize(
