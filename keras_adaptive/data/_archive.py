@@ -99,7 +99,7 @@ def _opened(archive):
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise ValueError(
             "`data_dir` must be a folder or a tar file that is whole, or a CSV file. "
-            f"Received: data_dir={archive} ({error})"
+            f"Received: data_dir={archive} ({shown(str(error))})"
         ) from error
 
 

@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from keras_adaptive._files import shown
 
-SPLIT_FOLDERS = {
+SPLIT_FOLDERS = {  # in small letters
     "train": "train",
+    "training": "train",
     "calibrate": "calibrate",
     "validation": "calibrate",
     "valid": "calibrate",
     "val": "calibrate",
     "test": "test",
+    "testing": "test",
 }
 # columns of a CSV file
 PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
@@ -101,8 +103,8 @@ def arranged(names):
     for name in names:
         *folders, _ = _parts(name)
         for place, folder in enumerate(folders[:-1]):
-            if folder in SPLIT_FOLDERS:
-                found[name] = Entry(name, folders[place + 1], SPLIT_FOLDERS[folder])
+            if folder.lower() in SPLIT_FOLDERS:
+                found[name] = Entry(name, folders[place + 1], SPLIT_FOLDERS[folder.lower()])
                 break
     if {"train", "test"} & {entry.split for entry in found.values()}:
         reason = "neither in train/<class>/ nor in test/<class>/"

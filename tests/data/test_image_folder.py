@@ -223,7 +223,7 @@ def test_one_class_of_few_images_is_warned_of(tmp_path):
 
 
 def test_a_calibrate_folder_is_the_calibrate_split(tmp_path):
-    for above, count in (("train", 6), ("val", 3), ("test", 2)):
+    for above, count in (("Training", 6), ("val", 3), ("TEST", 2)):
         classes(tmp_path, {"cat": count, "dog": count}, above)
     found = data.load(tmp_path)
     assert [found.size(split) for split in data.SPLITS] == [12, 6, 4]

@@ -26,13 +26,14 @@ Pillow does all of this; it is imported when the first picture is read.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import operator
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ ORIENTATIONS = {
     8: "ROTATE_90",
 }
 
-_opening = threading.Lock()  # Python's filters of warnings are those of all threads
+_warning = threading.Lock()  # Python's filters of warnings are those of all threads
 
 
 def rule(
@@ -256,8 +257,9 @@ def _decoded(source: Any, channels: int) -> Image.Image:
     try:
         image = source if given else _opened(_content(source), pillow)
         _check_size(image)
-        # Pillow turns TIFFs when they are loaded, and then takes the orientation away
-        image.load()
+        # Pillow turns TIFFs when they are loaded, takes the orientation away, and may warn
+        with _quietly() if image.format == "TIFF" else contextlib.nullcontext():
+            image.load()
         orientation = _orientation(image)
         image = _in_channels(image, channels)
         turn = ORIENTATIONS.get(orientation)
@@ -292,8 +294,8 @@ def _content(source: Any) -> bytes:
             path = Path(os.fsdecode(source))
             if not path.is_file():  # not a device or a pipe, which have no end
                 raise ValueError("no such file" if not path.exists() else "no file")
-            with open(path, "rb") as file:
-                content = file.read(BYTES + 1)
+            with open(path, "rb") as file:  # no more memory than it takes is asked for
+                content = file.read(min(path.stat().st_size, BYTES) + 1)
         else:
             content = source.read(BYTES + 1)
         if not isinstance(content, (bytes, bytearray)):
@@ -312,8 +314,7 @@ def _opened(content: bytes, pillow: Any) -> Image.Image:
     """Returns a picture whose header alone has been read."""
     pillow.init()
     formats = [name for name in FORMATS if name in pillow.OPEN]
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the size is checked by ourselves
+    with _quietly():
         try:
             return pillow.open(io.BytesIO(content), formats=formats)
         except pillow.DecompressionBombError as error:
@@ -330,9 +331,16 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> int:
-    with _opening, warnings.catch_warnings():
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Lets nothing in its `with` block warn: sizes are checked here, and what is read is used."""
+    with _warning, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
+
+
+def _orientation(image: Image.Image) -> int:
+    with _quietly():
         try:
             return int(image.getexif().get(0x0112, 1))
         except Exception:  # damaged EXIF data says nothing, and the picture is there
@@ -353,9 +361,10 @@ def _in_channels(image: Image.Image, channels: int) -> Image.Image:
         opaque = image.convert(straight).convert("RGBA")
         image = pillow.new("RGB", image.size, (WHITE,) * 3)
         image.paste(opaque, mask=opaque.getchannel("A"))
-    if channels == 3 or image.mode not in ("L", "1"):
+    if image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
-    return image if channels == 3 else image.convert("L")
+    wanted = "RGB" if channels == 3 else "L"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 # ---- scaling
