@@ -317,7 +317,12 @@ def _dense(o: Operation) -> list[Shape]:
 
 
 def _matmul(o: Operation) -> list[Shape]:
-    x, y = o.shape(0), o.shape(1)
+    x, y, out = o.shape(0), o.shape(1), o.outputs[0]
+    if out.letter == "q":  # the runtime prepares no kernel for more, and runs it all the same
+        needs(
+            o.given(0).scale * o.given(1).scale < 2**8 * out.scale,
+            "has scales that do not fit each other",
+        )
     needs(2 <= len(x) <= 5 and 2 <= len(y) <= 5, "reads shapes of other dimensions")
     needs(o.given(1).letter == o.given(0).letter or o.given(1).constant, "has weights that change")
     rows, inner = x[-2:] if not o.options(0, "<b") else x[:-3:-1]
@@ -339,7 +344,13 @@ def _arg(o: Operation) -> list[Shape]:
     x = o.shape()
     axis = _axis(o.number(1), len(x))
     needs(x[axis] > 0, "reads nothing")
+    _written_as(o)
     return [x[:axis] + x[axis + 1 :]]
+
+
+def _written_as(o: Operation) -> None:
+    letter = {2: "i", 4: "l"}.get(o.options(0, "<b"))
+    needs(letter == o.outputs[0].letter, "writes another type than its option says")
 
 
 def _reshape(o: Operation) -> list[Shape]:
@@ -596,9 +607,9 @@ def _top_k(o: Operation) -> list[Shape]:
 
 def _along(o: Operation) -> list[Shape]:
     x = o.shape()
-    for axis in o.numbers(1):
-        _axis(axis, len(x))
-    needs(len(set(o.numbers(1))) == len(o.numbers(1)) <= 8, "has an axis twice")
+    axes = o.numbers(1)
+    found = {_axis(axis, len(x)) for axis in axes}
+    needs(0 < len(found) == len(axes) <= 8, "has no axis, or one twice")
     return [x]
 
 
@@ -627,6 +638,7 @@ def _update(o: Operation) -> list[Shape]:
 
 
 def _shape(o: Operation) -> list[Shape]:
+    _written_as(o)
     return [(len(o.shape()),)]
 
 
@@ -647,7 +659,7 @@ _KINDS: dict[int, tuple[str, int, bool, str, Rule]] = {
     1: ("AVERAGE_POOL_2D", 5, _MUST, r"([fq])>\1", _pool),
     2: ("CONCATENATION", 10, _MUST, _ANY + r"\1*>\1", _concatenate),
     3: ("CONV_2D", 1, _MUST, "f[fqQ][f-]?>f|q[qQ][i-]?>q", _conv),
-    4: ("DEPTHWISE_CONV_2D", 2, _MUST, "f[fqQ][f-]?>f|q[qQ][i-]?>q", _depthwise),
+    4: ("DEPTHWISE_CONV_2D", 2, _MUST, "f[fqQ]f>f|q[qQ]i>q", _depthwise),
     5: ("DEPTH_TO_SPACE", 94, _MUST, r"([fiulqc])>\1", _space_to_depth),
     6: ("DEQUANTIZE", 38, False, "[hqQ]>f", _same),
     8: ("FLOOR", 0, False, "f>f", _same),
@@ -696,8 +708,8 @@ _KINDS: dict[int, tuple[str, int, bool, str, Rule]] = {
     67: ("TRANSPOSE_CONV", 49, _MUST, "i[fqQ]f[f-]?>f|i[qQ]q[i-]?>q", _transposed_conv),
     69: ("TILE", 51, False, _ANY + r"[il]>\1", _tile),
     70: ("EXPAND_DIMS", 52, False, _ANY + r"[il]>\1", _expand),
-    71: ("EQUAL", 53, False, r"([filubq])\1>b", _compare),
-    72: ("NOT_EQUAL", 54, False, r"([filubq])\1>b", _compare),
+    71: ("EQUAL", 53, False, r"([filbq])\1>b", _compare),
+    72: ("NOT_EQUAL", 54, False, r"([filbq])\1>b", _compare),
     73: ("LOG", 0, False, r"([fq])>\1", _same),
     74: ("SUM", 27, _MUST, r"([filq])i>\1", _reduce),
     75: ("SQRT", 0, False, "f>f", _same),
