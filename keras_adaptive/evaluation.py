@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_adaptive._checks import check_costs, check_labels, check_logits, integer, numeric
 from keras_adaptive.calibration.calibrate import calibrate_budgets
-from keras_adaptive.policy.policy import Policy, right_answers
+from keras_adaptive.policy.policy import Policy, best_classes, right_answers
 
 
 class EvaluationResult(NamedTuple):
@@ -288,7 +288,7 @@ def accuracy_matrix(exits, logits, labels):
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
     """
     logits = check_logits(logits)
-    right = logits.argmax(axis=-1) == check_labels(labels, logits)
+    right = best_classes(logits) == check_labels(labels, logits)
     here = _check_exits(exits, logits) == np.arange(len(logits))[:, None]
     with np.errstate(invalid="ignore"):
         return right.astype(float) @ here.T / here.sum(axis=1)

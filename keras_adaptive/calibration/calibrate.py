@@ -30,7 +30,12 @@ from keras_adaptive.calibration.temperature import fit_temperatures
 from keras_adaptive.policy.confidence import CONFIDENCES, from_log_odds, log_odds
 from keras_adaptive.policy.confidence import confidence as confidence_of
 from keras_adaptive.policy.exit_policy import ExitPolicy
-from keras_adaptive.policy.policy import UnreachableTargetError, last_affordable, right_answers
+from keras_adaptive.policy.policy import (
+    UnreachableTargetError,
+    best_classes,
+    last_affordable,
+    right_answers,
+)
 
 METHODS = ("optimal", "geometric", "percentile")
 TARGETS = ("budget", "budget_share", "accuracy", "risk")
@@ -454,7 +459,7 @@ def _calibrate_risk(logits, labels, costs, how):
         half, _ = risk.halves(logits.shape[1])
         temperatures = fit_temperatures(logits, labels, half)
     problem, _, reach = _problem(logits, labels, costs, temperatures, how)
-    answers = logits.argmax(axis=-1)
+    answers = best_classes(logits)
     reached = answers
     if reach is not None:  # an exit out of reach gives the answer of the last one in reach
         places = np.minimum(np.arange(len(logits))[:, None], reach[None])

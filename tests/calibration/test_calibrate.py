@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,10 +247,28 @@ def test_optimal_thresholds_are_no_sample_confidences(problem, share):
     logits, labels, costs = problem
     budget = costs[0] + share * (costs[-1] - costs[0])
     policy = ka.calibrate(logits, labels, costs, budget=budget, temperature=False)
-    for threshold, confidences in zip(policy.thresholds, policy.confidences(logits), strict=True):
-        if threshold in confidences and np.isfinite(threshold):  # no number lies between
-            lower = confidences[confidences < threshold].max()
+    exact = ka.policy.log_odds(logits)
+    for threshold, values in zip(policy.log_odds, exact, strict=True):
+        if threshold in values and np.isfinite(threshold):  # no number lies between
+            lower = values[values < threshold].max()
             assert not lower < lower + (threshold - lower) / 2 < threshold
+
+
+@pytest.mark.parametrize("kind", ["max_prob", "prob_margin", "logit_margin", "entropy"])
+def test_thresholds_lie_midway_in_log_odds_however_confident_the_network_is(rng, kind):
+    labels = rng.integers(0, 4, 60)
+    logits = 50 * (rng.normal(size=(2, 60, 4)) + 2 * np.eye(4)[labels])
+    how = {"confidence": kind, "temperature": False}
+    policy = ka.calibrate(logits, labels, [1.0, 3.0], budget=2.0, **how)
+    ordered = np.sort(oracle.log_odds(logits[0], kind))
+    place = np.searchsorted(ordered, policy.log_odds[0])
+    assert 0 < place < 60
+    assert policy.log_odds[0] == pytest.approx(ordered[place - 1 : place + 1].mean(), rel=1e-9)
+    leaves = oracle.log_odds(logits[0], kind) >= policy.log_odds[0]
+    assert policy.details["mean_cost"] == pytest.approx(3 - 2 * leaves.mean())
+    published = ka.calibrate(logits, None, [1.0, 3.0], budget=2.0, method="geometric", **how)
+    assert published.log_odds[0] in ka.policy.log_odds(logits, kind)[0]  # a sample's own
+    assert published.thresholds[0] in published.confidences(logits)[0]
 
 
 def test_a_worst_case_is_kept_when_costs_differ_by_sample(rng):
@@ -259,6 +278,69 @@ def test_a_worst_case_is_kept_when_costs_differ_by_sample(rng):
     report = ka.evaluate(policy, logits, labels, costs)
     assert report.worst_cost <= 2.9
     assert report.mean_cost == pytest.approx(policy.details["mean_cost"])
+
+
+def test_a_worst_case_does_not_stay_where_all_samples_cost_the_same(rng):
+    logits, labels, costs = noisy(rng, 4, 300)
+    each = np.repeat(costs[:, None], 300, axis=1)
+    for worst in (3.5, 99.0):
+        policy = ka.calibrate(logits, labels, each, budget=2.5, worst_case=worst)
+        same = ka.calibrate(logits, labels, costs, budget=2.5, worst_case=worst)
+        assert policy.worst_case is None
+        assert policy.thresholds.tolist() == same.thresholds.tolist()
+        assert costs[policy.decide(logits)].max() <= worst
+
+
+def test_a_budget_may_be_a_share_of_the_full_cost(rng):
+    logits, labels, costs = noisy(rng, 3, 300)
+    each = np.cumsum(rng.uniform(0.5, 1.5, size=(3, 300)), axis=0)
+    for paid in (costs, each):
+        full = paid[-1].mean()
+        share = ka.calibrate(logits, labels, paid, budget_share=0.6)
+        plain = ka.calibrate(logits, labels, paid, budget=0.6 * full)
+        assert share.thresholds.tolist() == plain.thresholds.tolist()
+        assert share.details["budget_share"] == 0.6
+        assert share.details["budget"] == pytest.approx(0.6 * full)
+        report = ka.evaluate(share, logits, labels, paid)
+        assert report.mean_cost <= 0.6 * full * (1 + 1e-9)
+    several = calibrate_budgets(logits, labels, costs, budget_share=[0.5, 0.9])
+    assert [p.details["budget"] for p in several] == pytest.approx([1.5, 2.7])
+    for wrong in ({}, {"budgets": [2], "budget_share": [0.5]}):
+        with pytest.raises(ValueError, match="Exactly one of `budgets` and `budget_share`"):
+            calibrate_budgets(logits, labels, costs, **wrong)
+    with pytest.raises(ValueError, match="`budget_share` must be a sequence"):
+        calibrate_budgets(logits, labels, costs, budget_share=0.5)
+    with pytest.raises(ValueError, match="`budgets` must be a sequence"):
+        calibrate_budgets(logits, labels, costs, 2.5)
+
+
+def test_a_budget_that_cannot_be_meant_is_refused_with_the_hint(rng):
+    logits, labels, costs = noisy(rng, 3, 30)
+    for budget, hint in ((0.5, True), (1, True), (99.0, False), (1.5, False)):
+        with pytest.raises(ka.UnreachableTargetError, match="first exit costs, 100") as error:
+            ka.calibrate(logits, labels, 100 * costs, budget=budget)
+        assert (f"give budget_share={budget:g}" in str(error.value)) == hint
+    with pytest.raises(ka.UnreachableTargetError, match="first exit costs, 0.333333"):
+        ka.calibrate(logits, labels, costs, budget_share=0.33)
+    assert ka.calibrate(logits, labels, costs, budget_share=1 / 3).decide(logits).max() == 0
+
+
+@pytest.mark.parametrize("q", [0.2, 0.5, 0.7])
+def test_a_share_q_leaves_at_every_exit(rng, q):
+    logits = rng.normal(size=(5, 2000, 10))
+    policy = ka.calibrate(logits, None, np.arange(1.0, 6), method="geometric", q=q)
+    shares = np.bincount(policy.decide(logits), minlength=5) / 2000
+    wanted = q * (1 - q) ** np.arange(5)
+    np.testing.assert_allclose(shares, wanted / wanted.sum(), atol=5 / 2000)  # whole samples
+    expected = geometric_thresholds(policy.confidences(logits), 1 - q)
+    np.testing.assert_array_equal(policy.thresholds, expected)
+    assert policy.details["q"] == q
+
+
+def test_policies_keep_the_unit_of_their_costs(rng, tmp_path):
+    policy = ka.calibrate(*noisy(rng, 3, 50), budget=2, unit="ms")
+    policy.save(tmp_path / "policy.json")
+    assert ka.ExitPolicy.load(tmp_path / "policy.json").unit == "ms"
 
 
 def test_one_search_serves_many_budgets(rng):
@@ -292,6 +374,8 @@ def test_temperatures_are_fitted_unless_told_otherwise(rng):
         ("optimal", False, False),
         ("geometric", None, False),
         ("geometric", True, True),
+        ("percentile", None, False),  # as published
+        ("percentile", True, True),
     ):
         policy = ka.calibrate(
             4 * logits, labels, costs, budget=2, method=method, temperature=temperature
@@ -388,6 +472,17 @@ COSTS = [1.0, 2.0]
         ({"confidence": ["max_prob"]}, "`confidence` must be one of"),
         ({"temperature": 2.0}, "Received: temperature=2.0"),
         ({"labels": None, "method": "geometric", "temperature": True}, "to fit temperatures"),
+        ({"budget": None, "budget_share": 0}, "`budget_share` must be above 0 and at most 1"),
+        ({"budget": None, "budget_share": 1.1}, "above 0 and at most 1.*budget_share=1.1"),
+        ({"budget_share": 0.5}, "Exactly one of .* Received: budget and budget_share"),
+        ({"q": 0.5}, '`q` must be given with method="geometric" only'),
+        ({"q": 0.5, "method": "geometric"}, "Exactly one of .* Received: budget and q"),
+        ({"budget": None, "q": 1, "method": "geometric"}, "`q` must be between 0 and 1"),
+        ({"unit": 3}, "`unit` must be a string"),
+        ({"logits": np.ma.array(LOGITS)}, "`logits` must be without a mask"),
+        ({"labels": np.ma.array(LABELS)}, "`labels` must be without a mask"),
+        ({"logits": 1j * LOGITS}, "`logits` must be numbers"),
+        ({"labels": 1j * LABELS}, "`labels` must be integers"),
         ({"method": "best"}, "Received: method=best"),
         ({"confidence": "loudest"}, "Received: confidence=loudest"),
     ],

@@ -139,3 +139,37 @@ def test_a_grid_of_few_percentiles_has_few_thresholds():
     assert search.grid(ordered, 4).tolist() == [-np.inf, 1.5, 3.5, 5.5, np.inf]
     assert search.grid(ordered, 4, closed=False).tolist() == [-np.inf, 1.5, 3.5, 5.5]
     assert search.grid(ordered, 8).tolist() == [-np.inf, *(np.arange(7) + 0.5), np.inf]
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_problems(), st.integers(2, 4))
+def test_a_coarse_front_keeps_the_cheapest_of_neighboring_numbers(problem, unit):
+    with pytest.MonkeyPatch.context() as patch:
+        most = int(problem.right.max(axis=0).sum())
+        patch.setattr(search, "FRONT", max(1, most // unit))
+        coarse = search.full_front(problem, search.PERCENTILES)
+    unit = coarse.unit
+    outcomes = every_outcome(problem)
+    for right, cost in zip(coarse.right, coarse.cost, strict=True):
+        assert problem.outcome(coarse.thresholds(right)) == (right, cost)
+    for right, cost in unbeaten(outcomes):  # one as cheap is kept, with nearly as many right
+        kept = [r for r, c in zip(coarse.right, coarse.cost, strict=True) if c <= cost]
+        assert max(kept) > right - unit
+
+
+def test_a_front_of_many_pixels_is_of_bounded_size():
+    pixels = 10**10
+    problem = search.Problem(
+        np.array([[0.1, 0.9], [0.0, 0.0]]),
+        np.array([[pixels // 4, pixels // 2], [pixels // 2, pixels // 2]]),
+        np.array([[1.0, 1.0], [3.0, 3.0]]),
+    )
+    found, exact = search.front(problem)
+    assert not exact
+    assert found.floor.nbytes <= 8 * (search.FRONT + 1)
+    right, cost = found.right.tolist(), found.cost.tolist()
+    assert right == [3 * pixels // 4, pixels]
+    assert cost == [2.0, 4.0]
+    assert [problem.outcome(found.thresholds(r)) for r in right] == list(
+        zip(right, cost, strict=True)
+    )
