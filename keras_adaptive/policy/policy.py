@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from keras_adaptive._checks import check_costs, check_logits
-from keras_adaptive._files import read_json, write_whole
+from keras_adaptive._files import read_json, shown, write_whole
 from keras_adaptive.policy.confidence import blocks
 
 FORMAT = "keras_adaptive.ExitPolicy"
@@ -166,14 +166,14 @@ class Policy:
         if content.get("version") != VERSION:
             raise ValueError(
                 f"A policy file must be of version {VERSION}. "
-                f"Received: version={content.get('version')} in {path}"
+                f"Received: version={shown(content.get('version'))} in {path}"
             )
         try:
             policy = policy_of(content)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 "A policy file must hold thresholds, confidence, temperatures, pixel_floor, "
-                f"worst_case and details. Received: path={path} ({error!r})"
+                f"worst_case and details. Received: path={path} ({shown(repr(error))})"
             ) from error
         if not issubclass(KINDS["ExitPolicy"], cls) and not isinstance(policy, cls):
             raise ValueError(
