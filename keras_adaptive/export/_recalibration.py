@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_adaptive.calibration._search import midpoint
 from keras_adaptive.policy.confidence import from_log_odds
+from keras_adaptive.policy.policy import policy_of
 
 
 def recalibrate(policy, exits, logits, quantized):
@@ -36,7 +37,7 @@ def recalibrate(policy, exits, logits, quantized):
             log_odds[k] = _threshold(found[now], int(leave.sum()))
             thresholds[k] = from_log_odds(log_odds[k], policy.confidence)
         now &= found < log_odds[k]
-    return policy.from_content({**policy.content(), "thresholds": thresholds, "log_odds": log_odds})
+    return policy_of({**policy.content(), "thresholds": thresholds, "log_odds": log_odds})
 
 
 def _threshold(confidences, wanted):

@@ -133,7 +133,7 @@ def export_tflite(
     pixels = _check_pixels(given["pixels"], inputs)
     data, labels = _check_data(inputs, quantize, calibration_data)
     check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
-    exits = policy.exits_of(model.num_exits)
+    exits = model.exits_of(policy)
     _check_stage_ms(stage_ms, len(exits))
 
     stages, branching = (
@@ -252,7 +252,7 @@ def _check(model, policy):
             "'float32' and load the weights: they are float32 already. Received: layer "
             f"{name!r}, which computes in {dtype}"
         )
-    policy.exits_of(model.num_exits)
+    model.exits_of(policy)
 
 
 def _check_names(names, classes):

@@ -17,6 +17,7 @@ from keras_adaptive.policy.policy import Policy, policy_of
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 
+KEPT = ("policy", "class_names", "pixels", "preprocessing")  # what a file holds beside the network
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
 
 
@@ -74,7 +75,7 @@ class AdaptiveModel(_graph.ListModel):
         super().__init__(inputs, list(outputs), name=name, **kwargs)
         _graph.check_channels_last(self.inputs, self.outputs)
         # not as attributes of their own, since Keras would track what is inside
-        self._kept = types.SimpleNamespace(policy=None, class_names=None, pixels=None)
+        self._kept = types.SimpleNamespace(**dict.fromkeys(KEPT))
         self.exit_weights = None
         self.distillation = None
         self.gate_loss = None
@@ -89,7 +90,7 @@ class AdaptiveModel(_graph.ListModel):
 
             return StoppingModel.from_config(config, custom_objects)
         config = dict(config)
-        kept = {name: config.pop(name, None) for name in ("policy", "class_names", "pixels")}
+        kept = {name: config.pop(name, None) for name in KEPT}
         model = super().from_config(config, custom_objects)
         if kept["policy"] is not None:
             kept["policy"] = policy_of(kept["policy"])
@@ -143,17 +144,27 @@ class AdaptiveModel(_graph.ListModel):
 
     @property
     def pixels(self):
-        """How pictures become inputs, a dictionary, or `None`. Saved with the model.
+        """The rule of `anytime_tflite.pixels` by which pictures become the network's pixels.
 
-        It holds the rule of `anytime_tflite.pixels`, and `mean` and `std` of each channel.
+        A dictionary, or `None`. Saved with the model.
         """
         return self._kept.pixels
 
     @pixels.setter
     def pixels(self, pixels):
-        if pixels is not None and not isinstance(pixels, dict):
-            raise ValueError(f"`pixels` must be a dictionary or None. Received: pixels={pixels!r}")
-        self._kept.pixels = None if pixels is None else json.loads(json.dumps(pixels))
+        self._kept.pixels = _plain("pixels", pixels)
+
+    @property
+    def preprocessing(self):
+        """How pixels become inputs: `mean` and `std` of each channel, as in `export_tflite`.
+
+        A dictionary, or `None`. Saved with the model.
+        """
+        return self._kept.preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing):
+        self._kept.preprocessing = _plain("preprocessing", preprocessing)
 
     @property
     def network(self):
@@ -593,6 +604,15 @@ class AdaptiveModel(_graph.ListModel):
         policy.network = self.network
         self.policy = policy
         return policy
+
+
+def _plain(name, value):
+    """Returns a dictionary as JSON keeps it, or `None`."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"`{name}` must be a dictionary or None. Received: {name}={value!r}")
+    return json.loads(json.dumps(value, default=lambda array: np.asarray(array).tolist()))
 
 
 def _inputs(batches, labels):
