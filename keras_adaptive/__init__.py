@@ -24,6 +24,7 @@ _REGISTERED = {
     "Reinforce": "training.reinforce",
     "RunningMean": "layers.running_mean",
     "SkipGate": "layers.skip_gate",
+    "SmoothedCrossentropy": "training._label_smoothing",
     "StoppingLoss": "training.stopping_loss",
     "StoppingModel": "training.stopping_model",
     "StoppingPolicy": "layers.stopping_policy",

@@ -230,8 +230,8 @@ def _add_training(sub, out):
     )
     training.add_argument(
         "--recipe",
-        choices=("cifar", "imagenet"),
-        help="a published recipe; without one: 30 epochs, batch size 64, learning rate 0.1, cosine",
+        choices=("cifar", "imagenet", "one_cycle"),
+        help="a recipe by name; without one: 30 epochs, batch size 64, learning rate 0.1, cosine",
     )
     training.add_argument("--epochs", type=_integer(1), help="instead of the recipe's")
     training.add_argument("--batch-size", type=_integer(1), help="instead of the recipe's")

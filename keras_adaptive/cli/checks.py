@@ -10,6 +10,7 @@ RECIPES = {
     None: {"epochs": 30, "batch_size": 64, "learning_rate": 0.1, "schedule": "cosine"},
     "cifar": {"epochs": 300, "batch_size": 64, "learning_rate": 0.1, "schedule": "steps"},
     "imagenet": {"epochs": 90, "batch_size": 256, "learning_rate": 0.1, "schedule": "steps"},
+    "one_cycle": {"epochs": 30, "batch_size": 64, "learning_rate": 0.1, "schedule": "one_cycle"},
 }
 PHASES = {"joint": 1}  # others have two
 ROUNDING = 1e-9  # relative, as in calibration

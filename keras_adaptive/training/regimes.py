@@ -344,7 +344,7 @@ def _set_for(phase, recipe):
     if phase.open_gates:
         gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
         changes += [(gate, "forced", True) for gate in gates]
-    if recipe.mixed_precision:
+    if recipe.in_bfloat16:
         changes += [(x, "dtype_policy", "mixed_bfloat16") for x in _all_but_logits(model)]
     before = [(layer, name, getattr(layer, name)) for layer, name, _ in changes]
     try:

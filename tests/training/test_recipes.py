@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 
-from keras_adaptive.training import RECIPES, Recipe
+from keras_adaptive.training import RECIPES, Recipe, recipes
+from keras_adaptive.training._label_smoothing import SmoothedCrossentropy
 
 
 def rates(recipe, steps=100):
@@ -35,8 +37,6 @@ def test_schedules_end_low():
 
 def test_weight_decay_is_the_papers_inside_the_momentum():
     """One weight without gradient shrinks as L2 inside the momentum makes it shrink."""
-    import keras
-
     recipe = Recipe(weight_decay=0.01, schedule="cosine", learning_rate=0.01)
     optimizer = recipe.optimizer(10**9)
     weight = keras.Variable([1.0])
@@ -70,3 +70,99 @@ def test_rejects_impossible_numbers(arguments):
 def test_rejects_unknown_schedule():
     with pytest.raises(ValueError, match="Received: schedule=triangle"):
         Recipe(schedule="triangle")
+
+
+# ---- precision
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        ("flags\t\t: fpu avx512_bf16x\n", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_has_it(tmp_path, monkeypatch, flags, has):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}bugs\t\t: none\n")
+    assert recipes.has_bfloat16(tmp_path / "cpuinfo") is has
+    monkeypatch.setattr(recipes, "has_bfloat16", lambda: has)
+    assert Recipe(mixed_precision="auto").in_bfloat16 is has
+    assert Recipe(mixed_precision=True).in_bfloat16 is True
+    assert Recipe(mixed_precision=np.False_).in_bfloat16 is False
+
+
+def test_other_systems_compute_in_float32(tmp_path):
+    assert recipes.has_bfloat16(tmp_path / "nothing") is False
+
+
+@pytest.mark.parametrize("value", ["bfloat16", 2, None])
+def test_rejects_unknown_precision(value):
+    with pytest.raises(ValueError, match="`mixed_precision` must be one of .*Received: mixed_prec"):
+        Recipe(mixed_precision=value)
+
+
+# ---- label smoothing
+
+LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], "float32")
+LABELS = np.array([0, 1])
+
+
+def smoothed_by_hand(share):
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    target = (1 - share) * np.eye(3)[LABELS] + share / 3
+    return -(target * np.log(p)).sum(-1).mean()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        ("sparse_categorical_crossentropy", LABELS),
+        ("SparseCategoricalCrossentropy", LABELS[:, np.newaxis]),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), LABELS),
+        ("categorical_crossentropy", np.eye(3)[LABELS]),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), np.eye(3)[LABELS]),
+    ],
+)
+def test_a_share_of_each_label_is_spread_over_all_classes(share, loss, labels):
+    smoothed = Recipe(label_smoothing=share).loss(loss)
+    assert float(smoothed(labels, LOGITS)) == pytest.approx(smoothed_by_hand(share), rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(smoothed))
+    assert float(again(labels, LOGITS)) == float(smoothed(labels, LOGITS))
+
+
+def test_maps_of_labels_are_smoothed_too():
+    logits, labels = np.stack([LOGITS] * 4, axis=1), np.stack([LABELS] * 4, axis=1)
+    found = Recipe(label_smoothing=0.2).loss()(labels, logits)
+    assert float(found) == pytest.approx(smoothed_by_hand(0.2), rel=1e-5)
+
+
+def test_without_smoothing_any_loss_stays():
+    assert Recipe().loss("mse") == "mse"
+    assert Recipe().loss() == "sparse_categorical_crossentropy"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mse",
+        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2),
+        lambda y, z: z,
+    ],
+)
+def test_smooths_no_other_losses(loss):
+    with pytest.raises(ValueError, match="`label_smoothing` must be 0 unless.*Received: label_sm"):
+        Recipe(label_smoothing=0.1).loss(loss)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5])
+def test_rejects_impossible_shares(share):
+    message = f"`label_smoothing` must be at least 0 and below 1. Received: label_smoothing={share}"
+    with pytest.raises(ValueError, match=message):
+        Recipe(label_smoothing=share)
+    with pytest.raises(ValueError, match=message):
+        SmoothedCrossentropy(share)
