@@ -184,17 +184,19 @@ def write(name, model, policy_of, arguments):
     from anytime_tflite import AnytimeModel
 
     data = candidates(model, np.random.default_rng(2))
-    before = np.stack(model.predict(list(data.values()), verbose=0))
+    before, costs = model.predict_with_costs(list(data.values()), verbose=0)
     path = FOLDER / f"{name}.tflite"
     policy = ka.export_tflite(model, path, policy_of(before), calibration_data=data, **arguments)
     if "preprocessing" in arguments:
         data = {"image": (128 + 40 * data["image"]).clip(0, 255).astype("uint8")}
     with AnytimeModel(path, num_threads=1) as device:
         used, info = device.exits, device.info
-        logits, costs = stage_answers(device, data)
+        logits, _ = stage_answers(device, data)
     every = np.zeros((model.num_exits, *logits.shape[1:]))
     every[used] = logits
-    exits = policy.decide(every)
+    exits, costs = policy.decide(every), costs[used]
+    if len(used) < model.num_exits:  # without the heads that are closed
+        costs = np.repeat(model.exit_costs(exits=used)[:, None], len(exits), axis=1)
     rows = chosen(policy, used, every, exits)
     stages = [used.index(k) for k in exits[rows]]
     answers = logits[stages, rows] / np.array(info["temperatures"])[exits[rows], None]

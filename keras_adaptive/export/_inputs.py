@@ -85,7 +85,8 @@ def checked_data(inputs, x):
     elif len(names) == 1:
         given = {names[0]: x}
     else:
-        given = dict(zip(names, x, strict=False)) if len(x) == len(names) else {}
+        each = isinstance(x, (list, tuple)) and len(x) == len(names)
+        given = dict(zip(names, x, strict=True)) if each else {}
     if set(given) != set(names):
         raise ValueError(
             f"`calibration_data` must hold an array for each of the inputs {names}. "
