@@ -37,11 +37,16 @@ class LongTraining:
     def __init__(
         self, model, images, labels, standardize, path, *, epochs, batch_size, seed=0, facts=()
     ):
-        self.model, self.images, self.labels = model, images, labels
+        self.model = model
+        # in an order of their own, whatever order the files were read in
+        digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        order = sorted(range(len(images)), key=lambda i: (digests[i], labels[i]))
+        self.images, self.labels = images[order], np.asarray(labels)[order]
         self.standardize, self.path, self.seed = standardize, path, seed
         self.batch_size, self.steps = batch_size, len(images) // batch_size
         self.total = epochs * self.steps
-        data = hashlib.sha256(images.tobytes() + np.int64(labels).tobytes()).hexdigest()
+        data = self.images.tobytes() + np.int64(self.labels).tobytes()
+        data = hashlib.sha256(data).hexdigest()
         self.facts = {"data": data, "batch_size": batch_size, "seed": seed, **dict(facts)}
         self.facts = json.loads(json.dumps(self.facts))
         self.step, self.seconds, self.loss, self.curve = 0, 0.0, 0.0, []
