@@ -9,6 +9,7 @@ by giving its command again. The network is tiny and computes without graphs, as
 code that writes files is that of users. A try is a row, kept in `runs/chaos`.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -95,13 +97,11 @@ def start(command, folder):
 def seen(folder):
     """Returns what can change of every file in a folder."""
     found = {}
-    for path in folder.rglob("*"):
-        try:
-            stat = path.stat()
-        except OSError:
-            continue
-        if path.is_file():
-            found[str(path)] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    for place, _, names in os.walk(folder):  # what goes meanwhile is passed over
+        for name in names:
+            with contextlib.suppress(OSError):
+                stat = os.stat(os.path.join(place, name))
+                found[place, name] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
     return found
 
 
@@ -143,6 +143,7 @@ def kill(command, kind, folder, whole, rng):
         while left > 0 and process.poll() is None:
             after = seen(folder)
             left, before = left - changes(before, after), after
+            time.sleep(0.0005)
         time.sleep(rng.uniform(0, WAIT))
     alive = process.poll() is None
     process.send_signal(signal.SIGKILL)
@@ -315,17 +316,18 @@ def page(rows):
 
 def main():
     parser = _rows.parser(__doc__)
-    parser.add_argument("--tries", type=int, help="only so many more")
+    parser.add_argument("--tries", type=int, help="only so many more of each kind")
+    parser.add_argument("--command", choices=COMMANDS, nargs="*", default=tuple(COMMANDS))
     options = parser.parse_args()
     rows = _rows.Rows(FOLDER / "rows", train=TRAIN)
-    done = 0
+    done = Counter()
     for command, kind, number in tries():
         name = f"{command}_{kind}_{number:03d}"
-        if rows.load(name) is None and not options.table:
-            if options.tries is not None and done >= options.tries:
-                continue
+        if options.table or command not in options.command or rows.load(name) is not None:
+            continue
+        done[command, kind] += 1
+        if options.tries is None or done[command, kind] <= options.tries:
             rows.measure(name, attempt, command, kind, number)
-            done += 1
     found = list(rows.all().values())
     results = {"rows": [_rows.values(row, "date") for row in found]}
     _rows.publish("chaos", results, page(found), found)

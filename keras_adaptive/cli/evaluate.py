@@ -19,6 +19,7 @@ def calibrate(options):
         costs = _costs(options, model)
         runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
         policy, wanted = _choose(options, costs, _predict(model, splits, "calibrate"))
+        policy.unit, policy.network = "macs", model.network
         with run.change() as new:
             _keep(new, report, policy, wanted)
             new.write_report(report, options.command)
@@ -31,11 +32,12 @@ def evaluate(options):
         report, model, splits = run.open()
         costs = _costs(options, model)
         chooses = checks.has_target(options) or not (run.folder / "policy.json").exists()
-        policy = None if chooses else run.policy(len(costs))
+        policy = None if chooses else run.policy(model=model)
         runs.say(f"calibrate: thresholds from {splits.size('calibrate'):,} images")
         calibration = _predict(model, splits, "calibrate")
         if chooses:
             policy, wanted = _choose(options, costs, calibration)
+            policy.unit, policy.network = "macs", model.network
         runs.say(f"evaluate: results on {splits.size('test'):,} test images")
         test = _predict(model, splits, "test")
         how = {"method": options.method}

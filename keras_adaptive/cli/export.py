@@ -8,13 +8,13 @@ from keras_adaptive.cli import folder as runs
 from keras_adaptive.export.tflite import export_tflite
 from keras_adaptive.inference.predictor import AdaptivePredictor
 
-NEAR = 1e-5  # closer to a threshold than this, rounding may move an image to another exit
+NEAR = 1e-4  # log-odds: nearer to a threshold, rounding may move an image to another exit
 
 
 def export(options):
     with runs.opened(options.run) as run:
         report, model, splits = run.open()
-        policy = run.policy(model.num_exits)
+        policy = run.policy(model=model)
         with run.change() as new:
             new.follow(report, policy)
             _export(options, new, report, model, splits, policy)
@@ -27,7 +27,7 @@ def _export(options, new, report, model, splits, policy):
     """Writes the file, runs it on the test images, and keeps in the report what comes out."""
     file = new.path("model.tflite")
     runs.say(f"export: converting {model.num_exits} stages and comparing them with Keras")
-    export_tflite(
+    in_file = export_tflite(
         model,
         file,
         policy,
@@ -58,8 +58,8 @@ def _export(options, new, report, model, splits, policy):
     }
     if options.quantize is None:
         report["device"].update(_near(model, policy, images[different]))
-    else:  # chosen again for what the file computes
-        report["device"]["thresholds"] = reports.thresholds(device.info["thresholds"])
+    elif hasattr(in_file, "thresholds"):  # chosen again for what the file computes
+        report["device"]["thresholds"] = reports.thresholds(in_file, model.num_exits)
     runs.say("run: the same images under three deadlines")
     times = np.array([[a.elapsed_ms for a in device.stream(image)] for image in images[:100]])
     report["device"]["deadlines"] = _deadlines(device, images, labels, np.median(times, axis=0))
@@ -74,11 +74,14 @@ def _export(options, new, report, model, splits, policy):
 
 def _near(model, policy, images):
     """Returns how many of these images lie near a threshold."""
-    if not len(images):
+    if not len(images) or policy.log_odds is None:
         return {"near_threshold": 0, "tolerance": NEAR}
     logits, _ = model.predict_with_costs(images, batch_size=500, verbose=0)
-    distance = np.abs(policy.confidences(logits) - policy.thresholds[:, None])
-    return {"near_threshold": int((distance.min(axis=0) <= NEAR).sum()), "tolerance": NEAR}
+    near = [
+        np.abs(policy.compared(k, logits[k]) - odds) <= NEAR
+        for k, odds in enumerate(policy.log_odds[:-1])
+    ]
+    return {"near_threshold": int(np.any(near, axis=0).sum()), "tolerance": NEAR}
 
 
 def _deadlines(device, images, labels, medians):

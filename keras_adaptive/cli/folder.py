@@ -189,8 +189,8 @@ class Run:
 
         return read_report(self.folder / "report.json")
 
-    def policy(self, exits=None):
-        """Returns the policy, checked to be one of so many exits."""
+    def policy(self, exits=None, model=None):
+        """Returns the policy, checked to be one of so many exits, or of a network."""
         from keras_adaptive.policy.exit_policy import ExitPolicy
 
         path = self.folder / "policy.json"
@@ -201,11 +201,10 @@ class Run:
             )
         with reading(path, "policy.json must be a policy written by `calibrate`"):
             policy = ExitPolicy.load(path)
-        if exits is not None and len(policy.thresholds) != exits:
-            raise ValueError(
-                f"policy.json must hold {exits} thresholds, one per exit. "
-                f"Received: path={path}, which holds {len(policy.thresholds)}"
-            )
+            if model is not None:
+                model.exits_of(policy)
+            elif exits is not None:
+                policy.exits_of(exits)
         return policy
 
     def history(self):
@@ -325,7 +324,7 @@ class Change:
         from keras_adaptive import report as reports
 
         told = [row["threshold"] for row in report.get("exits", ())]
-        if self.run.is_mine("policy.json") or told == reports.thresholds(policy.thresholds):
+        if self.run.is_mine("policy.json") or told == reports.thresholds(policy, len(told)):
             return
         self.forget(report)
         report["policy"] = reports.policy_facts(policy, "made by hand")

@@ -191,7 +191,7 @@ REPORT = {
             "macs": NUMBER,
             "accuracy_alone": NUMBER,
             "share_leaving": NUMBER,
-            "threshold": THRESHOLD,
+            "threshold": _or_none(THRESHOLD),
         }
     ],
     "result?": ROW,

@@ -46,7 +46,7 @@ def exit_table(policy, logits, labels, costs):
             "share_leaving": float(report.exit_fractions[k]),
             "threshold": threshold,
         }
-        for k, threshold in enumerate(thresholds(policy.thresholds))
+        for k, threshold in enumerate(thresholds(policy, len(costs)))
     ]
 
 
@@ -144,15 +144,15 @@ def policy_facts(policy, wanted):
     """Returns what a reader needs to know about a policy, as strings and numbers.
 
     Args:
-        policy: An `ExitPolicy`.
+        policy: An `ExitPolicy`, or a policy of another class.
         wanted: String, what the thresholds were chosen for.
     """
-    details = policy.details
+    details, temperatures = policy.details, policy.temperatures
     return {
         "wanted": wanted,
         "method": details.get("method"),
-        "confidence": policy.confidence,
-        "temperatures": [float(t) for t in policy.temperatures],
+        "confidence": getattr(policy, "confidence", None) or type(policy).__name__,
+        **({} if temperatures is None else {"temperatures": [float(t) for t in temperatures]}),
         "worst_case": details.get("worst_case"),
         "samples": details.get("samples"),
         "guarantee": details.get("guarantee"),
@@ -166,9 +166,14 @@ def _evaluate(*arguments):
     return evaluate(*arguments)
 
 
-def thresholds(numbers):
-    """Returns thresholds as a report holds them."""
-    return [float(t) if np.isfinite(t) else ("+inf" if t > 0 else "-inf") for t in numbers]
+def thresholds(policy, exits):
+    """Returns the thresholds of a policy as a report holds them; `None` each if it has none."""
+    numbers = getattr(policy, "thresholds", None)
+    return [None] * exits if numbers is None else [_threshold(t) for t in numbers]
+
+
+def _threshold(number):
+    return float(number) if np.isfinite(number) else ("+inf" if number > 0 else "-inf")
 
 
 def table(rows, columns):

@@ -186,7 +186,7 @@ def _device(report):
     if device["different_exit"] and "near_threshold" in device:
         text += (
             f"; of the {device['different_exit']:,} others, {device['near_threshold']:,} lie "
-            f"within {device['tolerance']:g} of a threshold"
+            f"within {device['tolerance']:g} (log-odds) of a threshold"
         )
     accuracy = f" Accuracy {_percent(device['accuracy'])}." if "accuracy" in device else ""
     return [

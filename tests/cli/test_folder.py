@@ -464,7 +464,7 @@ def test_a_foreign_network_or_policy_is_named(run, capsys):
     said = fails(["export", run], capsys)
     assert f"Received: path={run}/model.keras (a Sequential, not an AdaptiveModel)" in said
     ka.ExitPolicy([0.5, 0.5, 0]).save(run / "policy.json")
-    assert "must hold 2 thresholds" in fails(["export", run], capsys)
+    assert "must have one threshold per exit of the model. Received: 3" in fails(["export", run], capsys)
 
 
 @pytest.mark.slow
