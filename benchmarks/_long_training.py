@@ -195,12 +195,3 @@ def in_bfloat16(model):
     for layer in model._flatten_layers():
         if layer.name != "logits" and not list(layer._flatten_layers(include_self=False)):
             layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
-
-
-def has_bfloat16():
-    """Returns whether the processor multiplies in bfloat16; without, it is slower than float32."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return "avx512_bf16" in file.read()
-    except OSError:
-        return False

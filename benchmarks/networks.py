@@ -16,7 +16,7 @@ import numpy as np
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from benchmarks._long_training import LongTraining, has_bfloat16, in_bfloat16
+from benchmarks._long_training import LongTraining, in_bfloat16
 
 RESNETS = {depth: f"cifar10_preact_resnet_{depth}" for depth in (8, 20, 32)}
 RESNET_IMAGES, RESNET_EPOCHS = 20_000, 8
@@ -35,7 +35,12 @@ CIFAR10 = {
 }
 # no label smoothing, since it blurs which answers are right, which thresholds live on
 CIFAR10_RECIPE = ka.training.Recipe(
-    learning_rate=0.1, epochs=120, batch_size=64, schedule="one_cycle", weight_decay=5e-4
+    learning_rate=0.1,
+    epochs=120,
+    batch_size=64,
+    schedule="one_cycle",
+    weight_decay=5e-4,
+    mixed_precision="auto",
 )
 CIFAR10_DISTILLATION = {"teacher": "last", "temperature": 3.0, "weight": 0.3}
 SHIPPED = common.RUNS / "shipped" / "cifar10.weights.h5"
@@ -111,7 +116,7 @@ def train_cifar10(checkpoint=CHECKPOINT, epochs=None, train_limit=None):
     images, labels = splits.images("train", splits.size("train"))
     held_out = splits.arrays("calibrate")
     model = ka.build_msdnet((32, 32, 3), 10, **CIFAR10)
-    if has_bfloat16():
+    if recipe.in_bfloat16:
         in_bfloat16(model)
     model.compile(
         recipe.optimizer(epochs * (len(images) // recipe.batch_size)),
