@@ -5,6 +5,8 @@ import hashlib
 import json
 import math
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,28 +14,21 @@ import numpy as np
 
 from anytime_tflite import flatbuffer, pixels
 from anytime_tflite.rule import CONFIDENCES, Array, Network
+from anytime_tflite.signatures import DTYPES, is_number, unlike
 
 _FORMAT = "keras_adaptive.tflite"
 _VERSIONS = (2, 3)
 _METADATA = "keras_adaptive"
+_MOST = 2**31  # bytes of a file, which the format itself cannot exceed
+_LARGEST = 2**24  # bytes of its info
+_DEEPEST = 100  # lists and objects within each other there
+_DIGITS = 40  # of an integer there
+_EXITS = 1000
 _DIGEST = b'"sha256": "'
-_KEYS = {
-    "exits",
-    "confidence",
-    "thresholds",
-    "temperatures",
-    "patience",
-    "class_names",
-    "preprocessing",
-    "stage_ms",
-    "sha256",
-}
-_ADDED = {"log_odds", "agreement", "inputs", "pixels", "macs"}  # by version 3
-DTYPES = ("float32", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 
 class _Readable(Protocol):
-    def read(self) -> bytes: ...
+    def read(self, size: int = -1) -> bytes: ...
 
 
 class _Openable(Protocol):
@@ -76,21 +71,25 @@ def content_of(source: Source) -> tuple[bytes, str]:
         path = Path(source)
         if not path.is_file():
             raise ValueError(f"`path` must be a file. Received: path={path}")
-        return path.read_bytes(), str(path)
-    if callable(getattr(source, "read", None)):
-        content, name = source.read(), f"a {type(source).__name__}"
+        with path.open("rb") as file:
+            content, name = file.read(_MOST + 1), str(path)
+    elif callable(getattr(source, "read", None)):
+        content, name = source.read(_MOST + 1), f"a {type(source).__name__}"
     elif callable(getattr(source, "open", None)):
         with source.open("rb") as file:
-            content, name = file.read(), str(source)
+            content, name = file.read(_MOST + 1), str(source)
     else:
         content, name = source, f"a {type(source).__name__}"
     try:
-        return bytes(memoryview(content)), name
+        found = bytes(memoryview(content))
     except TypeError as error:
         raise TypeError(
             "`path` must be a path, bytes, or an object whose `read` or `open` gives bytes. "
             f"Received: path={source!r}, a {type(source).__name__}"
         ) from error
+    if len(found) > _MOST:
+        raise ValueError(f"`path` must be a file of at most {_MOST:,} bytes. Received: path={name}")
+    return found, name
 
 
 def check_content(content: bytes, path: str) -> dict[str, Any]:
@@ -116,20 +115,20 @@ def check_content(content: bytes, path: str) -> dict[str, Any]:
     info = _parse(content, *place, path)
     _check_digest(content, *place, info["sha256"], path)
     try:
-        flatbuffer.check(content)
+        wrong = unlike(info, flatbuffer.check(content))
     except flatbuffer.Damaged as error:
-        raise ValueError(
-            f"`path` must be a whole TFLite model. Received: path={path} ({error})"
-        ) from error
+        wrong = str(error)
+    if wrong:
+        raise ValueError(f"`path` must be a whole TFLite model. Received: path={path} ({wrong})")
     return info
 
 
 def _parse(content: bytes, start: int, length: int, path: str) -> dict[str, Any]:
     try:
-        info: Any = json.loads(content[start : start + length].decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        info = _json(content[start : start + min(length, _LARGEST + 1)])
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"`path` must be a file whose info is JSON. Received: path={path} ({error})"
+            f"`path` must be a file whose info is JSON. Received: path={path} ({_brief(error)})"
         ) from error
     if not isinstance(info, dict) or info.get("format") != _FORMAT:
         raise ValueError(
@@ -141,7 +140,7 @@ def _parse(content: bytes, start: int, length: int, path: str) -> dict[str, Any]
         advice = "export it again" if older else "update anytime_tflite"
         raise ValueError(
             f"`path` must be of version {' or '.join(map(str, _VERSIONS))}: {advice}. "
-            f"Received: path={path} of version {version}"
+            f"Received: path={path} of version {_brief(version)}"
         )
     wrong = _wrong(info)
     if wrong:
@@ -153,54 +152,136 @@ def _parse(content: bytes, start: int, length: int, path: str) -> dict[str, Any]
     return info
 
 
+def _json(content: bytes) -> Any:
+    """Returns what JSON says; size, nesting and digits are bounded before it is parsed."""
+    if len(content) > _LARGEST:
+        raise ValueError(f"more than {_LARGEST:,} bytes")
+    depth = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)|[\[\]{}]', content, re.DOTALL):
+        bracket = content[found.start()]
+        if bracket in b"[{":
+            depth += 1
+        elif bracket in b"]}":
+            depth -= 1
+        if depth > _DEEPEST:
+            raise ValueError(f"nested more than {_DEEPEST} deep")
+    return json.loads(content.decode(), parse_int=_integer, parse_constant=_no_constant)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name}, which is no JSON")
+
+
+def _brief(value: object, most: int = 200) -> str:
+    """Returns a value as one line of an error shows it."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def _wrong(info: dict[str, Any]) -> str | None:
     """Returns what is wrong with the info, or `None`."""
-    added = _ADDED if info["version"] >= 3 else set()
-    missing = sorted((_KEYS | added) - set(info))
+    version_3 = info["version"] >= 3
+    checks = _FITS | (_FITS_ADDED if version_3 else {})
+    missing = sorted(set(checks) - set(info))
     if missing:
         return f"no {', '.join(missing)}"
-    exits, temperatures, patience = info["exits"], info["temperatures"], info["patience"]
-    names, digest = info["class_names"], info["sha256"]
-    try:
-        thresholds = [float(t) for t in info["thresholds"]]
-        fits = {
-            "confidence": info["confidence"] in (*CONFIDENCES, "learned"),
-            "stopping": len(stopping_networks(info) or ())
-            == (len(thresholds) if info["confidence"] == "learned" else 0),
-            "exits": exits == sorted(set(exits))
-            and 0 <= exits[0] <= exits[-1] < len(thresholds)
-            and all(type(k) is int for k in exits),
-            "thresholds": not any(math.isnan(t) for t in thresholds),
-            "temperatures": len(temperatures) == len(thresholds)
-            and all(0 < float(t) < math.inf for t in temperatures),
-            "patience": patience is None or (type(patience) is int and patience >= 2),
-            "class_names": names is None
-            or (isinstance(names, list) and all(isinstance(name, str) for name in names)),
-            "preprocessing": _preprocessing_fits(info["preprocessing"]),
-            "stage_ms": info["stage_ms"] is None
-            or (len(info["stage_ms"]) == len(exits) and min(info["stage_ms"]) > 0),
-            "sha256": isinstance(digest, str) and len(digest) == 64,
-        }
-        if added:
-            odds = [float(t) for t in info["log_odds"]]
-            fits |= {
-                "log_odds": len(odds) == len(thresholds) and not any(map(math.isnan, odds)),
-                "agreement": info["agreement"] is None or _agreement_fits(info["agreement"]),
-                "inputs": _inputs_fit(info["inputs"]),
-                "pixels": info["pixels"] is None or bool(pixels.rule(**info["pixels"])),
-                "macs": len(info["macs"]) == len(exits)
-                and all(0 <= float(cost) < math.inf for cost in info["macs"]),
-            }
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
-        return str(error)
-    return next((f"{key}={info.get(key)!r}" for key, good in fits.items() if not good), None)
+    for key, fits in checks.items():
+        try:
+            if not fits(info[key], info):
+                return f"{key}={_brief(info[key])}"
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError, AttributeError) as e:
+            return f"{key}={_brief(info[key])} ({_brief(e, 80)})"
+    return None
 
 
-def _agreement_fits(agreement: Any) -> bool:
-    if not isinstance(agreement, dict) or set(agreement) != {"members", "share"}:
+def _limits_fit(limits: Any, info: dict[str, Any]) -> bool:
+    numbers = isinstance(limits, list) and all(
+        is_number(t) or t in ("Infinity", "-Infinity") for t in limits
+    )
+    return numbers and 0 < len(limits) <= _EXITS and len(limits) == len(info["thresholds"])
+
+
+def _exits_fit(exits: Any, info: dict[str, Any]) -> bool:
+    whole = isinstance(exits, list) and all(type(k) is int for k in exits) and len(exits) > 0
+    return (
+        whole
+        and exits == sorted(set(exits))
+        and 0 <= exits[0] <= exits[-1] < len(info["thresholds"])
+    )
+
+
+def _numbers_fit(count: int, numbers: Any, above: float = -math.inf) -> bool:
+    return (
+        isinstance(numbers, list)
+        and len(numbers) == count
+        and all(is_number(n) and n > above for n in numbers)
+    )
+
+
+def _stopping_fits(confidence: Any, info: dict[str, Any]) -> bool:
+    if confidence not in (*CONFIDENCES, "learned"):
         return False
+    exits = len(info["thresholds"]) if confidence == "learned" else 0
+    return len(stopping_networks(info) or ()) == exits
+
+
+def _names_fit(names: Any, info: dict[str, Any]) -> bool:
+    return names is None or (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    )
+
+
+def _preprocessing_fits(preprocessing: Any, info: dict[str, Any]) -> bool:
+    if preprocessing is None:
+        return True
+    mean, std = preprocessing["mean"], preprocessing["std"]
+    return len(mean) > 0 and _numbers_fit(len(mean), mean) and _numbers_fit(len(mean), std, 0)
+
+
+def _stage_ms_fit(stage_ms: Any, info: dict[str, Any]) -> bool:
+    return stage_ms is None or _numbers_fit(len(info["exits"]), stage_ms, 0)
+
+
+def _digest_fits(digest: Any, info: dict[str, Any]) -> bool:
+    return isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
+
+
+def _at_least_2(number: Any) -> bool:
+    return type(number) is int and 2 <= number < 2**31
+
+
+def _agreement_fits(agreement: Any, info: dict[str, Any]) -> bool:
+    if agreement is None:
+        return True
     members, share = agreement["members"], agreement["share"]
-    return type(members) is int and members >= 2 and bool(0 < float(share) <= 1)
+    return _at_least_2(members) and is_number(share) and bool(0 < share <= 1)
+
+
+# what each key must be: functions of its value and of all the info
+_FITS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "thresholds": _limits_fit,
+    "exits": _exits_fit,
+    "confidence": _stopping_fits,
+    "temperatures": lambda value, info: _numbers_fit(len(info["thresholds"]), value, 0),
+    "patience": lambda value, info: value is None or _at_least_2(value),
+    "class_names": _names_fit,
+    "preprocessing": _preprocessing_fits,
+    "stage_ms": _stage_ms_fit,
+    "sha256": _digest_fits,
+}
+_FITS_ADDED: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "log_odds": _limits_fit,
+    "agreement": _agreement_fits,
+    "inputs": lambda value, info: _inputs_fit(value),
+    "pixels": lambda value, info: value is None or bool(pixels.rule(**value)),
+    "macs": lambda value, info: _numbers_fit(len(info["exits"]), value) and min(value) >= 0,
+}
 
 
 def _inputs_fit(inputs: Any) -> bool:
@@ -210,6 +291,7 @@ def _inputs_fit(inputs: Any) -> bool:
     return 0 < len(names) == len(set(names)) and all(
         isinstance(one["name"], str)
         and one["dtype"] in DTYPES
+        and isinstance(one["shape"], list)
         and all(type(size) is int and size > 0 for size in one["shape"])
         for one in inputs
     )
@@ -242,14 +324,6 @@ def stopping_networks(info: dict[str, Any]) -> list[Network | None] | None:
 
 def _numbers(text: str) -> Array:
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype("float64")
-
-
-def _preprocessing_fits(preprocessing: dict[str, Any] | None) -> bool:
-    if preprocessing is None:
-        return True
-    mean, std = preprocessing["mean"], preprocessing["std"]
-    finite = all(math.isfinite(float(value)) for value in (*mean, *std))
-    return finite and len(mean) == len(std) and bool(min(std) > 0)
 
 
 def _check_digest(content: bytes, start: int, length: int, expected: str, path: str) -> None:

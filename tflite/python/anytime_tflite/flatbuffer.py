@@ -184,8 +184,12 @@ class _Graph:
     repeats: dict[int, int] = field(default_factory=dict)
 
 
-def check(content: bytes) -> None:
-    """Raises `Damaged` if an interpreter could not read the file safely."""
+def check(content: bytes) -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Returns the inputs and outputs of every signature, by name.
+
+    Raises:
+        Damaged: If an interpreter could not read the file safely.
+    """
     model = root(content)
     model.refuse((8, 9), "data in other files")
     buffers = [_buffer(table) for table in model.tables(4)]
@@ -205,11 +209,16 @@ def check(content: bytes) -> None:
     silent = {i for i, graph in enumerate(graphs) if graph.silent}
     if not silent <= _passing(graphs):
         raise Damaged("nothing computes an output")
-    for signature in model.tables(7):
-        _check_signature(signature, graphs)
     for entry in model.tables(6):
         entry.vector(0)
         _within([entry.number(1, "<I")], len(buffers), "a buffer")
+    found = {}
+    for signature in model.tables(7):
+        name = _name(signature, 2)
+        if name in found:
+            raise Damaged("a signature is there twice")
+        found[name] = _signature(signature, graphs)
+    return found
 
 
 def _within(numbers: Iterable[int], length: int, what: str, least: int = 0) -> None:
@@ -230,24 +239,34 @@ def _kind(code: Table) -> int:
     return max(code.number(0, "<b"), code.number(3))
 
 
-def _check_signature(signature: Table, graphs: Sequence[_Graph]) -> None:
+def _name(table: Table, field: int) -> str:
+    try:
+        return table.text(field).decode()
+    except UnicodeDecodeError as error:
+        raise Damaged("a name is no text") from error
+
+
+def _signature(
+    signature: Table, graphs: Sequence[_Graph]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     number = signature.number(4, "<I")
     _within([number], len(graphs), "a subgraph")
     graph = graphs[number]
     if graph.silent:
         raise Damaged("nothing computes an output")
-    signature.text(2)
+    if any(graph.tensors[i].size > _INPUT for i in graph.inputs):
+        raise Damaged("an input is larger than any that the exporter writes")
+    sides = []
     for side, wanted in enumerate((graph.inputs, graph.outputs)):
         entries = signature.tables(side)
-        names = {entry.text(0) for entry in entries}
-        numbers = {entry.number(1, "<I") for entry in entries}
-        if len(names) != len(entries) or not numbers <= set(wanted):
+        numbers = [entry.number(1, "<I") for entry in entries]
+        names = [_name(entry, 0) for entry in entries]
+        if len(set(names)) < len(names) or not set(numbers) <= set(wanted):
             raise Damaged("a signature names a tensor that its subgraph does not pass")
-        if side == 0 and numbers != set(wanted):
+        if side == 0 and sorted(numbers) != sorted(wanted):
             raise Damaged("a signature leaves out an input")
-    for i in graph.inputs:
-        if graph.tensors[i].size > _INPUT:
-            raise Damaged("an input is larger than any that the exporter writes")
+        sides.append({n: graph.tensors[i] for n, i in zip(names, numbers, strict=True)})
+    return sides[0], sides[1]
 
 
 # ---- tensors
