@@ -146,7 +146,10 @@ def test_a_quantized_export_is_compared_and_reported(run, tmp_path):
     report = json.loads((copy / "report.json").read_text())
     assert report["device"]["quantize"] == "float16"
     assert report["device"]["images"] == 360
-    assert AnytimeModel(copy / "model.tflite").info["quantize"] == "float16"
+    info = AnytimeModel(copy / "model.tflite").info
+    assert info["quantize"] == "float16"
+    told = [float(threshold) for threshold in report["device"]["thresholds"]]
+    assert told == pytest.approx([float(threshold) for threshold in info["thresholds"]])
     assert "(float16)" in (copy / "report.md").read_text()
 
 

@@ -464,7 +464,9 @@ def test_a_foreign_network_or_policy_is_named(run, capsys):
     said = fails(["export", run], capsys)
     assert f"Received: path={run}/model.keras (a Sequential, not an AdaptiveModel)" in said
     ka.ExitPolicy([0.5, 0.5, 0]).save(run / "policy.json")
-    assert "must have one threshold per exit of the model. Received: 3" in fails(["export", run], capsys)
+    assert "must have one threshold per exit of the model. Received: 3" in fails(
+        ["export", run], capsys
+    )
 
 
 @pytest.mark.slow
@@ -618,3 +620,24 @@ def test_settings_name_what_was_given(tmp_path, monkeypatch):
     assert found["data"] == str(tmp_path / "photos")
     assert found["image_size"] == [8, 9]
     assert (found["epochs"], found["batch_size"], found["schedule"]) == (3, 64, "cosine")
+
+
+def test_a_policy_without_thresholds_is_evaluated(run, monkeypatch):
+    quickly(monkeypatch)
+    ka.PatiencePolicy(2).save(run / "policy.json")
+    main(["evaluate", str(run)])
+    report = json.loads((run / "report.json").read_text())
+    assert [row["threshold"] for row in report["exits"]] == [None, None]
+    assert report["policy"]["confidence"] == "PatiencePolicy"
+    assert "confidence PatiencePolicy" in (run / "card.md").read_text()
+    assert not (run / "model.tflite").exists()
+
+
+def test_a_policy_says_its_unit_and_its_network(run, capsys, monkeypatch):
+    quickly(monkeypatch)
+    main(["calibrate", str(run), "--budget-share", "0.9"])
+    policy = json.loads((run / "policy.json").read_text())
+    assert policy["unit"] == "macs"
+    policy["network"]["digest"] = "0" * 16
+    (run / "policy.json").write_text(json.dumps(policy))
+    assert "must belong to the network" in fails(["evaluate", run], capsys)
