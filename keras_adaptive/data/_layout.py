@@ -1,8 +1,11 @@
 """Which files of a folder are images, of which class and which split: by their names alone."""
 
 import csv
+import functools
 import io
 import os
+import posixpath
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,17 +107,23 @@ def arranged(names):
         *folders, _ = _parts(name)
         for place, folder in enumerate(folders[:-1]):
             if folder.lower() in SPLIT_FOLDERS:
-                found[name] = Entry(name, folders[place + 1], SPLIT_FOLDERS[folder.lower()])
+                label = _composed(folders[place + 1])
+                found[name] = Entry(name, label, SPLIT_FOLDERS[folder.lower()])
                 break
     if {"train", "test"} & {entry.split for entry in found.values()}:
         reason = "neither in train/<class>/ nor in test/<class>/"
     else:
         above = _common_folders(names)
         inside = {name: _parts(name)[above:] for name in names}
-        found = {n: Entry(n, parts[0]) for n, parts in inside.items() if len(parts) > 1}
+        found = {n: Entry(n, _composed(p[0])) for n, p in inside.items() if len(p) > 1}
         reason = "not in the folder of a class"
     strays = [Stray(name, reason) for name in names if name not in found]
     return list(found.values()), strays
+
+
+def _composed(label):
+    """Returns a label in one spelling: macOS writes an umlaut as two characters."""
+    return unicodedata.normalize("NFC", label)
 
 
 def _common_folders(names):
@@ -140,8 +149,14 @@ def listed(path, folder):
         ValueError: If it cannot be read, names a file outside the folder, or one file with two
             labels.
     """
+    folder = folder.resolve()
+
+    @functools.cache
+    def spellings():
+        return {_composed(name): name for name in files_in(folder)[0]}
+
     rows = _rows(path)
-    columns = _columns(rows[0][1], folder, path) if rows else None
+    columns = _columns(rows[0][1], folder, path, spellings) if rows else None
     if columns is None:
         raise ValueError(
             "A CSV file must have columns for paths and labels, named path and label in its "
@@ -151,7 +166,7 @@ def listed(path, folder):
     found = {}
     for line, cells in rows[named:]:
         values = [cells[i].strip() if i is not None and i < len(cells) else "" for i in places]
-        entry = _entry(*values, folder, f"{path}, line {line}")
+        entry = _entry(*values, folder, f"{path}, line {line}", spellings)
         before = found.setdefault(entry.name, entry)
         if before != entry:
             raise ValueError(
@@ -186,7 +201,7 @@ def _rows(path):
         ) from error
 
 
-def _columns(cells, folder, path):
+def _columns(cells, folder, path, spellings):
     """Returns the columns of path, label and split, and how many lines name them."""
     names = [cell.strip().lower() for cell in cells]
     found = [
@@ -195,12 +210,13 @@ def _columns(cells, folder, path):
     ]
     if None not in found[:2]:
         return *found, 1
-    if len(cells) in (2, 3) and os.path.isfile(_inside(cells[0].strip(), folder, path)):
+    first = _existing(cells[0].strip(), folder, path, spellings)
+    if len(cells) in (2, 3) and os.path.isfile(first):
         return 0, 1, 2 if len(cells) == 3 else None, 0
     return None
 
 
-def _entry(name, label, split, folder, where):
+def _entry(name, label, split, folder, where, spellings):
     if not name or not label:
         raise ValueError(f"A line of a CSV file must have a path and a label. Received: {where}")
     if split and split.lower() not in SPLIT_FOLDERS:
@@ -208,16 +224,25 @@ def _entry(name, label, split, folder, where):
             "The split in a CSV file must be train, calibrate or test. "
             f"Received: {where}: {shown(split)}"
         )
+    path = _existing(name, folder, where, spellings)
+    inside = path.relative_to(folder).as_posix()
+    return Entry(inside, _composed(label), SPLIT_FOLDERS[split.lower()] if split else None)
+
+
+def _existing(name, folder, where, spellings):
+    """Returns the path of a file, which another system may spell in another way."""
     path = _inside(name, folder, where)
-    inside = path.relative_to(folder.resolve()).as_posix()
-    return Entry(inside, label, SPLIT_FOLDERS[split.lower()] if split else None)
+    if os.path.isfile(path):
+        return path
+    found = spellings().get(_composed(posixpath.normpath(name.replace("\\", "/"))))
+    return path if found is None else _inside(found, folder, where)
 
 
 def _inside(name, folder, where):
     """Returns the path of a file that is named relative to a folder, and is in it."""
     try:
         path = Path(folder, name).resolve()
-        inside = path.is_relative_to(folder.resolve())
+        inside = path.is_relative_to(folder)
     except (ValueError, OSError, RuntimeError) as error:  # NUL characters, links in a circle
         raise ValueError(f"A CSV file must hold paths. Received: {where} ({error})") from error
     if not inside:

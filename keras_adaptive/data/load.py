@@ -98,8 +98,8 @@ def load(
             of `Splits.batches` then does with half of them. `None`: yes for photographs; no for
             digits, letters and other signs, which are others or none when they are mirrored: data
             sets named so (the MNIST family but Fashion-MNIST, SVHN, names with the word digits,
-            letters or text), classes that are single characters, and classes that differ by
-            "left" and "right".
+            letters or text), local classes that are single characters, and classes that differ
+            by "left" and "right".
         on_error: `"skip"`: a local image that cannot be read is left out; `"raise"`: it is an
             error.
 
@@ -157,13 +157,13 @@ def load(
         class_names,
         mean,
         std,
-        flips=_may_mirror(name, class_names) if flips is None else bool(flips),
+        flips=_may_mirror(name, class_names, data_dir) if flips is None else bool(flips),
         raw_train=splits[0] if margin > 1 else None,
         margin=margin,
     )
 
 
-def _may_mirror(name, class_names):
+def _may_mirror(name, class_names, data_dir=None):
     """Returns whether a mirrored image shows the same class, as far as names tell."""
     words = set(re.split(r"[^a-z0-9]+", str(name).lower()))
     if words & SIGNS and "fashion" not in words:
@@ -172,7 +172,9 @@ def _may_mirror(name, class_names):
     swapped = {"left": "right", "right": "left"}
     mirrored = {re.sub("left|right", lambda found: swapped[found[0]], label) for label in labels}
     sided = {label for label in labels if "left" in label or "right" in label}
-    return not (sided & mirrored) and any(len(label) > 1 for label in labels)
+    # classes of named data may be mere numbers; those of local images have been named by somebody
+    signs = data_dir is not None and all(len(label) == 1 for label in labels)
+    return not signs and not sided & mirrored
 
 
 def _size(image_size):
@@ -251,13 +253,14 @@ def _downloaded(name, cache_dir, asked, calibrate):
 
 def _three_splits(builder, evaluated, calibrate):
     """The last tenth of the train split, or as much as is asked for, is the calibrate split."""
-    cut = "90%"
-    if calibrate is not None:
-        size = builder.info.splits["train"].num_examples
-        count = round(calibrate * size) if isinstance(calibrate, float) else calibrate
-        if not 0 < count < size:
-            raise ValueError(f"`calibrate` must leave some of {size} training images")
-        cut = size - count
+    part = 0.1 if calibrate is None else calibrate
+    percent = 100 * part
+    if not isinstance(part, float):
+        cut = -part
+    elif abs(percent - round(percent)) < 1e-9 and 0 < round(percent) < 100:
+        cut = f"{100 - round(percent)}%"
+    else:
+        cut = -max(round(part * builder.info.splits["train"].num_examples), 1)
     splits = [
         builder.as_dataset(split=split, as_supervised=True)
         for split in (f"train[:{cut}]", f"train[{cut}:]", evaluated)

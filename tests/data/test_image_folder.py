@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import tarfile
+import unicodedata
 import warnings
 
 import numpy as np
@@ -351,7 +352,7 @@ def test_digits_can_have_another_calibrate_split():
     ],
 )
 def test_mirrored_images_are_made_where_they_show_the_same(name, labels, flips):
-    assert reading._may_mirror(name, labels) is flips
+    assert reading._may_mirror(name, labels, data_dir="local") is flips
 
 
 def test_flips_are_as_asked_for(tmp_path):
@@ -386,6 +387,20 @@ def test_reads_what_a_csv_file_names(tmp_path, delimiter, header):
         assert found.class_names == ["cat", "dog"]
         assert [found.size(split) for split in data.SPLITS] == [14, 3, 3]
         assert all(n % 2 == 0 for n in colors(found, "train")["cat"])
+
+
+def test_names_may_be_spelled_as_other_systems_do(tmp_path):
+    """macOS takes umlauts apart, and Windows has other slashes."""
+    for split, spelling in (("train", "NFC"), ("test", "NFD")):
+        for label in ("Bär", "Kätzchen"):
+            for i in range(5):
+                save(tmp_path / split / unicodedata.normalize(spelling, label) / f"ö{i}.png")
+    assert data.load(tmp_path).class_names == ["Bär", "Kätzchen"]
+    lines = [f"test\\{label}\\ö{i}.png,{label}" for label in ("Bär", "Kätzchen") for i in range(5)]
+    with_others = [line.replace("ö", unicodedata.normalize("NFD", "ö")) for line in lines]
+    for number, content in enumerate((lines, with_others)):
+        found = data.load(table(tmp_path, ["path,label", *content], f"{number}.csv"))
+        assert sum(found.size(split) for split in data.SPLITS) == 10
 
 
 def test_a_csv_file_may_say_the_split_and_number_the_classes(tmp_path):

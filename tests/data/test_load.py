@@ -86,9 +86,44 @@ def test_limits_and_resizes(tmp_path):
     assert pets.size("train") == 7
 
 
+@pytest.mark.parametrize(
+    ("name", "flips"),
+    [("mnist", False), ("svhn_cropped", False), ("fashion_mnist", True), ("eurosat", True)],
+)
+def test_digits_and_letters_of_any_name_are_not_mirrored(name, flips):
+    assert reading._may_mirror(name, ["0", "1"]) is flips
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "flips"), [("mnist", False), ("fashion_mnist", True)])
+def test_named_data_is_mirrored_as_its_name_says(name, flips):
+    with tfds.testing.mock_data(num_examples=20):
+        assert data.load(name).flips is flips
+        assert data.load(name, flips=not flips).flips is not flips
+        assert data.load(name, calibrate=0.2, image_size=16).input_shape == (16, 16, 1)
+
+
+def test_parts_of_named_data_are_asked_for(monkeypatch):
+    class Builder:
+        info = type("Info", (), {"features": {"label": type("Label", (), {"names": []})}})
+        info.splits = {"train": type("Split", (), {"num_examples": 3000})}
+
+        def as_dataset(self, split, as_supervised):
+            return split
+
+    def parts(calibrate):
+        return reading._three_splits(Builder(), "test", calibrate)[:2]
+
+    assert parts(None) == ("train[:90%]", "train[90%:]")
+    assert parts(0.25) == ("train[:75%]", "train[75%:]")
+    assert parts(0.001) == ("train[:-3]", "train[-3:]")
+    assert parts(500) == ("train[:-500]", "train[-500:]")
+
+
 def test_named_data_goes_through_tensorflow_datasets():
     with tfds.testing.mock_data(num_examples=20):
         cifar = data.load("cifar10")
+        assert cifar.flips
         assert cifar.input_shape == (32, 32, 3)
         assert len(cifar.class_names) == 10
         x, y = cifar.arrays("test")
