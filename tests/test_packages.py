@@ -189,7 +189,8 @@ def test_a_missing_module_names_the_extra_that_installs_it(without, module, extr
 
 
 @pytest.mark.parametrize(
-    "use", [interpreter_class, lambda: BACKENDS["compiled_model"]("model.tflite", None, 1)]
+    "use",
+    [interpreter_class, lambda: BACKENDS["compiled_model"]("model.tflite", None, 1, ["image"])],
 )
 def test_a_missing_interpreter_names_the_extra_that_installs_it(without, use):
     without("ai_edge_litert", "tflite_runtime")

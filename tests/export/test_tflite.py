@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tiny import three_exits, two_exits
 
 import keras_adaptive as ka
-from anytime_tflite import read_info
+from anytime_tflite import AnytimeModel, pixels, read_info
 from keras_adaptive.export import _verification as verification
 from keras_adaptive.export import _writer as flatbuffer
 from keras_adaptive.export import tflite
@@ -158,6 +158,7 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"policy": ka.ExitPolicy([0.5, 0.5, 0])}, ValueError, "one threshold per exit"),
         ({"policy": None}, ValueError, "`policy` must be given where `model.policy` is None"),
         ({"class_names": ["a"]}, ValueError, "`class_names` must be 10 names"),
+        ({"class_names": "0123456789"}, ValueError, "`class_names` must be 10 names"),
         ({"preprocessing": {"mean": [0.5]}}, ValueError, "`preprocessing` must be"),
         ({"preprocessing": {"mean": 0.5, "std": 1.0}}, ValueError, "`preprocessing` must be"),
         ({"preprocessing": {"mean": [0], "std": [0]}}, ValueError, "with positive `std`"),
@@ -221,3 +222,89 @@ def test_a_patience_policy_uses_every_exit(small, tmp_path):
     assert ka.export_tflite(small, path, policy) is policy
     info = read_info(path)
     assert (info["exits"], info["patience"]) == ([0, 1], 2)
+
+
+# ---- what the model says, and the policy that is returned
+
+
+def test_what_is_not_given_is_asked_of_the_model(tmp_path, monkeypatch):
+    model, path = two_exits(), tmp_path / "model.tflite"
+    names, rule = [f"class {k}" for k in range(10)], pixels.rule(8, 8, 1)
+    policy = ka.ExitPolicy([0.7, -np.inf])
+    for name, value in {
+        "policy": policy,
+        "class_names": names,
+        "preprocessing": {"mean": [0.5], "std": [0.25]},
+        "pixels": rule,
+    }.items():
+        setattr(model, name, value)
+    assert ka.export_tflite(model, path) is policy
+    info = read_info(path)
+    assert (info["thresholds"][0], info["class_names"], info["pixels"]) == (0.7, names, rule)
+    assert info["preprocessing"] == {"mean": [0.5], "std": [0.25]}
+    other = ka.ExitPolicy([0.6, -np.inf])
+    assert ka.export_tflite(model, path, other, class_names=names[::-1]) is other
+    info = read_info(path)
+    assert (info["thresholds"][0], info["class_names"]) == (0.6, names[::-1])
+
+
+@pytest.mark.parametrize("name", ["policy", "learned"])
+def test_a_quantized_file_and_the_returned_policy_leave_alike(name, small, rng, tmp_path):
+    images = rng.normal(size=(60, 8, 8, 1)).astype("float32")
+    logits = np.stack(small.predict(images, verbose=0))
+    if name == "learned":
+        network = [(rng.normal(size=s), np.zeros(s[1])) for s in ((10, 4), (4, 4), (4, 2))]
+        middle = np.median(ka.LearnedPolicy([network]).confidences(logits)[0])
+        policy = ka.LearnedPolicy([network], [middle, -np.inf])
+    else:
+        policy = ka.ExitPolicy(np.median(ka.policy.confidence(logits), axis=1), details={"a": 1})
+    path = tmp_path / "model.tflite"
+    how = {"quantize": "int8", "calibration_data": images}
+    found = ka.export_tflite(small, path, policy, **how)
+    assert type(found) is type(policy)
+    assert found.thresholds[0] != policy.thresholds[0]
+    with AnytimeModel(path, num_threads=1) as device:
+        assert device.info["thresholds"] == found.thresholds.tolist()
+        assert device.info["log_odds"] == found.log_odds.tolist()
+        assert device.info["policy"] == found.details
+        exits, quantized = [], []
+        for image in images:
+            exits.append(device.classify(image).exit)
+            device._backend.start(device._prepare(image))
+            quantized.append([device._backend.run(k) for k in range(2)])
+    assert exits == found.decide(np.swapaxes(quantized, 0, 1)).tolist()
+    assert found.details["before"] == policy.details
+    assert abs(exits.count(0) - 30) <= 2
+    ka.ExitPolicy.load(_saved(found, tmp_path))  # its details are JSON
+
+
+def _saved(policy, folder):
+    policy.save(folder / "policy.json")
+    return folder / "policy.json"
+
+
+def test_a_worst_case_that_cannot_bind_is_no_hindrance(small, tmp_path):
+    most = small.exit_costs()[-1]
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(small, path, ka.ExitPolicy([0.7, 0], worst_case=most))
+    with pytest.raises(ValueError, match="`policy` must have no `worst_case`"):
+        ka.export_tflite(small, path, ka.ExitPolicy([0.7, 0], worst_case=0.9 * most))
+
+
+def test_a_file_that_the_runtime_cannot_open_is_refused(small, tmp_path, monkeypatch):
+    def fails(content, **how):
+        raise ValueError("no such thing here")
+
+    monkeypatch.setattr(verification, "AnytimeModel", fails)
+    with pytest.raises(RuntimeError, match="must open on a device.*no such thing here"):
+        ka.export_tflite(small, tmp_path / "model.tflite", POLICY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finite_threshold_keeps_its_exit_even_if_nobody_reaches_it(small, tmp_path):
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(small, path, ka.ExitPolicy([1.0, 0]))  # no probability is above
+    info = read_info(path)
+    assert (info["exits"], info["log_odds"][0]) == ([0, 1], "Infinity")
+    answer = AnytimeModel(path).classify(np.zeros((8, 8, 1), "float32"), deadline_ms=0)
+    assert (answer.exit, answer.stopped_by) == (0, "deadline")

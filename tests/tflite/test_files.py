@@ -1,12 +1,13 @@
 """The tiny files of tflite/testdata/files: what is checked in is what today's code answers."""
 
 import json
+import re
 
 import file_vectors
 import numpy as np
 import pytest
 
-from anytime_tflite import AnytimeModel
+from anytime_tflite import AnytimeModel, read_info
 
 ANSWERS = json.loads((file_vectors.FOLDER / "answers.json").read_text())["cases"]
 DAMAGE = json.loads((file_vectors.FOLDER / "damage.json").read_text())
@@ -91,6 +92,13 @@ def test_the_single_call_leaves_alike_in_every_backend(case, rng):
 def _probabilities(device, image):
     found = [answer.probabilities.astype("float64") for answer in device.stream(image)]
     return [p.clip(1e-9, 1 - 1e-9) for p in found]
+
+
+def test_every_key_of_a_file_is_described():
+    text = (file_vectors.FOLDER.parents[1] / "README.md").read_text()
+    table = text.split("| key | meaning |")[1].split("\n\n")[0]
+    described = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.M))))
+    assert described == set(read_info(file_vectors.FOLDER / "float32.tflite"))
 
 
 def test_the_damage_is_that_which_the_script_does():
