@@ -140,30 +140,48 @@ class SegmentationCascade:
         own[0] /= self.grid[0] * self.grid[1]
         return np.cumsum(own)
 
-    def predict_with_costs(self, images, batch_size=8, unit="macs"):
+    def predict_with_costs(self, images, batch_size=8, unit="macs", file=None):
         """Runs every member on every cell.
 
         Args:
             images: Array `(images, height, width, channels)`.
             batch_size: Integer, whole images at a time.
             unit: As in `cell_costs`.
+            file: Path of a .npy file to write the logits to, for more than the memory holds;
+                they are returned as a `numpy.memmap` of it. `None`: they stay in memory.
 
         Returns:
             Tuple of logits `(members, cells, cell height, cell width, classes)` and costs
             `(members,)`, for `calibrate` and `evaluate`. Labels are cut likewise:
             `split_cells(labels, grid)`.
         """
+        images, batch_size = _checked_images(images), integer("batch_size", batch_size, 1)
+        cells, logits = self.grid[0] * self.grid[1], None
+        for i in range(0, len(images), batch_size):
+            answers = self._answers(images[i : i + batch_size])
+            if logits is None:
+                shape = (len(self.members), cells * len(images), *answers[0].shape[1:])
+                if file is None:
+                    logits = np.empty(shape, answers[0].dtype)
+                else:
+                    logits = np.lib.format.open_memmap(file, "w+", answers[0].dtype, shape)
+            for k, own in enumerate(answers):
+                logits[k, cells * i : cells * i + len(own)] = own
+        return logits, self.cell_costs(images.shape[1:3], unit)
+
+    def _answers(self, images):
+        """Returns the logits of every exit for every cell of a batch."""
         total, exits = 0, []
         cells = None
         for k, member in enumerate(self.members):
             if k == 0:
-                own = split_cells(_ask(member, images, batch_size), self.grid)
+                own = split_cells(_ask(member, images, len(images)), self.grid)
             else:
                 cells = split_cells(images, self.grid, self.margin) if cells is None else cells
-                own = self._inside(_ask(member, cells, batch_size * len(cells) // len(images)))
+                own = self._inside(_ask(member, cells, len(cells)))
             total = total + own
             exits.append(total / (k + 1))
-        return np.stack(exits), self.cell_costs(images.shape[1:3], unit)
+        return exits
 
     def predict(self, images, policy, batch_size=8):
         """Segments images, running a member only on cells that the policy sends on.
@@ -182,7 +200,7 @@ class SegmentationCascade:
                 f"member. Received: policy={policy!r}"
             )
         policy.validate_stagewise()
-        images = np.asarray(images)
+        images, batch_size = _checked_images(images), integer("batch_size", batch_size, 1)
         parts = [
             self._batch(images[i : i + batch_size], policy)
             for i in range(0, len(images), batch_size)
@@ -219,6 +237,16 @@ def _ask(member, images, batch_size):
         for i in range(0, len(images), batch_size)
     ]
     return np.array(np.concatenate(parts))
+
+
+def _checked_images(images):
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(
+            "`images` must be of shape (images, height, width, channels), with at least one "
+            f"image. Received: shape {images.shape}"
+        )
+    return images
 
 
 def _cost(member, size, unit):

@@ -152,3 +152,25 @@ def test_cells_are_cut_from_the_whole_image_with_what_is_around_them():
 def test_a_member_of_one_size_costs_what_its_layers_do():
     cascade = SegmentationCascade([network(3, size=(8, 12))])
     assert cascade.cell_costs((8, 12)).tolist() == [8 * 12 * 9 * 2 * 3]
+
+
+def test_logits_may_go_to_a_file_and_are_calibrated_from_there(members, images, rng, tmp_path):
+    cascade = SegmentationCascade(members[:2], grid=(2, 3), margin=1)
+    labels = split_cells(rng.integers(-1, 3, images.shape[:3]), (2, 3))
+    logits, costs = cascade.predict_with_costs(images, batch_size=2)
+    kept, _ = cascade.predict_with_costs(images, batch_size=2, file=tmp_path / "logits.npy")
+    assert isinstance(kept, np.memmap)
+    np.testing.assert_array_equal(kept, logits)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), logits)
+    policies = [ka.calibrate(z, labels, costs, budget_share=0.6) for z in (logits, kept)]
+    assert policies[0].thresholds.tolist() == policies[1].thresholds.tolist()
+
+
+def test_no_images_say_so(members):
+    cascade = SegmentationCascade(members[:2], grid=(2, 3))
+    nothing = np.zeros((0, 8, 12, 2))
+    for work in (cascade.predict_with_costs, lambda x: cascade.predict(x, ka.ExitPolicy([0, 0]))):
+        with pytest.raises(ValueError, match=r"at least one image. Received: shape \(0, 8"):
+            work(nothing)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+        cascade.predict_with_costs(np.zeros((1, 8, 12, 2)), batch_size=0)
