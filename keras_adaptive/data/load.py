@@ -17,7 +17,7 @@ from anytime_tflite import pixels
 from keras_adaptive._checks import check_choice, integer, integer_sequence
 from keras_adaptive.data._dividing import check_part, check_split, held_out
 from keras_adaptive.data.image_folder import datasets, local
-from keras_adaptive.data.splits import Splits, first
+from keras_adaptive.data.splits import Splits, first, image_blocks
 
 COUNTED = 50_000  # images that mean and standard deviation are taken from
 BLOCK = 2**24  # bytes of them at a time
@@ -149,7 +149,7 @@ def load(
     train, calibrate, test = splits
     if data_dir is None:
         train, calibrate, test = (_of_one_size(part, image_size, margin) for part in splits)
-    mean, std = _pixel_statistics(train.take(COUNTED))
+    mean, std = _pixel_statistics(first(train, COUNTED))
     return Splits(
         train,
         calibrate,
@@ -305,9 +305,8 @@ def _of_one_size(dataset, image_size, margin):
 def _pixel_statistics(dataset):
     """Returns mean and standard deviation per channel, of pixels divided by 255."""
     *_, channels = shape = dataset.element_spec[0].shape
-    images = dataset.map(lambda image, label: image).batch(max(BLOCK // math.prod(shape), 1))
     counts = np.zeros((channels, 256), np.int64)  # of every level
-    for batch in images.as_numpy_iterator():
+    for batch in image_blocks(dataset, max(BLOCK // math.prod(shape), 1)):
         for channel in range(channels):
             counts[channel] += np.bincount(batch[..., channel].ravel(), minlength=256)
     levels = np.arange(256) / 255

@@ -240,6 +240,15 @@ def first(dataset, count):
     return dataset.take(count)
 
 
+def image_blocks(dataset, count):
+    """Returns an iterator of arrays of images, so many at a time."""
+    columns, read = getattr(dataset, "by_number", (None, None))
+    if columns is None or read is not None:
+        return (images for images, _ in dataset.batch(count).as_numpy_iterator())
+    images = columns[0]
+    return (images[i : i + count].numpy() for i in range(0, len(images), count))
+
+
 def split_named(splits, name):
     """Returns the dataset of a split."""
     check_choice(SPLITS, split=name)
