@@ -40,6 +40,7 @@ COMMANDS = {
 KINDS = ("aimed", "random")
 BEGUN = {"train": "train: msdnet", "overwrite": "train: msdnet"}  # what is said when work begins
 FAULTS = ("lost", "mixed", "unusable", "different")
+FIGURES = ("killed", "between", *FAULTS)
 
 
 # ---- the command that is killed: `python -m benchmarks.chaos work train FOLDER ...`
@@ -178,7 +179,7 @@ def look_at_run(command, folder):
     """Looks at a folder that had a run before the command."""
     from keras_adaptive.cli import folder as runs
 
-    after_kill = state(folder)
+    between = not fits(folder)
     with runs.opened(folder):  # what every command does first
         pass
     after = state(folder)
@@ -186,7 +187,7 @@ def look_at_run(command, folder):
     base, _ = prepared(command)
     old, new = state(base), state(FOLDER / f"{command}_whole")
     found["lost"] |= int(not (old.items() <= after.items() or new.keys() <= after.keys()))
-    found["ended_later"] = int(after != after_kill)
+    found["between"] = int(between)
     if command == "overwrite":
         found |= resumed(command, folder)
     return found
@@ -302,14 +303,15 @@ def page(rows):
         for kind in KINDS:
             these = [r for r in rows if (r["command"], r["kind"]) == (command, kind)]
             if these:
-                sums = {key: sum(r[key] for r in these) for key in ("killed", *FAULTS)}
+                sums = {key: sum(r.get(key, 0) for r in these) for key in FIGURES}
                 table.append({"command": command, "moment": kind, "tries": len(these), **sums})
     return _rows.page(
         "# Commands killed at any moment",
-        f"{len(rows)} tries. `killed`: before the command had ended. `lost`: a file that was there "
-        "is neither as it was nor as the command leaves it. `mixed`: files of two states, or of "
-        "two policies. `unusable`: the next command fails. `different`: the same command, given "
-        "again, ends with other weights or another history than unbroken.",
+        f"{len(rows)} tries. `killed`: before the command had ended. `between`: among the renames "
+        "with which a new state takes its place, which the next command ends. `lost`: a file that "
+        "was there is neither as it was nor as the command leaves it. `mixed`: files of two "
+        "states, or of two policies. `unusable`: the next command fails. `different`: the same "
+        "command, given again, ends with other weights or another history than unbroken.",
         _rows.table(list(table[0]), table) if table else "",
     )
 

@@ -44,9 +44,10 @@ def write(folder, report):
     Raises:
         ValueError: If the report does not hold what is written; then nothing is.
     """
-    folder = Path(folder)
+    folder, text = Path(folder), json.dumps(report, indent=2, allow_nan=False) + "\n"
+    report = json.loads(text)  # as whoever reads it will have it
     texts = {
-        "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
+        "report.json": text,
         "report.md": markdown(report),
         "report.html": document.html(report_parts(report), folder),
         "card.md": card(report),

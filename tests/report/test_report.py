@@ -225,3 +225,12 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         reports.write(tmp_path, {"value": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_is_what_is_written_again(tmp_path):
+    run = {"model": "net", "data": "digits", "splits": {"train": 1000}, "training": "none"}
+    run["network"] = {"builder": "build", "arguments": {"factors": (1, 2)}}
+    reports.write(tmp_path, {"run": run, "commands": [], "machine": reports.machine()})
+    card = (tmp_path / "card.md").read_text()
+    reports.write(tmp_path, reports.read_report(tmp_path / "report.json"))
+    assert (tmp_path / "card.md").read_text() == card
