@@ -256,7 +256,8 @@ def call_again(
     tensors, instead, fused = dict(tensors), instead or {}, {}
     for node in nodes:
         operation = instead.get(id(node.operation), node.operation)
-        args, kwargs = node.arguments.fill_in({**tensors, **_masked(node, tensors, cut)})
+        masked = _masked(node, tensors) if cut else {}
+        args, kwargs = node.arguments.fill_in({**tensors, **masked} if masked else tensors)
         kwargs = {**kwargs, **_known(context, operation)}
         if opened and is_model(operation):
             places, inner = _handed_in(operation, args, kwargs)
@@ -284,12 +285,11 @@ def call_again(
     return [tensors[id(t)] for t in outputs]
 
 
-def _masked(node, tensors, cut):
-    """Returns tensors with the masks that a call reads, where the network was cut."""
-    read = masked_inputs(node) if cut else []
+def _masked(node, tensors):
+    """Returns tensors with the masks that a call reads and that were lost."""
     return {
         id(t): _Masked()(tensors[id(t)], mask=tensors[id(_mask(t))])
-        for t in read
+        for t in masked_inputs(node)
         if id(_mask(t)) in tensors and _mask(tensors[id(t)]) is None
     }
 

@@ -80,6 +80,13 @@ def attention(x):
     return L.LayerNormalization()(L.Add()([x, L.Dense(8, "relu")(x)]))
 
 
+def attention_of_normalized(x):
+    """Reads what nobody else does, so that masks stay where they are."""
+    h = L.LayerNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 4)(h, h)])
+    return L.Add()([x, L.Dense(8, "relu")(L.LayerNormalization()(x))])
+
+
 def recurrent_model(x):
     inner = keras.Input((None, 8))
     return keras.Model(inner, L.LSTM(8, return_sequences=True)(inner))(x)
@@ -92,6 +99,7 @@ TEXTS = {
     "side by side": [lambda x: L.Concatenate()([x, L.GRU(4, return_sequences=True)(x)])] * 2,
     "one list": [L.Dense(8), lambda x: L.Attention()([x, x])],
     "transformer": [L.Dense(8), attention],
+    "transformer of two": [attention_of_normalized] * 2,
     "model inside": [L.Dense(8), recurrent_model],
 }
 

@@ -78,7 +78,7 @@ BUILDERS = [
     ),
     (dense, {"classes": 4, "channels": 2, "rates": (1, 2)}),
     (added, {"at": 3, "classes": 10, "head_channels": 4}),
-    (added, {"at": (0.25, 0.75)}),
+    (added, {"at": (0.4, 0.7)}),
     (added, {"at": ("block_0", "block_1")}),
     (of_clips, {"clips": 3}),
     (of_sizes, {"resolutions": (6, 8), "input_shape": (8, 8, 1)}),
