@@ -1,10 +1,10 @@
 """Collaboration between the exits of any network."""
 
-from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.layers.early_exit import EarlyExit, checked_weight
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 
-def add_collaboration(model, collaboration="dense", stop_gradient=True):
+def add_collaboration(model, collaboration="dense", stop_gradient=True, collaboration_weight=1.0):
     """Returns a network whose classifiers also read the logits of the exit before.
 
     The network and the convolutions of the heads are shared with `model`; the last dense
@@ -12,13 +12,14 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True):
 
     Args:
         model: An `AdaptiveModel` whose heads are `EarlyExit`s.
-        collaboration, stop_gradient: As in `EarlyExit`.
+        collaboration, stop_gradient, collaboration_weight: As in `EarlyExit`; BoostNet is
+            `"identity"` with 0.5.
 
     Returns:
         An `AdaptiveModel`, not compiled.
 
     Raises:
-        ValueError: If a head is not an `EarlyExit`.
+        ValueError: If a head is not an `EarlyExit`, or an argument is impossible.
 
     Example:
 
@@ -30,8 +31,9 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True):
 
     Reference:
         [Improved Techniques for Training Adaptive Deep Networks
-        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.3.
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.2.
     """
+    collaboration_weight = checked_weight(collaboration, collaboration_weight)
     outputs = []
     for logits in model.outputs:
         head = logits._keras_history.operation
@@ -44,6 +46,7 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True):
         config = head.get_config()
         config["collaboration"] = collaboration if outputs else None
         config["stop_gradient"] = stop_gradient
+        config["collaboration_weight"] = collaboration_weight if outputs else 1.0
         new = EarlyExit.from_config(config)
         outputs.append(new(features, *outputs[-1:]))
         for old, copy in zip(head.units, new.units, strict=True):
