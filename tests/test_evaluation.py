@@ -121,6 +121,21 @@ def test_curve_needs_three_parts_of_test_data(calibration):
         ka.accuracy_cost_curve(*calibration, points=2, test=calibration[:2])
 
 
+def test_labels_are_taken_as_fit_takes_them(calibration):
+    logits, labels, costs = calibration
+    policy = ka.ExitPolicy([0.8, 0.7, 0])
+    expected = ka.evaluate(policy, logits, labels, costs).accuracy
+    for y in (labels[:, None], labels.astype("float32"), np.eye(10)[labels], labels.tolist()):
+        assert ka.evaluate(policy, logits, y, costs).accuracy == expected
+    for name in ("labels", "costs", "logits"):
+        arrays = {"logits": logits, "labels": labels, "costs": costs}
+        arrays[name] = np.ma.array(arrays[name])
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            ka.evaluate(policy, **arrays)
+    with pytest.raises(TypeError, match="`policy` must be an ExitPolicy"):
+        ka.evaluate(np.ones((3, len(labels))) / 3 + 0j, logits, labels, costs)
+
+
 def test_evaluate_needs_a_policy_and_labels(calibration):
     logits, labels, costs = calibration
     with pytest.raises(TypeError, match="`policy` must be an ExitPolicy"):

@@ -137,7 +137,10 @@ def by_definition(logits, kind, temperature=1):
             return p[0], (p[0] / (1 - p[0])).ln()
         if kind == "prob_margin":
             return p[0] - p[1], -(1 - p[0] + p[1]).ln()
-        negative = sum(x * x.ln() for x in p)
+        whole = total.ln()
+        negative = (
+            sum(e * (value - whole) for e, value in zip(exponentials, z, strict=True)) / total
+        )
         return negative, -(-negative).ln()
 
 
@@ -162,12 +165,13 @@ def test_log_odds_keep_their_digits_where_probabilities_are_all_one(rng, kind, t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_log_odds_order_answers_as_the_published_confidence_does(rng, kind):
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_log_odds_order_answers_as_the_published_confidence_does(rng, kind, temperature):
     logits = saturated(rng)
     tied = [[2, 2, 1, 0, 0, 0], [2, 2, 2, 0, 0, 0], [1] * 6, [640, 640, 0, 0, 0, 0]]
     logits = np.concatenate([logits, np.array(tied, "float32")])
-    published = [by_definition(z, kind)[0] for z in logits]
-    found = log_odds(logits[None], kind)[0]
+    published = [by_definition(z, kind, temperature)[0] for z in logits]
+    found = log_odds(logits[None], kind, [temperature])[0]
     order = sorted(range(len(logits)), key=published.__getitem__)
     for i, j in zip(order, order[1:], strict=False):  # equal ones are equal but for rounding
         assert found[i] < found[j] or abs(published[j] - published[i]) < Decimal("1e-15")
