@@ -15,6 +15,7 @@ from keras_adaptive._checks import integer, integer_sequence
 from keras_adaptive.evaluation import mean_iou as mean_iou
 from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.training._logits import logits_of
 
 
 class Segmentation(NamedTuple):
@@ -84,9 +85,11 @@ class SegmentationCascade:
             width, classes)`; the later ones must take images of the size of a cell.
         grid: `(rows, columns)` of the cells.
         margin: Integer, pixels.
+        from_logits: Boolean, whether the members give logits, or probabilities, whose
+            logarithm counts. `None`: as their layers and their answers to random input show.
 
     Raises:
-        ValueError: If the members do not fit together.
+        ValueError: If the members do not fit together, or it is unclear what one gives.
 
     Example:
 
@@ -105,7 +108,7 @@ class SegmentationCascade:
         section 7.2. How much context a cell is given is not published.
     """
 
-    def __init__(self, members, *, grid=(1, 1), margin=0):
+    def __init__(self, members, *, grid=(1, 1), margin=0, from_logits=None):
         if not isinstance(members, (list, tuple)) or not members:
             raise ValueError(f"`members` must be a list of models. Received: members={members}")
         check_channels_last()
@@ -123,7 +126,7 @@ class SegmentationCascade:
                 f"`members` must have the same number of classes. Received: {sorted(classes)}"
             )
         self.grid, margin = _checked(grid, margin)
-        self.members = list(members)
+        self.members = [_with_logits(member, from_logits) for member in members]
         self.margin = 0 if self.grid == (1, 1) else margin
 
     def cell_costs(self, image_size, unit="macs"):
@@ -228,6 +231,13 @@ class SegmentationCascade:
         if not self.margin:
             return logits
         return logits[:, self.margin : -self.margin, self.margin : -self.margin]
+
+
+def _with_logits(member, from_logits):
+    """Returns a model of the same layers that gives logits: the member, where it does."""
+    (answer,) = member.outputs
+    logits = logits_of(member.inputs, answer, from_logits, argument="members")
+    return member if logits is answer else keras.Model(member.inputs[0], logits)
 
 
 def _ask(member, images, batch_size):

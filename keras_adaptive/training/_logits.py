@@ -234,9 +234,10 @@ def _without_activation(node):
     The layer in its place has the same variables, not equal ones.
     """
     layer = node.operation
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+    changed = getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
+    if changed or "activation" not in vars(layer):
         return None
-    activation = vars(layer).get("activation")
+    activation = vars(layer)["activation"]
     vars(layer)["activation"] = keras.activations.linear  # some cannot be written down
     try:
         bare = type(layer).from_config(layer.get_config())
@@ -315,7 +316,7 @@ def _are_logits(rows, inputs, answer, stated):
 def _is_linear(inputs, answer, stated):
     """Returns whether the answer is made of dense layers' by sums, means and the like alone."""
     inputs, answer = _graph.opened(inputs, answer)
-    read, pooled, todo, seen = {}, False, [answer], set()
+    read, beside, pooled, todo, seen = {}, {}, False, [answer], set()
     while todo:
         tensor = todo.pop()
         node = _graph.node_of(tensor)
@@ -323,7 +324,8 @@ def _is_linear(inputs, answer, stated):
             continue
         operation = node.operation
         if node.is_input:
-            return False
+            beside[id(tensor)] = tensor
+            continue
         normalizes = isinstance(operation, keras.layers.BatchNormalization)
         if getattr(operation, "weights", ()) and not normalizes:
             known = type(operation).__module__.partition(".")[0] == "keras"
@@ -339,13 +341,17 @@ def _is_linear(inputs, answer, stated):
         todo.extend(_graph.reads(node))
     if pooled and not stated:  # a mean of features as well as one of answers
         return False
-    tail = _graph.nodes_between(list(read.values()), [answer])
-    return _is_affine(tail, list(read.values()), answer)
+    return bool(read) and _is_affine(list(read.values()), list(beside.values()), answer)
 
 
-def _is_affine(nodes, read, answer):
-    """Returns whether `f(a) + f(b) = f(a + b) + f(0)` for what some nodes compute."""
+def _is_affine(read, beside, answer):
+    """Returns whether `f(a) + f(b) = f(a + b) + f(0)` for what is made of some tensors.
+
+    Those beside are what they are: an image, to whose size something is enlarged.
+    """
     rng = np.random.default_rng(0)
+    nodes = _graph.nodes_between([*read, *beside], [answer])
+    fixed = {id(t): keras.ops.convert_to_tensor(_draw(t, SIZES[0], 1, rng)) for t in beside}
 
     def values(k):
         return [rng.normal(size=(ROWS, *(n or SIZES[0] for n in t.shape[1:]))) * k for t in read]
@@ -355,7 +361,7 @@ def _is_affine(nodes, read, answer):
             id(t): keras.ops.cast(x.astype("float32"), t.dtype)
             for t, x in zip(read, given, strict=True)
         }
-        (found,) = _graph.call_again(nodes, tensors, [answer])
+        (found,) = _graph.call_again(nodes, {**fixed, **tensors}, [answer])
         return _float64(found)
 
     a, b, zero = values(10), values(10), values(0)

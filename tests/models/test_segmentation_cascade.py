@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_adaptive as ka
+from keras_adaptive.models.deeplabv3 import build_deeplabv3
 from keras_adaptive.models.segmentation_cascade import SegmentationCascade, join_cells, split_cells
 from keras_adaptive.policy.confidence import softmax
 
@@ -174,3 +175,28 @@ def test_no_images_say_so(members):
             work(nothing)
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
         cascade.predict_with_costs(np.zeros((1, 8, 12, 2)), batch_size=0)
+
+
+@pytest.mark.parametrize("ending", ["softmax", "own"])
+def test_members_that_give_probabilities_are_read_by_their_logits(rng, ending):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((None, None, 3))
+    z = keras.layers.Conv2D(4, 3, padding="same")(x)
+    p = keras.ops.softmax(z) if ending == "softmax" else keras.ops.exp(z - _log_sum(z))
+    images = rng.normal(size=(2, 8, 8, 3)).astype("float32")
+    plain, soft = (SegmentationCascade([keras.Model(x, y)] * 2) for y in (z, p))
+    wanted, found = (softmax(c.predict_with_costs(images)[0]) for c in (plain, soft))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="`members` must end in logits"):
+        SegmentationCascade([keras.Model(x, keras.ops.sigmoid(z))])
+
+
+def _log_sum(z):
+    return keras.ops.logsumexp(z, axis=-1, keepdims=True)
+
+
+def test_a_member_whose_logits_are_enlarged_is_taken_as_it_is():
+    image = keras.Input((None, None, 3))
+    features = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
+    member = build_deeplabv3(keras.Model(image, features), 5, channels=4, rates=(1, 2))
+    assert SegmentationCascade([member]).members == [member]
