@@ -80,7 +80,7 @@ class AdaptiveModel(_graph.ListModel):
         self.distillation = None
         self.gate_loss = None
         self.optimizer_is_given = False
-        self._given = {}
+        self._given = types.SimpleNamespace()  # to `compile`; not tracked by Keras either
         self._watched = self._seen = self._loss_of_gates = None
 
     @classmethod
@@ -252,9 +252,10 @@ class AdaptiveModel(_graph.ListModel):
         self.distillation = distillation
         self.exit_weights = exit_weights
         self.optimizer_is_given = optimizer is not None
-        self._given = {"loss": loss, "metrics": metrics, "weighted_metrics": weighted_metrics}
-        if "auto_scale_loss" in kwargs:
-            self._given["auto_scale_loss"] = kwargs["auto_scale_loss"]
+        scaling = {k: v for k, v in kwargs.items() if k == "auto_scale_loss"}
+        self._given = types.SimpleNamespace(
+            loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **scaling
+        )
         weights = self._exit_weights()
         if distillation is not None:
             kept = 1 - distillation.weight
@@ -306,7 +307,7 @@ class AdaptiveModel(_graph.ListModel):
             return {"run_eagerly": True} if self.run_eagerly else {}
         kept = ("optimizer", "exit_weights", "distillation", "gate_loss")
         kept += ("run_eagerly", "jit_compile", "steps_per_execution")
-        return {**self._given, **{name: getattr(self, name) for name in kept}}
+        return {**vars(self._given), **{name: getattr(self, name) for name in kept}}
 
     def _exit_weights(self):
         return [1.0] * self.num_exits if self.exit_weights is None else list(self.exit_weights)

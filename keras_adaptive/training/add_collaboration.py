@@ -35,13 +35,7 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
     """
     collaboration_weight = checked_weight(collaboration, collaboration_weight)
     outputs = []
-    for logits in model.outputs:
-        head = logits._keras_history.operation
-        if not isinstance(head, EarlyExit):
-            raise ValueError(
-                "Every head of `model` must be an EarlyExit. Received: a head of type "
-                f"{type(head).__name__}"
-            )
+    for logits, head in zip(model.outputs, early_exit_heads(model), strict=True):
         features = head._inbound_nodes[logits._keras_history.node_index].input_tensors[0]
         config = head.get_config()
         config["collaboration"] = collaboration if outputs else None
@@ -52,3 +46,19 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
         for old, copy in zip(head.units, new.units, strict=True):
             copy.set_weights(old.get_weights())
     return AdaptiveModel(model.inputs, outputs, name=model.name)
+
+
+def early_exit_heads(model):
+    """Returns the heads of a network.
+
+    Raises:
+        ValueError: If one is not an `EarlyExit`.
+    """
+    heads = [logits._keras_history.operation for logits in model.outputs]
+    for head in heads:
+        if not isinstance(head, EarlyExit):
+            raise ValueError(
+                "Every head of `model` must be an EarlyExit. Received: a head of type "
+                f"{type(head).__name__}"
+            )
+    return heads

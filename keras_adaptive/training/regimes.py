@@ -2,31 +2,47 @@
 
 import contextlib
 import dataclasses
-from pathlib import Path
+import random
+import warnings
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from keras_adaptive import _graph
-from keras_adaptive._checks import check_choice, integer
+from keras_adaptive._checks import check_choice, did_you_mean, finite, integer
 from keras_adaptive.layers.channel_gate import ChannelGate
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale
 from keras_adaptive.layers.skip_gate import SkipGate
 from keras_adaptive.training import resuming
+from keras_adaptive.training._identity import described, network, without_names
+from keras_adaptive.training._training_data import (
+    Arrays,
+    for_training,
+    for_validation,
+    go_on,
+    has_epochs,
+    is_open,
+    steps,
+)
 from keras_adaptive.training.adaptive_model import AdaptiveModel
-from keras_adaptive.training.add_collaboration import add_collaboration
+from keras_adaptive.training.add_collaboration import add_collaboration, early_exit_heads
 from keras_adaptive.training.add_gradient_equilibrium import add_gradient_equilibrium
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
-from keras_adaptive.training.recipes import RECIPES
-from keras_adaptive.training.reinforce import Reinforce, with_drawn_gates
+from keras_adaptive.training.recipes import RECIPES, Recipe
+from keras_adaptive.training.reinforce import Reinforce, gate_nodes, with_drawn_gates
 from keras_adaptive.training.stopping_loss import StoppingLoss
 from keras_adaptive.training.stopping_model import check_attached, stopping_optimizer
 
 REGIMES = ("joint", "disjoint", "mixed", "imta", "gated", "stopping")
 PHASES = {"joint": 1, "stopping": 3}  # others have two, "gated" one more for early exits
 WARM_UP = 0.1  # of the epochs: the second phase where there are more than two
+# what `compile` was given that stays in every phase
+COMMON = ("loss", "metrics", "weighted_metrics", "run_eagerly", "jit_compile")
+COMMON += ("steps_per_execution", "auto_scale_loss")
+LOSS = "sparse_categorical_crossentropy"
 
 
 class Phase(NamedTuple):
@@ -56,7 +72,7 @@ def fit(
     *,
     regime="joint",
     epochs=None,
-    recipe="cifar",
+    recipe=None,
     first_share=0.5,
     exit_weights=None,
     distillation=None,
@@ -86,34 +102,54 @@ def fit(
       policies alone, by `stopping_loss`; and both together by it. A policy has the
       learning rate and the schedule of `stopping_optimizer`.
 
-    Every phase has an optimizer of its own and goes through the recipe's whole schedule.
-    What is frozen keeps its weights and its batch statistics to the bit; after training
-    everything is trainable again, as it was.
+    Loss, metrics and all else that the model was compiled with count in every phase, and so
+    does its optimizer, if `compile` was given one and no `recipe` is given here: a phase learns
+    with a copy of it, or with itself where there is one phase only. With a recipe, or where
+    nobody chose an optimizer, every phase has one of its own and goes through the recipe's
+    whole schedule. What is frozen keeps its weights and its batch statistics to the bit. After
+    training, or an interruption, the model is compiled, trainable and gated as it was.
+
+    Order, augmentation, dropout, drawn gates and labels follow from `seed` and the number of
+    the epoch, so that a training that was killed and resumed ends with the weights of an
+    unbroken one. That holds for arrays and `data.Splits`; a `tf.data.Dataset` or a `PyDataset`
+    of your own is taken as it is: of what it draws itself, `shuffle(seed=...)` and Python's
+    and NumPy's generators go on where they were, TensorFlow's `tf.random` and `tf.image` do
+    not. Callbacks such as `EarlyStopping` begin to count anew.
 
     Args:
         model: An `AdaptiveModel`. For `"imta"` its heads must be `EarlyExit`s.
-        train: Tuple `(x, y)`; or a `tf.data.Dataset` of batches; or a `data.Splits`, whose
-            train split is batched, shuffled and augmented as the recipe says.
-        validation: The same, or `None`.
+        train: Tuple `(x, y)` or `(x, y, sample_weight)` of arrays, shuffled anew in every
+            epoch; or a `tf.data.Dataset` or `keras.utils.PyDataset` of batches; or a
+            `data.Splits`, whose train split is batched, shuffled and augmented as the recipe
+            says.
+        validation: The same, of a `data.Splits` the calibrate split; or a generator of
+            batches, which is read once; or `None`.
         regime: One of the names above.
         epochs: Integer, of all phases together. `None`: the recipe's.
-        recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`.
+        recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`. `None`: the optimizer that
+            the model was compiled with, and `"cifar"` for all else.
         first_share: Number between 0 and 1, the share of the epochs for the first phase. Of
             the rest `"gated"` and `"stopping"` take a tenth of all epochs for the second
             phase and equal shares for the others.
-        exit_weights: As in `AdaptiveModel.compile`, where all exits learn together.
+        exit_weights: As in `AdaptiveModel.compile`, where all exits learn together. `None`:
+            those that the model was compiled with.
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
             and weight in the second phase, with its own teacher.
-        gate_loss: A `GateLoss`, or `None`: the default one. For `"gated"` only.
+        gate_loss: A `GateLoss`, or `None`: the one that the model was compiled with, or the
+            default one. For `"gated"` only.
         reinforce: A `Reinforce`, or `None`: gates learn by their gradient alone. For
             `"gated"` only.
         stopping_loss: A `StoppingLoss`, or `None`: the one the model was compiled with. For
             `"stopping"` only.
         callbacks: List of Keras callbacks, used in every phase.
-        backup_dir: Folder. An interrupted training resumes from its last complete epoch
-            when it is called again in the same way. `None`: no backup.
-        seed: Integer, set anew at the beginning of every phase, so that a resumed training
-            starts its later phases as an unbroken one does. `None`: not set.
+        backup_dir: Folder, new or empty, that from then on belongs to this run: to this
+            network, data, regime and seed and all other arguments, but not to callbacks,
+            `verbose` and automatic names of layers. An interrupted training resumes from its
+            last kept epoch when it is called again in the same way: the first one, those
+            that end 30 seconds after the one before, and at Ctrl-C and SIGTERM the last
+            complete one. Another run is refused. Of data sets that are not arrays, types and
+            sizes are compared. `None`: no backup.
+        seed: Integer. `None`: drawn by Python's `random`, and kept in the backup.
         verbose: As in `keras.Model.fit`.
 
     Returns:
@@ -121,7 +157,8 @@ def fit(
         new one.
 
     Raises:
-        ValueError: If an argument is impossible.
+        TypeError, ValueError: If an argument is impossible, or the backup is of another run;
+            before anything is trained.
 
     References:
         Mixed: [How to Train Your Multi-Exit Model? (Kubaty et al., 2025)](
@@ -129,63 +166,261 @@ def fit(
         imta: [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294).
     """
-    if not isinstance(model, AdaptiveModel):
-        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-    check_choice(REGIMES, regime=regime)
-    seed = None if seed is None else integer("seed", seed, 0)
-    if isinstance(recipe, str):
-        if recipe not in RECIPES:
+    run = _Run.checked(
+        model,
+        regime,
+        epochs=epochs,
+        recipe=recipe,
+        first_share=first_share,
+        exit_weights=exit_weights,
+        distillation=distillation,
+        gate_loss=gate_loss,
+        reinforce=reinforce,
+        stopping_loss=stopping_loss,
+        callbacks=callbacks,
+        seed=seed,
+        verbose=verbose,
+    )
+    run.read(train, validation)
+    if backup_dir is not None:
+        data = {"train": described(train), "validation": described(validation)}
+        facts = {"seed": run.seed, "bfloat16": run.in_bfloat16}
+        run.backup = resuming.Backup(backup_dir, {**run.settings, **data}, facts)
+        run.seed, run.in_bfloat16 = (run.backup.facts[name] for name in facts)
+    run.begin()
+    generators = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        for number, phase in enumerate(_phases(model, regime, run.together, run.own, run.seed)):
+            run.phase(number, phase)
+        return run.result(phase)
+    except BaseException:
+        run.give_back()
+        raise
+    finally:
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])  # noqa: NPY002
+
+
+@dataclasses.dataclass
+class _Run:
+    """A training with everything checked.
+
+    Attributes:
+        optimizer: The optimizer of the user's `compile`, or `None`: that of the recipe counts.
+        before: Dictionary, how the model was compiled; empty if it was not.
+        was_given: Boolean, whether its optimizer was the user's then.
+        in_bfloat16: Boolean, whether layers compute so; as it was, where a training resumes.
+        common: Dictionary, what every phase is compiled with, but the recipe's label smoothing.
+        together: Dictionary, with what all exits learn together.
+        own: Dictionary, the losses of single regimes.
+        settings: Dictionary, what makes two runs the same, but the data.
+        passes: Integer, over the data, in this process.
+        due: Integer, the passes that an unbroken run would have made.
+    """
+
+    model: AdaptiveModel
+    regime: str
+    lengths: list
+    recipe: Recipe
+    optimizer: keras.optimizers.Optimizer | None
+    before: dict
+    common: dict
+    together: dict
+    own: dict
+    callbacks: list
+    seed: int
+    verbose: object
+    settings: dict
+    was_given: bool
+    in_bfloat16: bool
+    backup: resuming.Backup | None = None
+    train: object = None
+    validation: object = None
+    passes: int = 0
+    due: int = 0
+
+    @classmethod
+    def checked(
+        cls, model, regime, *, epochs, recipe, first_share, callbacks, seed, verbose, **how
+    ):
+        """Returns the run of these arguments of `fit`.
+
+        Raises:
+            TypeError, ValueError: If an argument is impossible.
+        """
+        if not isinstance(model, AdaptiveModel):
+            raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+        check_choice(REGIMES, regime=regime)
+        optimizer = model.optimizer if recipe is None and model.optimizer_is_given else None
+        recipe = _recipe(recipe)
+        epochs = recipe.epochs if epochs is None else integer("epochs", epochs, 1)
+        _check_losses(model, regime, **how)
+        phases = _number_of_phases(model, regime, how["reinforce"])
+        if epochs < phases:
             raise ValueError(
-                f"`recipe` must be one of {tuple(RECIPES)} or a Recipe. Received: recipe={recipe}"
+                f"`epochs` must be at least {phases}, one per phase. Received: epochs={epochs}"
             )
-        recipe = RECIPES[recipe]
-    if hasattr(train, "batches"):
-        train = train.batches(
-            "train",
-            recipe.batch_size,
-            training=True,
-            augmentation=recipe.augmentation,
-            seed=seed or 0,
+        if not 0 < finite(first_share, "first_share") < 1:
+            raise ValueError(
+                f"`first_share` must be between 0 and 1. Received: first_share={first_share}"
+            )
+        if optimizer is not None:
+            _check_rate(optimizer)
+        callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
+        before = model.compiled_with()
+        common = {name: before[name] for name in COMMON if name in before}
+        recipe.loss(common.get("loss", LOSS))  # which says where labels cannot be smoothed
+        together = {name: how[name] for name in ("exit_weights", "distillation")}
+        for name, value in together.items():
+            together[name] = before.get(name) if value is None else value
+        if regime != "gated" and before.get("gate_loss") is not None:
+            together["gate_loss"] = before["gate_loss"]
+        own = {name: how[name] for name in ("gate_loss", "reinforce", "stopping_loss")}
+        own["gate_loss"] = own["gate_loss"] or before.get("gate_loss")
+        if regime == "stopping":
+            own["stopping_loss"] = own["stopping_loss"] or model.stopping_loss or StoppingLoss()
+        arguments = {"optimizer": optimizer, "recipe": recipe, "first_share": first_share}
+        arguments |= {"loss": LOSS, "metrics": ["accuracy"], "weighted_metrics": None}
+        arguments |= {k: v for k, v in common.items() if k in arguments}  # not how it is executed
+        arguments |= {**together, **own, "epochs": epochs, "seed": seed}
+        settings = {"network": network(model), "regime": regime}
+        settings |= without_names(described(arguments), model)
+        return cls(
+            model=model,
+            regime=regime,
+            lengths=_lengths(epochs, phases, first_share),
+            recipe=recipe,
+            optimizer=optimizer,
+            before=before,
+            common=common,
+            together=together,
+            own=own,
+            callbacks=list(callbacks or ()),
+            seed=random.getrandbits(31) if seed is None else integer("seed", seed, 0),
+            verbose=verbose,
+            settings=settings,
+            was_given=model.optimizer_is_given,
+            in_bfloat16=recipe.in_bfloat16,
         )
-    epochs = recipe.epochs if epochs is None else integer("epochs", epochs, 1)
-    if regime == "gated":
-        phases = 3 + (model.num_exits > 1) + (reinforce is not None)
-    else:
-        phases = PHASES.get(regime, 2)
-    if (gate_loss is not None) and regime != "gated":
-        raise ValueError(
-            f'`gate_loss` is of the regime "gated". Received: regime={regime}; give it to '
-            "`compile` and use `model.fit` to train gates otherwise"
-        )
-    if regime == "stopping":
-        check_attached(model)
-        stopping_loss = stopping_loss or model.stopping_loss or StoppingLoss()
-    elif stopping_loss is not None:
-        raise ValueError(f'`stopping_loss` is of the regime "stopping". Received: regime={regime}')
-    if reinforce is not None and (regime != "gated" or not isinstance(reinforce, Reinforce)):
-        raise ValueError(
-            '`reinforce` must be a Reinforce, and is of the regime "gated". '
-            f"Received: reinforce={reinforce}, regime={regime}"
-        )
-    if epochs < phases:
-        raise ValueError(
-            f"`epochs` must be at least {phases}, one per phase. Received: epochs={epochs}"
-        )
-    if not 0 < first_share < 1:
-        raise ValueError(
-            f"`first_share` must be between 0 and 1. Received: first_share={first_share}"
-        )
-    together = {"exit_weights": exit_weights, "distillation": distillation}
-    lengths = _lengths(epochs, phases, first_share)
-    own = {"gate_loss": gate_loss, "reinforce": reinforce, "stopping_loss": stopping_loss}
-    for number, phase in enumerate(_phases(model, regime, together, own, seed)):
-        backup = None if backup_dir is None else Path(backup_dir) / f"phase_{number}"
-        _run(phase, lengths[number], recipe, train, validation, callbacks, backup, verbose)
-    result = phase.model if regime == "imta" else model
-    if phases > 1:  # what may learn has changed, which Keras wants to be told
-        how = {"stopping_loss": stopping_loss} if regime == "stopping" else together
-        result.compile(_optimizer(result, recipe, train, epochs, how), **how)
-    return result
+
+    def read(self, train, validation):
+        """Checks the data, and the steps that a schedule needs."""
+        loss = self.common.get("loss", LOSS)
+        self.train = for_training(train, self.model, loss, self.recipe, self.seed)
+        self.validation = for_validation(validation, self.model, loss, self.recipe)
+        self.steps = steps(self.train)
+        if self.steps is None and self.optimizer is None:
+            raise ValueError(
+                "`train` must be of known size, for the schedule. Use "
+                "`tf.data.experimental.assert_cardinality`, or compile the model with your own "
+                "optimizer. Received: a dataset of unknown size"
+            )
+
+    def begin(self):
+        """Lets arrays be drawn with the seed of the run, which a backup may have set."""
+        if isinstance(self.train, Arrays):
+            self.train.seed = self.seed
+
+    def phase(self, number, phase):
+        """Fits one phase, or loads it if it is done; leaves everything as trainable as it was."""
+        model, epochs, done = phase.model, self.lengths[number], 0
+        how = {**self.common, **phase.compile}
+        if self.recipe.label_smoothing:
+            how["loss"] = self.recipe.loss(self.common.get("loss", LOSS))
+        with _set_for(phase, self.in_bfloat16):
+            optimizer = self._optimizer_of(phase, epochs)
+            self._compile(model, optimizer, how)
+            keep = None
+            if self.backup is not None:
+                model.optimizer.build(model.trainable_variables)
+                done, ended = self.backup.restore(number, model)
+                if ended:
+                    self.due += done
+                    return
+                keep = resuming.Keep(self.backup, number, done)
+            go_on(self.train, self.due + done - self.passes)
+            draws = _Draws(self.train, self.seed, sum(self.lengths[:number]))
+            self._fit(model, epochs, done, draws, keep)
+            self.due = self.passes = self.due + done + draws.epochs
+            if keep is not None:
+                last = number == len(self.lengths) - 1
+                state = resuming.state_of(model, optimizer=last)
+                self.backup.write(number, keep.epoch, state, done=True)
+
+    def _fit(self, model, epochs, done, draws, keep):
+        arguments = {}
+        if isinstance(self.validation, tuple):
+            arguments["validation_batch_size"] = self.recipe.batch_size
+        model._initial_epoch = None  # a callback that restores backups may have set it
+        try:
+            with contextlib.ExitStack() as stack:
+                if keep is not None:
+                    stack.enter_context(resuming.ended_by_sigterm())
+                if is_open(self.train) or is_open(self.validation):
+                    stack.enter_context(warnings.catch_warnings())
+                    warnings.filterwarnings("ignore", "Your input ran out of data")
+                model.fit(
+                    x=self.train,
+                    validation_data=self.validation,
+                    epochs=epochs,
+                    initial_epoch=done,
+                    callbacks=[draws, *self.callbacks, *filter(None, [keep])],
+                    shuffle=False,
+                    verbose=self.verbose,
+                    **arguments,
+                )
+        except BaseException:
+            if keep is not None:
+                keep.write()
+            raise
+
+    def _compile(self, model, optimizer, how):
+        model.compile(optimizer, **how)
+        model.optimizer_is_given = self.optimizer is not None
+
+    def _optimizer_of(self, phase, epochs):
+        """Returns a phase's optimizer; stopping policies that learn have a rate of their own."""
+        if self.optimizer is None:
+            rate = phase.rate * self.recipe.learning_rate
+            scaled = dataclasses.replace(self.recipe, learning_rate=rate)
+            optimizer = scaled.optimizer(self.steps * epochs)
+        elif len(self.lengths) == 1:
+            optimizer = self.optimizer
+        else:
+            optimizer = _copy_of(self.optimizer, phase.rate)
+        has_policies = isinstance(optimizer, keras.optimizers.MultiOptimizer)
+        if phase.compile.get("stopping_loss") is None or has_policies:
+            return optimizer
+        return stopping_optimizer(phase.model, optimizer, self.steps)
+
+    def result(self, phase):
+        """Returns the trained model, compiled as it was, or for all epochs of the recipe."""
+        model = phase.model if self.regime == "imta" else self.model
+        if self.optimizer is not None:
+            self.give_back()
+            if model is not self.model:
+                how = {k: v for k, v in self.before.items() if k not in ("optimizer", "gate_loss")}
+                self._compile(model, _copy_of(self.optimizer), how)
+        elif len(self.lengths) == 1:
+            if self.recipe.label_smoothing:
+                self._compile(model, model.optimizer, {**self.common, **self.together})
+        else:  # what may learn has changed, which Keras wants to be told
+            how = self.together
+            if self.regime == "stopping":
+                how = {"stopping_loss": self.own["stopping_loss"]}
+            whole = Phase("whole", model, [], how)
+            optimizer = self._optimizer_of(whole, sum(self.lengths))
+            self._compile(model, optimizer, {**self.common, **how})
+            if model is not self.model:
+                self.give_back()
+        return model
+
+    def give_back(self):
+        """Compiles the model as it was when it was given, or by default if it was not."""
+        now = self.model.compiled_with()
+        if len(self.before) < len(now) or any(now[k] is not v for k, v in self.before.items()):
+            self.model.compile(**self.before)
+            self.model.optimizer_is_given = self.was_given
 
 
 def _lengths(epochs, phases, first_share):
@@ -200,21 +435,84 @@ def _lengths(epochs, phases, first_share):
     return lengths + [rest // others + (i < rest % others) for i in range(others)]
 
 
-def _optimizer(model, recipe, train, epochs, how):
-    """Returns a phase's optimizer; stopping policies that learn have a rate of their own."""
-    steps = _steps(train, recipe.batch_size)
-    optimizer = recipe.optimizer(steps * epochs)
-    if how.get("stopping_loss") is None:
-        return optimizer
-    return stopping_optimizer(model, optimizer, steps)
+def _number_of_phases(model, regime, reinforce):
+    if regime == "gated":
+        return 3 + (model.num_exits > 1) + (reinforce is not None)
+    return PHASES.get(regime, 2)
+
+
+def _recipe(recipe):
+    """Returns a recipe by its name."""
+    recipe = "cifar" if recipe is None else recipe
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise ValueError(
+            f"`recipe` must be one of {tuple(RECIPES)} or a Recipe. Received: recipe={recipe}"
+            + did_you_mean(recipe, RECIPES)
+        )
+    return RECIPES[recipe]
+
+
+def _check_losses(
+    model, regime, *, exit_weights, distillation, gate_loss, reinforce, stopping_loss
+):
+    """Raises what a later phase would raise of its losses and of the network."""
+    if gate_loss is not None and regime != "gated":
+        raise ValueError(
+            f'`gate_loss` is of the regime "gated". Received: regime={regime}; give it to '
+            "`compile` to train gates otherwise"
+        )
+    model.check_losses(exit_weights, distillation, gate_loss)
+    if regime == "stopping":
+        check_attached(model)
+        model.check_stopping_loss(stopping_loss)
+    elif stopping_loss is not None:
+        raise ValueError(f'`stopping_loss` is of the regime "stopping". Received: regime={regime}')
+    if reinforce is not None and (regime != "gated" or not isinstance(reinforce, Reinforce)):
+        raise ValueError(
+            '`reinforce` must be a Reinforce, and is of the regime "gated". '
+            f"Received: reinforce={reinforce}, regime={regime}"
+        )
+    if regime == "gated":
+        gate_layers(model)
+    if reinforce is not None:
+        gate_nodes(model, reinforce)
+    if regime == "imta":
+        early_exit_heads(model)
+
+
+def _check_rate(optimizer):
+    """Raises a ValueError if the learning rate of an optimizer is impossible."""
+    for each in getattr(optimizer, "optimizers", [optimizer]):
+        rate = float(keras.ops.convert_to_numpy(each.learning_rate))
+        if not 0 <= rate < float("inf"):
+            raise ValueError(
+                "The learning rate of the model's optimizer must be a finite number of at least "
+                f"0. Received: learning_rate={rate}"
+            )
+
+
+def _copy_of(optimizer, rate=1.0):
+    """Returns an optimizer of the same settings without a memory, its rate times a number."""
+    config = optimizer.get_config()
+    if rate != 1:
+        given = config.get("learning_rate")
+        if not isinstance(given, (int, float)):
+            raise ValueError(
+                "`reinforce` scales the learning rate, which must be a number in the model's "
+                "optimizer. Give a `recipe`, whose schedule is scaled. Received: "
+                f"learning_rate={given}"
+            )
+        config["learning_rate"] = rate * given
+    return type(optimizer).from_config(config)
 
 
 def _phases(model, regime, together, own, seed):
     """Yields the phases; a later one is made when the one before it has ended."""
 
     def set_seed(phase):
-        if seed is not None:
-            keras.utils.set_random_seed(seed + phase)
+        _seed_generators(seed + phase)
 
     everything = model.layers
     set_seed(0)
@@ -308,52 +606,62 @@ def _new_heads(model, distillation):
 with_collaboration = add_collaboration  # its name before 0.2; until 0.3
 
 
-def _run(phase, epochs, recipe, train, validation, callbacks, backup, verbose):
-    """Fits one phase, or loads it if it is done; leaves everything as trainable as it was."""
-    model = phase.model
-    if backup is not None:
-        if resuming.restore_if_done(model, backup):
-            return
-        callbacks = [resuming.backup(backup), *callbacks]
-    # what BackupAndRestore set here in an earlier phase would skip epochs of this one
-    model._initial_epoch = None
-    scaled = dataclasses.replace(recipe, learning_rate=phase.rate * recipe.learning_rate)
-    data = {"x": train}
-    if isinstance(train, tuple):
-        data = {"x": train[0], "y": train[1], "batch_size": recipe.batch_size}
-    with _set_for(phase, recipe):
-        optimizer = _optimizer(model, scaled, train, epochs, phase.compile)
-        model.compile(optimizer, **phase.compile)
-        model.fit(
-            **data,
-            shuffle=isinstance(train, tuple),
-            validation_data=validation,
-            epochs=epochs,
-            callbacks=callbacks,
-            verbose=verbose,
-        )
-    if backup is not None:
-        resuming.mark_done(model, backup, phase=phase.name, epochs=epochs)
+def _seed_generators(seed):
+    """Seeds what Keras's initializers, and data and callbacks of the user's, may draw from.
+
+    TensorFlow's own seed stays as it is: data sets that are made later follow from it.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+
+
+class _Draws(keras.callbacks.Callback):
+    """Lets all that is drawn in an epoch follow from the seed and the number of the epoch.
+
+    Args:
+        train: The data.
+        seed: Integer.
+        first: Integer, the number of the phase's first epoch.
+    """
+
+    def __init__(self, train, seed, first):
+        super().__init__()
+        self.train, self.seed, self.first, self.epochs = train, seed, first, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        number = self.first + epoch
+        if has_epochs(self.train):
+            self.train.epoch = number
+        rng = np.random.default_rng([self.seed, number])
+        states = [v for v in self.model.variables if v.name == "seed_generator_state"]
+        for state, value in zip(states, rng.integers(2**31, size=len(states)), strict=True):
+            state.assign([value, 0])
+        _seed_generators(int(rng.integers(2**31)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
 
 
 @contextlib.contextmanager
-def _set_for(phase, recipe):
+def _set_for(phase, in_bfloat16):
     """Freezes what does not learn, sets gates and precision; undoes it, also if interrupted."""
     model, learning = phase.model, {id(x) for layer in phase.layers for x in _leaves(layer)}
     changes = [(x, "trainable", False) for x in _leaves(model) if id(x) not in learning]
     if phase.open_gates:
         gates = [x for x in model._flatten_layers() if isinstance(x, (SkipGate, ChannelGate))]
         changes += [(gate, "forced", True) for gate in gates]
-    if recipe.in_bfloat16:
+    if in_bfloat16:
         changes += [(x, "dtype_policy", "mixed_bfloat16") for x in _all_but_logits(model)]
     before = [(layer, name, getattr(layer, name)) for layer, name, _ in changes]
+    # a layer that is set trainable again sets all its weights so
+    before += [(weight, "trainable", weight.trainable) for weight in model.weights]
     try:
         for layer, name, value in changes:
             setattr(layer, name, value)
         yield
     finally:
-        for layer, name, value in before:
-            setattr(layer, name, value)
+        for thing, name, value in before:
+            setattr(thing, name, value)
 
 
 def _all_but_logits(model):
@@ -366,16 +674,3 @@ def _all_but_logits(model):
 def _leaves(layer):
     """Returns the layers inside that hold no others, or the layer itself."""
     return [x for x in layer._flatten_layers() if len(list(x._flatten_layers())) == 1]
-
-
-def _steps(train, batch_size):
-    """Returns the number of batches per epoch."""
-    if isinstance(train, tuple):
-        return -(-len(train[0]) // batch_size)
-    steps = int(train.cardinality())
-    if steps < 0:
-        raise ValueError(
-            "`train` must be of known size, for the schedule. Use "
-            "`tf.data.experimental.assert_cardinality`. Received: a dataset of unknown size"
-        )
-    return steps

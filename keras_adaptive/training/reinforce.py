@@ -7,7 +7,7 @@ from keras_adaptive._checks import check_choice, finite
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.layers.skip_gate import SkipGate
 from keras_adaptive.training._mean import mean
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, class_labels
 
 LEAST = 1e-6  # of a probability, for its logarithm
 
@@ -99,8 +99,12 @@ class Reinforce:
         return cls(**config)
 
 
-def with_drawn_gates(model, reinforce):
-    """Returns an `AdaptiveModel` with the same layers whose gates are drawn while it learns."""
+def gate_nodes(model, reinforce):
+    """Returns the gates of a network's blocks, symbolic tensors, and the nodes that give them.
+
+    Raises:
+        ValueError: If there are none that can be drawn.
+    """
     nodes = _graph.nodes_between(model.inputs, model.outputs)
     gates = [
         node.input_tensors[2]
@@ -113,6 +117,13 @@ def with_drawn_gates(model, reinforce):
             "`reinforce` must be None for a network without gates of layers that return their "
             f"probability. Received: reinforce={reinforce}"
         )
+    return gates, sources
+
+
+def with_drawn_gates(model, reinforce):
+    """Returns an `AdaptiveModel` with the same layers whose gates are drawn while it learns."""
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
+    gates, sources = gate_nodes(model, reinforce)
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
     tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
     drawn = {id(node.operation): _DrawnGate(node.operation) for node in sources}
@@ -170,5 +181,6 @@ class _DrawingModel(AdaptiveModel):
             keras.ops.cast(keras.ops.concatenate(part, axis=1), "float32")
             for part in (drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :])
         )
-        losses = keras.losses.sparse_categorical_crossentropy(y, y_pred[-1], from_logits=True)
+        labels = class_labels(self.per_exit(y)[-1], y_pred[-1].shape[-1])
+        losses = keras.losses.sparse_categorical_crossentropy(labels, y_pred[-1], from_logits=True)
         return loss + self.reinforce.loss(actions, probabilities, losses)

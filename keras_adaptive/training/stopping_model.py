@@ -12,7 +12,7 @@ from keras_adaptive.layers.stopping_policy import StoppingPolicy
 from keras_adaptive.policy.learned_policy import LearnedPolicy
 from keras_adaptive.training import stopping_loss as estimators
 from keras_adaptive.training._mean import mean
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, class_labels
 from keras_adaptive.training.collapse import collapse
 
 LEARNING_RATE = 0.05  # of a policy, as published: a tenth less every two epochs
@@ -110,23 +110,32 @@ class StoppingModel(AdaptiveModel):
                 loss.
             stopping_loss: A `StoppingLoss`, or `None`: the policies rest.
         """
+        self.check_stopping_loss(stopping_loss)
         if stopping_loss is not None:
-            if not isinstance(stopping_loss, estimators.StoppingLoss):
-                raise TypeError(
-                    "`stopping_loss` must be a StoppingLoss. "
-                    f"Received: stopping_loss={stopping_loss!r}"
-                )
             given = stopping_loss.costs
-            if given is not None and len(given) != self.num_exits:
-                raise ValueError(
-                    f"`costs` of the stopping loss must be {self.num_exits} numbers, one per exit. "
-                    f"Received: costs={given}"
-                )
             found = self.stopping_costs() if given is None else given
             self._charges = stopping_loss.charges(found)
             self._relative_costs = np.asarray(found, "float64") / found[-1]
         self.stopping_loss = stopping_loss
         super().compile(*args, **kwargs)
+
+    def check_stopping_loss(self, loss):
+        """Raises a TypeError or a ValueError if a stopping loss is not one for this network."""
+        if loss is None:
+            return
+        if not isinstance(loss, estimators.StoppingLoss):
+            raise TypeError(
+                f"`stopping_loss` must be a StoppingLoss. Received: stopping_loss={loss!r}"
+            )
+        if loss.costs is not None and len(loss.costs) != self.num_exits:
+            raise ValueError(
+                f"`costs` of the stopping loss must be {self.num_exits} numbers, one per exit. "
+                f"Received: costs={loss.costs}"
+            )
+
+    def compiled_with(self):
+        found = super().compiled_with()
+        return {**found, "stopping_loss": self.stopping_loss} if self.compiled else found
 
     def _exit_weights(self):
         if self.exit_weights is None and self.stopping_loss is not None:
@@ -147,7 +156,7 @@ class StoppingModel(AdaptiveModel):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if self.stopping_loss is None:
             return loss
-        labels = class_labels(y, y_pred[0].shape[-1])
+        labels = class_labels(self.per_exit(y)[-1], y_pred[0].shape[-1])
         decisions = [
             layer.log_probabilities(ops.softmax(ops.cast(z, "float32"), axis=-1))
             for layer, z in zip(self.stopping, y_pred, strict=False)
@@ -156,7 +165,8 @@ class StoppingModel(AdaptiveModel):
         seed = self.stopping_draws if sampled else None
         losses = self.stopping_loss.losses(y_pred, labels, decisions, self._charges, seed)
         self._notice(y_pred, labels, decisions)
-        return loss + mean(losses, sample_weight)
+        weights = None if sample_weight is None else self.per_exit(sample_weight)[-1]
+        return loss + mean(losses, weights)
 
     def _notice(self, logits, labels, decisions):
         """Updates where the greedy policy leaves, and how often it is right there."""
@@ -267,13 +277,6 @@ def networks(layers):
         ]
         for layer in layers
     ]
-
-
-def class_labels(y, classes):
-    y = ops.convert_to_tensor(y)
-    if len(y.shape) == 2 and y.shape[-1] == classes and classes > 1:
-        return ops.argmax(y, axis=-1)
-    return ops.cast(ops.reshape(y, (-1,)), "int32")
 
 
 def stopping_optimizer(

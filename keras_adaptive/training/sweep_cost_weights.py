@@ -1,18 +1,26 @@
 """Stopping policies for a range of cost weights: accuracy against cost."""
 
+import hashlib
 import json
+import random
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
+from keras_adaptive._checks import integer
 from keras_adaptive._files import read_json, write_whole
 from keras_adaptive.evaluation import Report, evaluate
 from keras_adaptive.policy.learned_policy import LearnedPolicy
+from keras_adaptive.training import resuming
+from keras_adaptive.training._identity import described, digest, network
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.fit_policy import fit_policy
 from keras_adaptive.training.stopping_model import check_attached
 
+SWEEP = "sweep.json"
 COST_WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
@@ -51,6 +59,7 @@ def sweep_cost_weights(
     fit=None,
     folder=None,
     batch_size=256,
+    seed=None,
     **kwargs,
 ):
     """Trains the stopping policies of a network from scratch for every cost weight.
@@ -69,9 +78,13 @@ def sweep_cost_weights(
         cost_weights: Sequence of numbers.
         fit: Function `(model, train, cost_weight)` that trains the model in its own way, for
             example together with its members. `None`: the policies alone.
-        folder: Folder where every row is kept when it is done. A sweep that is called again
-            in the same way does the missing rows only. `None`: nothing is kept.
+        folder: Folder, new or empty, where every row is kept when it is done. A sweep that is
+            called again in the same way does the missing rows only: of the same members, data
+            and arguments, for any cost weights; another one is refused. `None`: nothing is
+            kept.
         batch_size: Integer, of `predict`.
+        seed: Integer: what is drawn for a row follows from it and the cost weight. `None`:
+            drawn by Python's `random`, and kept in the folder.
         **kwargs: Passed to `training.fit_policy`.
 
     Returns:
@@ -96,9 +109,13 @@ def sweep_cost_weights(
         raise ValueError(f"Arguments of `fit_policy` must go without `fit`. Received: {kwargs}")
     check_attached(model)
     costs = model.stopping_costs()
-    rows = _Rows(
-        folder, {"model": model.name, "costs": costs.tolist(), "how": repr(sorted(kwargs))}
-    )
+    drawn = random.getrandbits(31) if seed is None else integer("seed", seed, 0)
+    rows = _Rows(folder, drawn)
+    if folder is not None:
+        how = {"train": train, "test": test, "fit": fit, "seed": seed, **kwargs}
+        policies = {id(weight) for layer in model.stopping for weight in layer.weights}
+        members = [digest(w) for w in model.weights if id(w) not in policies]
+        rows.claim({"network": network(model), "members": members, **described(how)})
     start = model.get_weights()
     known = {}  # what frozen members answer
 
@@ -111,6 +128,7 @@ def sweep_cost_weights(
     for weight in weights:
         row = rows.load(weight)
         if row is None:
+            keras.utils.set_random_seed(rows.seed_of(weight))
             model.set_weights(start)
             if fit is None:
                 logits = answers("train", train[0])
@@ -130,16 +148,37 @@ def sweep_cost_weights(
 
 
 class _Rows:
-    """The rows that are done, in a folder."""
+    """The rows that are done, in a folder.
 
-    def __init__(self, folder, settings):
+    Attributes:
+        seed: Integer, of the sweep.
+    """
+
+    def __init__(self, folder, seed):
         self.folder = None if folder is None else Path(folder)
-        self.settings = settings
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self.seed, self.sweep = seed, None
+
+    def claim(self, settings):
+        """Says in the folder whose rows are there.
+
+        Raises:
+            ValueError: If it holds rows of another sweep, or something else.
+        """
+        facts = {"seed": self.seed}
+        stored = resuming.claim(self.folder, SWEEP, settings, facts, "folder")
+        if stored is None:  # every row says whose it is as well
+            path = self.folder / SWEEP
+            warnings.warn(f"{path} was damaged and is written anew.", stacklevel=4)
+            stored = resuming.write_claim(path, settings, facts)
+        self.seed, self.sweep = stored["seed"], resuming.digest_of(stored["settings"])
+
+    def seed_of(self, weight):
+        """Returns the seed of a row, whichever rows are done before it."""
+        found = hashlib.sha256(f"{self.seed} {weight!r}".encode()).digest()
+        return int.from_bytes(found[:4], "big") // 2
 
     def _paths(self, weight):
-        stem = f"cost_weight_{weight:g}"
+        stem = f"cost_weight_{weight!r}"
         return self.folder / f"{stem}.json", self.folder / f"{stem}.policy.json"
 
     def load(self, weight):
@@ -147,16 +186,22 @@ class _Rows:
         if self.folder is None or not self._paths(weight)[0].exists():
             return None
         row, policy = self._paths(weight)
-        content = read_json(row, "A row of a sweep")
-        if content["settings"] != self.settings:
-            raise ValueError(
-                "`folder` must hold rows of this sweep only. Received: "
-                f"{row}, of {content['settings']}, not {self.settings}"
-            )
-        report = {
-            k: np.array(v) if isinstance(v, list) else v for k, v in content["report"].items()
-        }
-        return LearnedPolicy.load(policy), Report(**report)
+        try:
+            content = read_json(row, "A row of a sweep")
+            stored = content.pop("digest")
+            if stored != _digest(content, policy.read_text(encoding="utf-8")):
+                raise ValueError(f"{row} and {policy} must belong together")
+            whose = content["sweep"]
+            report = {
+                k: np.array(v) if isinstance(v, list) else v for k, v in content["report"].items()
+            }
+            found = LearnedPolicy.load(policy), Report(**report)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            warnings.warn(f"{row} is damaged, and the row is made anew: {error}", stacklevel=3)
+            return None
+        if whose != self.sweep:
+            raise ValueError(f"`folder` must hold rows of this sweep only. Received: {row}")
+        return found
 
     def save(self, weight, policy, report):
         if self.folder is None:
@@ -166,8 +211,15 @@ class _Rows:
         plain = {
             k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in report._asdict().items()
         }
-        content = {"settings": self.settings, "cost_weight": weight, "report": plain}
+        content = {"sweep": self.sweep, "cost_weight": weight, "report": plain}
+        content["digest"] = _digest(content, path.read_text(encoding="utf-8"))
         write_whole(row, json.dumps(content, indent=1) + "\n")
+
+
+def _digest(content, policy):
+    """Returns what tells the content of a row, before it has a digest, and its policy."""
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
+    return hashlib.sha256(f"{text}\n{policy}".encode()).hexdigest()
 
 
 sweep = sweep_cost_weights  # its name before 0.2; until 0.3

@@ -2,13 +2,18 @@
 
 import dataclasses
 import inspect
+import json
+import warnings
+from pathlib import Path
 
 import numpy as np
 
 from keras_adaptive._checks import needs_extra
+from keras_adaptive._files import read_json, write_whole
 from keras_adaptive.calibration.calibrate import calibrate, calibrate_budgets
 from keras_adaptive.evaluation import evaluate
 from keras_adaptive.policy.policy import UnreachableTargetError
+from keras_adaptive.training._identity import check_same, described
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
@@ -20,6 +25,8 @@ from keras_adaptive.tuning.front import SHARES
 with needs_extra("tune"):
     import keras_tuner
 
+SEARCH = "search.json"  # in the folder of a tuner
+KEEPER = "SaveBestEpoch"  # KerasTuner's callback, which knows the folder of the trial
 # hyperparameters of training; all others are arguments of the builder, or of the trainer
 TRAINING = ("learning_rate", "weight_decay", "distillation", "exit_power", "gate_weight")
 # the objective of a network that misses the accuracy: its whole cost times these
@@ -38,6 +45,7 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
     It works with every tuner of KerasTuner, which resumes and distributes the search. `search`
     gets the data: `tuner.search(train, (x, y), epochs=2)` with `train` as in `training.fit`
     and held-out images and labels, or `tuner.search(splits, epochs=2)` with a `data.Splits`.
+    Another search, of other data or arguments, is refused in the folder of an earlier one.
 
     Every trial stores, beside the objective, `parameters`, and accuracy and mean cost within
     a quarter, a half, three quarters and all of the network's own cost (`accuracy_25`,
@@ -166,6 +174,7 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
         Returns:
             Dictionary, see `measure_logits`.
         """
+        self._check_folder(arguments, train=train, calibration_data=calibration_data)
         if calibration_data is None:
             calibration_data = train.arrays("calibrate")
         arguments = {"verbose": 0, **arguments, **self._of(hp, "trainer")}
@@ -182,6 +191,34 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
                 "Received: another one"
             )
         return self.measure(model, *calibration_data)
+
+    def _check_folder(self, arguments, **data):
+        """Says in the folder of the tuner whose search it holds, and refuses another one.
+
+        KerasTuner goes on with whatever trials it finds there.
+        """
+        keepers = [x for x in arguments.get("callbacks") or () if type(x).__name__ == KEEPER]
+        if not keepers:
+            return
+        path = Path(keepers[0].filepath).parents[1] / SEARCH
+        own = {k: v for k, v in arguments.items() if k not in ("callbacks", "verbose")}
+        names = ("builder", "space", "target", "recipe", "trainer", "unit", "calibration")
+        own |= {name: getattr(self, name) for name in names}
+        settings = described({**own, **data})
+        stored = None
+        if path.exists():
+            try:
+                stored = read_json(path, "What a search says of itself")
+            except ValueError as error:
+                warnings.warn(f"{error}; it is written anew.", stacklevel=3)
+        if stored is None:
+            write_whole(path, json.dumps(settings, indent=1) + "\n")
+            return
+        must = "The tuner's folder must be new, or that of the same search. Received:"
+        try:
+            check_same(stored, settings, f"{must} {path.parent}, of others:")
+        except ValueError as error:  # KerasTuner goes on after others
+            raise keras_tuner.errors.FatalValueError(str(error)) from error
 
     def training(self, values, exits):
         """Returns the trainer's arguments for the hyperparameters of training.

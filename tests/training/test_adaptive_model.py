@@ -98,6 +98,84 @@ def test_one_exit_is_first_mean_and_last(data):
     }
 
 
+def test_labels_may_be_given_for_each_exit(data):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd")
+    expected = model.evaluate(x, y, verbose=0)
+    other = (y + 1) % 3
+    first, last = (cross_entropy(z, y).mean() for z in model.predict(x, verbose=0))
+    of_other = cross_entropy(model.predict(x, verbose=0)[1], other).mean()
+    assert model.evaluate(x, [y, y], verbose=0) == pytest.approx(expected)
+    assert model.evaluate(x, {"exit_1": y, "exit_0": y}, verbose=0) == pytest.approx(expected)
+    found = model.evaluate(x, [y, other], verbose=0)
+    assert found[0] == pytest.approx(first + of_other, rel=1e-5)
+    weights = np.linspace(0, 1, len(y))
+    ways = [weights, [weights, weights], {"exit_0": weights, "exit_1": weights}]
+    losses = [model.evaluate(x, y, sample_weight=way, verbose=0)[0] for way in ways]
+    assert losses == pytest.approx([losses[0]] * 3)
+    assert losses[0] < first + last
+    for wrong in ([y], [y, y, y], {"exit_0": y}, {"exit_0": y, "exit_2": y}):
+        with pytest.raises(ValueError, match="`y` must be one for all exits, a list of 2"):
+            model.fit(x, wrong, verbose=0)
+
+
+def test_weighted_metrics_serve_every_exit(data):
+    x, y = data
+    model = two_exits()
+    top = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top")
+    model.compile("sgd", metrics=None, weighted_metrics=["accuracy", top])
+    weights = np.linspace(0, 1, len(y))
+    found = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
+    for k, place in ((0, "first"), (1, "last")):
+        right = model.predict(x, verbose=0)[k].argmax(1) == y
+        assert found[f"{place}_accuracy"] == pytest.approx((weights * right).sum() / weights.sum())
+    assert found["top"] == found["last_top"]
+
+
+def test_accuracy_is_the_last_exits_and_fit_and_evaluate_have_one_order(data):
+    model = two_exits()
+    model.compile("sgd")
+    history = model.fit(*data, validation_data=data, verbose=0).history
+    names = ["loss", "first_accuracy", "mean_accuracy", "last_accuracy", "accuracy"]
+    assert list(history) == [*names, *(f"val_{name}" for name in names)]
+    found = model.evaluate(*data, verbose=0, return_dict=True)
+    assert list(found) == names
+    assert model.evaluate(*data, verbose=0) == pytest.approx(list(found.values()))
+    assert found["accuracy"] == found["last_accuracy"] != found["first_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "monitor", ["val_accuracy", "val_last_accuracy", "first_accuracy", "val_mean_accuracy"]
+)
+def test_callbacks_know_which_way_a_metric_is_better(data, monitor, tmp_path):
+    model = two_exits()
+    model.compile(keras.optimizers.SGD(0.5))
+    kinds = keras.callbacks
+    stop = kinds.EarlyStopping(monitor, patience=9)
+    best = kinds.ModelCheckpoint(tmp_path / "best.keras", monitor, save_best_only=True)
+    slower = kinds.ReduceLROnPlateau(monitor)
+    how = {"validation_data": data, "epochs": 3, "callbacks": [stop, best, slower], "verbose": 0}
+    history = model.fit(*data, **how).history
+    assert float(stop.best) == float(best.best) == max(history[monitor])
+    assert (tmp_path / "best.keras").exists()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("optimizer", [None, "adam"])
+def test_compiled_and_never_fitted_it_saves_and_loads(optimizer, tmp_path):
+    model = two_exits()
+    model.compile(optimizer, weighted_metrics=["accuracy"], metrics=None)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.optimizer.get_config() == model.optimizer.get_config()
+    assert again.optimizer_is_given == (optimizer is not None)
+    for ending in ("h5", "hdf5"):
+        with pytest.raises(ValueError, match=r"`filepath` must end in `.keras`"):
+            model.save(tmp_path / f"model.{ending}")
+    model.save_weights(tmp_path / "model.weights.h5")
+
+
 def test_the_optimizer_is_the_papers_unless_another_is_given():
     model = two_exits()
     model.compile()
@@ -240,12 +318,14 @@ def test_a_saved_network_keeps_its_policy_names_and_pixels(policy, tmp_path):
     model = two_exits()
     policy.unit = "ms"
     model.policy, model.class_names = policy, ("a", "b", "c")
-    model.pixels = {"mean": [0.5], "resize": {"height": 8}}
+    model.pixels = {"height": 8, "resize": "cover"}
+    model.preprocessing = {"mean": np.float32([0.5]), "std": (0.25,)}
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert type(again.policy) is type(policy)
     assert again.policy.content() == policy.content()
     assert (again.class_names, again.pixels) == (["a", "b", "c"], model.pixels)
+    assert again.preprocessing == {"mean": [0.5], "std": [0.25]}
     again.policy = None
     again.save(tmp_path / "model.keras")
     assert keras.saving.load_model(tmp_path / "model.keras").policy is None
@@ -291,6 +371,11 @@ def test_evaluate_takes_a_model_for_its_policy(data):
         ({"loss": ["sparse_categorical_crossentropy"] * 2}, "`loss` must be one loss"),
         ({"loss": keras.losses.sparse_categorical_crossentropy}, "`loss` must take logits"),
         ({"metrics": "accuracy"}, "`metrics` must be a list"),
+        ({"metrics": [["accuracy"], ["accuracy"]]}, "none of them for one exit alone"),
+        ({"metrics": {"exit_0": "accuracy"}}, "none of them for one exit alone"),
+        ({"weighted_metrics": [["accuracy"], []]}, "`weighted_metrics` must be a list"),
+        ({"exit_weights": [1, float("nan")]}, "`exit_weights` must be"),
+        ({"exit_weights": [1, float("inf")]}, "`exit_weights` must be 2 numbers"),
         ({"loss_weights": [1, 1]}, "must be given as `exit_weights`"),
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "`loss` must take logits"),
         ({"loss": keras.losses.CategoricalCrossentropy()}, "`loss` must take logits"),

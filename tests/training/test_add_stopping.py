@@ -298,7 +298,7 @@ def test_rejects_impossible_losses():
     with pytest.raises(ValueError, match="`costs` of the stopping loss must be 2 numbers"):
         model.compile(stopping_loss=StoppingLoss(costs=[1, 2, 3]))
     for shape in ((3, 4, 10), (2, 4)):
-        with pytest.raises(ValueError, match=r"`logits` must be of shape \(2, samples, classes\)"):
+        with pytest.raises(ValueError, match="`logits` must be of shape"):
             fit_policy(model, np.zeros(shape), np.zeros(4, int))
 
 

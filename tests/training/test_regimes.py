@@ -35,7 +35,7 @@ def dense_net(exits=3):
 
 
 def snapshot(model, names):
-    return {v.path: np.array(v) for v in model.variables if any(name in v.path for name in names)}
+    return {v.path: np.array(v) for v in model.weights if any(name in v.path for name in names)}
 
 
 class Watch(keras.callbacks.Callback):
@@ -67,7 +67,7 @@ def fit(model, data, regime, **how):
 def test_joint_trains_everything_in_one_phase(data):
     model, watch = fit(dense_net(), data, "joint")
     assert len(watch.phases) == 1
-    assert watch.changed(0) == {v.path for v in model.variables}
+    assert watch.changed(0) == {v.path for v in model.weights}
 
 
 def test_disjoint_freezes_the_backbone_while_the_exits_learn(data):
@@ -81,7 +81,7 @@ def test_disjoint_freezes_the_backbone_while_the_exits_learn(data):
 def test_mixed_trains_everything_after_the_backbone(data):
     model, watch = fit(dense_net(), data, "mixed")
     assert not any(p.startswith(("exit_0", "exit_1")) for p in watch.changed(0))
-    assert watch.changed(1) == {v.path for v in model.variables}
+    assert watch.changed(1) == {v.path for v in model.weights}
 
 
 def test_imta_freezes_the_network_and_teaches_new_heads(data):
@@ -149,57 +149,6 @@ def test_a_graph_learns_what_is_learned_without(data, regime, monkeypatch):
         np.testing.assert_allclose(eager, graph, atol=1e-3)
 
 
-class Killed(Exception):
-    pass
-
-
-class Kill(keras.callbacks.Callback):
-    """Interrupts the training after so many epochs."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.left = after
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
-
-
-@pytest.mark.parametrize(
-    ("regime", "after"),
-    [
-        ("mixed", 3),
-        pytest.param("imta", 1, marks=pytest.mark.slow),
-        pytest.param("joint", 1, marks=pytest.mark.slow),
-        pytest.param("joint", 3, marks=pytest.mark.slow),
-        pytest.param("mixed", 1, marks=pytest.mark.slow),
-        pytest.param("imta", 3, marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_training_ends_where_an_unbroken_one_does(data, regime, after, tmp_path):
-    x = data[0]
-
-    def run(folder, callbacks=()):
-        keras.utils.set_random_seed(1)
-        how = {
-            "regime": regime,
-            "epochs": np.int64(4),
-            "recipe": RECIPE,
-            "verbose": 0,
-            "seed": np.int64(1),
-        }
-        model, batch = dense_net(2), ordered(data)
-        return ka.training.fit(model, batch, callbacks=callbacks, backup_dir=folder, **how)
-
-    whole = run(tmp_path / "whole")
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", [Kill(after)])
-    again = run(tmp_path / "killed")
-    for a, b in zip(whole.predict(x, verbose=0), again.predict(x, verbose=0), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
 def ordered(data):
     return tf.data.Dataset.from_tensor_slices(data).batch(16)
 
@@ -227,12 +176,186 @@ def test_new_heads_have_the_reference_number_of_parameters(goldens):
         ({"first_share": 1}, ValueError, "Received: first_share=1"),
         ({"first_share": 0}, ValueError, "Received: first_share=0"),
         ({"model": "net"}, TypeError, "`model` must be an AdaptiveModel"),
+        ({"regime": "jiont"}, ValueError, "Did you mean 'joint'"),
+        ({"recipe": "cifer"}, ValueError, "Did you mean 'cifar'"),
+        ({"recipe": 0.1}, ValueError, "or a Recipe. Received: recipe=0.1"),
+        ({"first_share": "half"}, ValueError, "`first_share` must be a finite number"),
+        ({"exit_weights": [1]}, ValueError, "`exit_weights` must be 3 numbers"),
+        ({"exit_weights": [1], "regime": "mixed", "epochs": 2}, ValueError, "`exit_weights` must"),
+        ({"distillation": 0.5}, TypeError, "`distillation` must be a Distillation"),
+        ({"seed": -1}, ValueError, "`seed` must be an integer"),
+        ({"train": "cifar10"}, TypeError, "`train` must be a tuple"),
+        ({"train": iter([])}, TypeError, "`train` must be a tuple"),
+        ({"validation": 0.1}, TypeError, "`validation` must be None"),
+        ({"validation": iter([])}, ValueError, "`validation` must have at least one batch"),
     ],
 )
 def test_rejects_impossible_arguments(data, arguments, error, message):
     arguments = {"model": dense_net(), "train": data, **arguments}
     with pytest.raises(error, match=message):
         ka.training.fit(**arguments)
+
+
+IMAGES = np.zeros((4, 8, 8, 1), "float32")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (IMAGES, [0, 1, 2], "one row per sample. Received: shapes"),
+        (IMAGES[:0], np.zeros(0, int), "one row per sample. Received: shapes"),
+        (IMAGES[:, :7], [0, 1, 2, 3], r"must fit the network's, \(None, 8, 8, 1\)"),
+        (IMAGES, [0, 1, 2, 10], "integers from 0 to 9.* Received: labels from 0 to 10"),
+        (IMAGES, [0, -1, 2, 3], "Received: labels from -1 to 3"),
+        (IMAGES, [0.5, 1, 2, 3], "Received: labels from 0.5 to 3"),
+        (IMAGES, [np.nan, 1, 2, 3], "must be integers from 0 to 9"),
+        (IMAGES, ["a", "b", "c", "d"], "The labels of `train` must be numbers"),
+        (IMAGES, np.eye(10)[:4], 'use `compile\\(loss="categorical_crossentropy"\\)`'),
+        (IMAGES, np.zeros((4, 3)), "must be integers, one per sample"),
+        (IMAGES, [[0, 1, 2, 3]] * 2, "labels of `train` must be one for all exits"),
+    ],
+)
+def test_data_is_checked_before_anything_learns(x, y, message):
+    y = y if isinstance(y, list) and isinstance(y[0], list) else np.array(y)
+    model = dense_net()
+    before = model.get_weights()
+    y = [np.array(each) for each in y] if isinstance(y, list) else y
+    with pytest.raises(ValueError, match=message):
+        ka.training.fit(model, (x, y), epochs=1)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if not isinstance(y, list):
+        good = IMAGES, np.array([0, 1, 2, 3])
+        with pytest.raises(ValueError, match=message.replace("train", "validation")):
+            ka.training.fit(model, good, (x, y), epochs=1)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -0.1])
+def test_learning_rates_are_checked_before_anything_learns(data, rate):
+    with pytest.raises(ValueError, match="`learning_rate` must be"):
+        Recipe(learning_rate=rate)
+    model = dense_net()
+    model.compile(keras.optimizers.SGD(rate))
+    with pytest.raises(ValueError, match="learning rate of the model's optimizer"):
+        ka.training.fit(model, data, epochs=1)
+
+
+def test_batches_are_checked_by_what_they_say(data):
+    single = tf.data.Dataset.from_tensor_slices(data)
+    with pytest.raises(ValueError, match=r"Received: single samples; use `.batch"):
+        ka.training.fit(dense_net(), single, epochs=1)
+    one_hot = single.map(lambda x, y: (x, tf.one_hot(y, 10))).batch(4)
+    with pytest.raises(ValueError, match="one-hot"):
+        ka.training.fit(dense_net(), one_hot, epochs=1)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, data):
+        super().__init__()
+        self.data = data
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return tuple(each[16 * index : 16 * index + 16] for each in self.data)
+
+
+def kind_of_validation(kind, data, digits):
+    if kind == "generator":
+        return ((data[0][k : k + 16], data[1][k : k + 16]) for k in (0, 16))
+    if kind == "unknown size":
+        return tf.data.Dataset.from_generator(
+            lambda: zip(*(np.split(each, 2) for each in data), strict=True),
+            output_signature=(tf.TensorSpec((None, 8, 8, 1)), tf.TensorSpec((None,), tf.int64)),
+        )
+    kinds = {"arrays": data, "dataset": ordered(data), "PyDataset": Batches(data), "Splits": digits}
+    return kinds[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "generator",
+        "Splits",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("arrays", "dataset", "PyDataset", "unknown size")
+        ),
+    ],
+)
+def test_validation_may_be_whatever_keras_takes_and_splits(data, digits, kind):
+    class See(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["val_loss"])
+            weights.append(self.model.get_weights())
+
+    seen, weights, model = [], [], dense_net(1)
+    how = {"regime": "mixed", "epochs": 2, "recipe": RECIPE, "callbacks": [See()], "verbose": 0}
+    ka.training.fit(model, Batches(data), kind_of_validation(kind, data, digits), **how)
+    held_out = digits.arrays("calibrate") if kind == "Splits" else data
+    for value, at in zip(seen, weights, strict=True):
+        model.set_weights(at)
+        assert model.evaluate(*held_out, verbose=0)[0] == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("regime", "recipe"),
+    [
+        ("joint", None),
+        ("mixed", None),
+        ("mixed", RECIPE),
+        pytest.param("imta", None, marks=pytest.mark.slow),
+        pytest.param("disjoint", None, marks=pytest.mark.slow),
+        pytest.param("gated", None, marks=pytest.mark.slow),
+        pytest.param("stopping", None, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The stopping policy sends")
+def test_what_the_user_compiled_counts_and_is_given_back(data, regime, recipe):
+    seen = []
+
+    class See(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append((type(self.model.optimizer), self.model.exit_weights, self.model.loss[0]))
+
+    model = NETWORKS.get(regime, dense_net)()
+    optimizer = keras.optimizers.Adam(0.01)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    metric = keras.metrics.TopKCategoricalAccuracy(k=2, name="top")
+    weights = [0.5, *(model.num_exits - 1) * [2.0]]
+    model.compile(optimizer, loss, [metric], exit_weights=weights, steps_per_execution=2)
+    before = model.compiled_with()
+    one_hot = data[0], np.eye(10)[data[1]]
+    how = {"regime": regime, "recipe": recipe, "epochs": 4, "callbacks": [See()], "verbose": 0}
+    fitted = ka.training.fit(model, one_hot, **how)
+    assert weights in [row[1] for row in seen]
+    assert all(row[2] is loss for row in seen)
+    if recipe is None:
+        after = model.compiled_with()
+        assert {k for k in before if after[k] is not before[k]} <= {"exit_weights"}
+        assert after["exit_weights"] == weights
+        kinds = {keras.optimizers.Adam, keras.optimizers.MultiOptimizer}
+        assert {row[0] for row in seen} <= kinds
+        # its memory is that of the one phase there is
+        assert (int(optimizer.iterations) > 0) == (regime == "joint")
+    else:
+        assert {row[0] for row in seen} == {keras.optimizers.SGD}
+    assert "last_top" in fitted.evaluate(*one_hot, verbose=0, return_dict=True)
+
+
+def test_weights_of_exits_given_here_win_and_compiles_count_otherwise(data, monkeypatch):
+    model = dense_net(2)
+    model.compile(exit_weights=[1, 2])
+    for how, used in (
+        ({}, [1.0, 2.0]),
+        ({"recipe": RECIPE}, [1.0, 2.0]),
+        ({"exit_weights": [3, 4]}, [3.0, 4.0]),
+    ):
+        plan = Plan(monkeypatch)
+        model.compile(exit_weights=[1, 2])
+        ka.training.fit(model, data, epochs=1, verbose=0, **how)
+        assert [phase[2] for phase in plan.phases] == [used]
 
 
 def test_rejects_what_the_regime_cannot_use(data):
@@ -357,9 +480,12 @@ def settings(model):
 def test_an_interruption_leaves_everything_as_it_was(data, regime, phases, monkeypatch):
     model = NETWORKS.get(regime, dense_net)()
     model.layers[2].trainable = False
+    model.weights[-1].trainable = False
     for gate in [x for x in model._flatten_layers() if hasattr(x, "forced")][:1]:
         gate.forced = False
+    model.compile(keras.optimizers.Adam(), exit_weights=[1.0] * model.num_exits)
     before, seen = settings(model), []
+    compiled = model.compiled_with()
 
     def fit(self, *args, **how):
         seen.append(settings(self))
@@ -376,6 +502,8 @@ def test_an_interruption_leaves_everything_as_it_was(data, regime, phases, monke
                 model, data, regime=regime, epochs=6, recipe=recipe, reinforce=reinforce, verbose=0
             )
         assert len(seen) == interrupted
+        assert model.compiled_with() == compiled
+        assert model.optimizer is compiled["optimizer"]
         assert "mixed_bfloat16" in {policy for _, _, policy, _ in seen[-1][0]}
         assert settings(model) == before
 
@@ -406,7 +534,7 @@ def test_after_an_interruption_training_may_begin_anew(data, moment):
     assert interrupted == [moment]
     assert settings(model) == before
     _, watch = fit(model, data, "joint")
-    assert watch.changed(0) == {v.path for v in model.variables}
+    assert watch.changed(0) == {v.path for v in model.weights}
 
 
 class Plan:
@@ -424,7 +552,7 @@ class Plan:
             plan.how = how
 
         monkeypatch.setattr(keras.Model, "fit", fit)
-        monkeypatch.setattr(keras.utils, "set_random_seed", self.seeds.append)
+        monkeypatch.setattr(regimes, "_seed_generators", self.seeds.append)
 
 
 def test_phases_have_the_lengths_rates_weights_and_seeds_of_the_regime(data, monkeypatch):
@@ -436,19 +564,18 @@ def test_phases_have_the_lengths_rates_weights_and_seeds_of_the_regime(data, mon
     ka.training.fit(dense, data, **how)
     assert plan.phases == [(20, rate, both)]
     assert plan.seeds == [7]
-    assert plan.how["batch_size"] == 16
-    assert plan.how["shuffle"]
-    assert plan.how["x"] is data[0]
-    assert plan.how["y"] is data[1]
+    x, y = plan.how["x"][0]
+    assert len(x) == len(y) == 16
+    rows = [int(np.flatnonzero((data[0] == image).all((1, 2, 3)))[0]) for image in x]
+    np.testing.assert_array_equal(y, data[1][rows])
 
     for regime in ("disjoint", "mixed"):
         plan = Plan(monkeypatch)
         ka.training.fit(dense, ordered(data), data, regime=regime, first_share=0.7, **how)
         assert plan.phases == [(14, rate, last), (6, rate, both)]
         assert plan.seeds == [7, 8]
-        assert "batch_size" not in plan.how
-        assert not plan.how["shuffle"]
-        assert plan.how["validation_data"] is data
+        assert plan.how["validation_data"][0] is data[0]
+        assert plan.how["validation_batch_size"] == 16
 
     plan = Plan(monkeypatch)
     distillation = ka.training.Distillation(temperature=3.0, weight=0.4)

@@ -56,9 +56,53 @@ def test_goes_on_with_the_rows_that_are_missing(setting, tmp_path):
     before = [np.asarray(w) for network in both.policies[0].networks for w, _ in network]
     for a, b in zip(grown, before, strict=True):  # each starts from where the model was
         np.testing.assert_allclose(a, b + 1, atol=1e-6)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     other = ka.build_cascade([classifier(2), classifier(6)], stopping=StoppingPolicy(4))
-    with pytest.raises(ValueError, match="`folder` must hold rows of this sweep only"):
-        sweep_cost_weights(other, train, test, cost_weights=(1.0,), fit=fit, folder=tmp_path)
+    moved = (test[0] + 1, test[1])
+    for network, data, how, message in (
+        (other, test, {"fit": fit}, "network."),
+        (model, moved, {"fit": fit}, "test.0.digest="),
+        (model, test, {"fit": lambda *_: None}, "fit.function="),
+        (model, test, {"epochs": 3}, "epochs=3"),
+        (model, test, {"fit": fit, "seed": 5}, "seed=5"),
+    ):
+        with pytest.raises(ValueError, match="`folder` must be a new folder") as error:
+            # of no row that is there
+            sweep_cost_weights(network, train, data, cost_weights=(3.0,), folder=tmp_path, **how)
+        assert message in str(error.value)
+    weights = model.get_weights()
+    model.set_weights([w + 1 for w in weights])
+    with pytest.raises(ValueError, match="members.0="):
+        sweep_cost_weights(model, train, test, cost_weights=(1.0,), fit=fit, folder=tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+QUICK = {"estimator": "expected", "epochs": 1, "cost_weights": (0.5, 1.0)}
+
+
+def test_rows_are_equal_whichever_are_done_before_and_damaged_ones_are_made_anew(setting, tmp_path):
+    model, train, test = setting
+    whole = sweep_cost_weights(model, train, test, folder=tmp_path / "whole", seed=3, **QUICK)
+    found = sweep_cost_weights(
+        model, train, test, seed=3, **{**QUICK, "cost_weights": (1.0,)}, folder=tmp_path / "part"
+    )
+    name = "cost_weight_1.0.policy.json"
+    text = (tmp_path / "whole" / name).read_text()
+    assert (tmp_path / "part" / name).read_text() == text
+    row = tmp_path / "whole" / "cost_weight_1.0.json"
+    for path, content in (
+        (row, "{"),
+        (row, "[]"),
+        (row, row.read_text().replace('"accuracy": ', '"accuracy": 1')),
+        (tmp_path / "whole" / name, text.replace("0.5", "0.6", 1)),
+    ):
+        path.write_text(content)
+        with pytest.warns(UserWarning, match="is damaged, and the row is made anew"):
+            again = sweep_cost_weights(
+                model, train, test, folder=tmp_path / "whole", seed=3, **QUICK
+            )
+        assert (tmp_path / "whole" / name).read_text() == text
+        assert again.reports[1].mean_cost == whole.reports[1].mean_cost == found.costs[0]
 
 
 def test_rejects_impossible_arguments(setting):

@@ -1,0 +1,289 @@
+"""Data for training: arrays in an order that follows from a seed, and what is checked before."""
+
+import keras
+import numpy as np
+
+MUST_TRAIN = (
+    "`train` must be a tuple (x, y) of arrays, a tf.data.Dataset, a keras.utils.PyDataset or a "
+    "data.Splits."
+)
+MUST_VALIDATE = MUST_TRAIN.replace("`train` must be", "`validation` must be None,").replace(
+    " or a data", ", a generator of batches or a data"
+)
+
+
+class Arrays(keras.utils.PyDataset):
+    """Batches of arrays, whose order follows from the seed and the number of the epoch.
+
+    Args:
+        data: Tuple `(x, y)` or `(x, y, sample_weight)` of arrays, or structures of arrays.
+        batch_size: Integer.
+        seed: Integer.
+    """
+
+    def __init__(self, data, batch_size, seed):
+        super().__init__()
+        self.data = keras.tree.map_structure(_indexable, tuple(data))
+        self.size = len(keras.tree.flatten(self.data)[0])
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self._order = None, None
+
+    @property
+    def num_batches(self):
+        return -(-self.size // self.batch_size)
+
+    def __getitem__(self, index):
+        if self._order[0] != self.epoch:
+            rng = np.random.default_rng([self.seed, self.epoch])
+            self._order = self.epoch, rng.permutation(self.size)
+        rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        return keras.tree.map_structure(lambda array: array[rows], self.data)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches that are in memory, the same in every pass."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    @property
+    def num_batches(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def for_training(train, model, loss, recipe, seed):
+    """Returns checked data as `fit` takes it, with an attribute `epoch` where we shuffle.
+
+    Raises:
+        TypeError, ValueError: If it is not data for this network and loss.
+    """
+    if callable(getattr(train, "batches", None)):
+        _check_splits("train", train, model)
+        return train.batches(
+            "train",
+            recipe.batch_size,
+            training=True,
+            augmentation=recipe.augmentation,
+            seed=seed,
+        )
+    if isinstance(train, (tuple, list)):
+        _check_arrays("train", train, model, loss)
+        return Arrays(train, recipe.batch_size, seed)
+    if isinstance(train, keras.utils.PyDataset):
+        _check_arrays("train", train[0], model, loss)
+    elif hasattr(train, "element_spec"):
+        _check_dataset("train", train, model, loss)
+    else:
+        raise TypeError(f"{MUST_TRAIN} Received: train of type {type(train).__name__}")
+    return train
+
+
+def for_validation(validation, model, loss, recipe):
+    """Returns checked data as `validation_data` of `fit`, which may be read again and again."""
+    if validation is None:
+        return None
+    if callable(getattr(validation, "batches", None)):
+        _check_splits("validation", validation, model)
+        return validation.batches("calibrate", recipe.batch_size)
+    if isinstance(validation, (tuple, list)):
+        _check_arrays("validation", validation, model, loss)
+        return tuple(validation)
+    if hasattr(validation, "__next__"):  # could be read once only
+        validation = Batches(list(validation))
+        if not validation.batches:
+            raise ValueError("`validation` must have at least one batch. Received: none")
+    if isinstance(validation, keras.utils.PyDataset):
+        _check_arrays("validation", validation[0], model, loss)
+    elif hasattr(validation, "element_spec"):
+        _check_dataset("validation", validation, model, loss)
+    else:
+        raise TypeError(f"{MUST_VALIDATE} Received: validation of type {type(validation).__name__}")
+    return validation
+
+
+def steps(data):
+    """Returns the number of batches per epoch, `None` where it is not known."""
+    if not hasattr(data, "element_spec"):
+        return data.num_batches
+    count = int(data.cardinality())
+    return count if count >= 0 else None
+
+
+def is_open(data):
+    """Returns whether data is read to an end that is not known before."""
+    return hasattr(data, "element_spec") and steps(data) is None
+
+
+def has_epochs(train):
+    """Returns whether data gives the order of any epoch when it is told the epoch's number."""
+    return isinstance(train, Arrays) or (hasattr(train, "element_spec") and hasattr(train, "epoch"))
+
+
+def go_on(train, epochs):
+    """Begins as many passes over a dataset of the user's as have been made, for its shuffling."""
+    if hasattr(train, "element_spec") and not has_epochs(train):
+        for _ in range(2 * epochs):  # Keras begins two in every epoch
+            iter(train)
+
+
+def _indexable(array):
+    return array if isinstance(array, np.ndarray) else np.asarray(array)
+
+
+# ---- checks
+
+
+def _check_splits(name, splits, model):
+    if not hasattr(splits, "class_names"):  # something like a Splits
+        return
+    found, classes = len(splits.class_names), model.outputs[-1].shape[-1]
+    if found > classes:
+        raise ValueError(
+            f"The classes of `{name}` must be at most those of the network, {classes}. "
+            f"Received: {found} classes"
+        )
+    _check_inputs(name, [(None, *splits.input_shape)], model)
+
+
+def _check_arrays(name, data, model, loss):
+    """Checks `(x, y)` or `(x, y, sample_weight)`, arrays or structures of arrays."""
+    must = f"`{name}` must be (x, y) or (x, y, sample_weight), arrays with one row per sample."
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3) or data[1] is None:
+        length = f" of length {len(data)}" if isinstance(data, (tuple, list)) else ""
+        raise ValueError(f"{must} Received: a {type(data).__name__}{length}")
+    arrays = [_indexable(array) for array in keras.tree.flatten(tuple(data))]
+    lengths = {array.shape[0] if array.ndim else None for array in arrays}
+    if len(lengths) != 1 or lengths & {0, None}:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ValueError(f"{must} Received: shapes {shapes}")
+    _check_inputs(name, [np.shape(x) for x in keras.tree.flatten(data[0])], model)
+    for labels, logits in _labels_of(name, data[1], model):
+        _check_labels(name, _indexable(labels), logits, loss)
+
+
+def _check_dataset(name, dataset, model, loss):
+    """Checks what a `tf.data.Dataset` says of its batches."""
+    spec = dataset.element_spec
+    if int(dataset.cardinality()) == -1:
+        raise ValueError(
+            f"`{name}` must be of known size, or at least end; leave out `.repeat()`. Received: a "
+            "dataset without end"
+        )
+    if not isinstance(spec, (tuple, list)) or len(spec) not in (2, 3):
+        raise ValueError(
+            f"`{name}` must be a dataset of batches (x, y) or (x, y, sample_weight). Received: "
+            f"elements {spec}"
+        )
+    shapes = [_rank_known(x.shape) for x in keras.tree.flatten(spec[0])]
+    if None not in shapes:
+        try:
+            _check_inputs(name, shapes, model)
+        except ValueError as error:
+            single = [(None, *shape) for shape in shapes]
+            if _fit_inputs(single, model):
+                raise ValueError(
+                    f"`{name}` must be a dataset of batches. Received: single samples; use "
+                    "`.batch(...)`"
+                ) from error
+            raise
+    for labels, logits in _labels_of(name, spec[1], model):
+        shape = _rank_known(labels.shape)
+        if shape is not None and _is_sparse(loss) and _one_hot(shape, logits):
+            _refuse_one_hot(name, shape)
+
+
+def _rank_known(shape):
+    return None if shape.rank is None else tuple(shape)
+
+
+def _labels_of(name, y, model):
+    """Returns the labels of every exit that are told apart, and the exit's logits."""
+    if isinstance(y, (list, tuple, dict)):
+        return zip(model.per_exit(y, f"the labels of `{name}`"), model.outputs, strict=True)
+    return [(y, model.outputs[-1])]
+
+
+def _fit_inputs(shapes, model):
+    wanted = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != len(wanted):
+        return False
+    for shape, want in zip(shapes, wanted, strict=True):
+        if len(shape) + 1 == len(want) and want[-1] == 1:  # Keras adds and takes off an axis
+            shape = (*shape, 1)
+        elif len(shape) == len(want) + 1 and shape[-1] == 1:
+            shape = shape[:-1]
+        pairs = zip(shape[1:], want[1:], strict=False)
+        if len(shape) != len(want) or any(None not in pair and len({*pair}) > 1 for pair in pairs):
+            return False
+    return True
+
+
+def _check_inputs(name, shapes, model):
+    if not _fit_inputs(shapes, model):
+        wanted = ", ".join(str(tuple(tensor.shape)) for tensor in model.inputs)
+        found = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(
+            f"The inputs of `{name}` must fit the network's, {wanted}. Received: shapes {found}"
+        )
+
+
+def _is_sparse(loss):
+    if isinstance(loss, str):
+        return loss.lower().replace("_", "") == "sparsecategoricalcrossentropy"
+    return isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+
+
+def _is_categorical(loss):
+    if isinstance(loss, str):
+        return loss.lower().replace("_", "") == "categoricalcrossentropy"
+    return isinstance(loss, keras.losses.CategoricalCrossentropy)
+
+
+def _one_hot(shape, logits):
+    return len(shape) == len(logits.shape) and shape[-1] == logits.shape[-1] > 1
+
+
+def _refuse_one_hot(name, shape):
+    raise ValueError(
+        f"The labels of `{name}` must be integers, one per sample, for this loss; for one-hot "
+        'labels use `compile(loss="categorical_crossentropy")`. Received: labels of shape '
+        f"{tuple(shape)}"
+    )
+
+
+def _check_labels(name, labels, logits, loss):
+    """Checks the labels of one exit; other losses than cross-entropies may take anything."""
+    rank, classes = len(logits.shape), logits.shape[-1]
+    if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
+        raise ValueError(
+            f"The labels of `{name}` must be numbers. Received: labels of type {labels.dtype}"
+        )
+    if _is_categorical(loss) and not _one_hot(labels.shape, logits):
+        raise ValueError(
+            f"The labels of `{name}` must be one-hot, {classes} numbers per sample, for this "
+            f"loss. Received: labels of shape {labels.shape}"
+        )
+    if not _is_sparse(loss):
+        return
+    if _one_hot(labels.shape, logits):
+        _refuse_one_hot(name, labels.shape)
+    if labels.ndim != rank - 1 and not (labels.ndim == rank and labels.shape[-1] == 1):
+        raise ValueError(
+            f"The labels of `{name}` must be integers, one per sample. Received: labels of shape "
+            f"{labels.shape}"
+        )
+    values = labels.astype("float64") if labels.dtype.kind not in "iu" else labels
+    values = values[values != getattr(loss, "ignore_class", None)]
+    if not values.size:
+        return
+    least, most = values.min(), values.max()
+    whole = labels.dtype.kind in "iu" or bool((values == np.floor(values)).all())
+    if not whole or least < (0 if rank == 2 else -1) or most >= classes:
+        raise ValueError(
+            f"The labels of `{name}` must be integers from 0 to {classes - 1}, below the number "
+            f"of classes. Received: labels from {least} to {most}"
+        )
