@@ -68,8 +68,8 @@ def local(source, cache_dir, image_size, split, seed, calibrate, on_error):
     read = functools.partial(_read, image_size=image_size)
     entries, images, shape, broken = _readable(entries, folder, read, strict, in_table)
     strays += broken
-    counts = _check_classes(entries, classes, source, strays)
-    class_names = [name for name in classes if name in counts]
+    class_names = _in_order({*classes, *(entry.label for entry in entries)}, in_table)
+    counts = _check_classes(entries, class_names, source, strays)
     divided = _divided(entries, source, split, seed, calibrate)
     _warn(source, strays, {name: counts[name] for name in class_names})
     numbers = {name: i for i, name in enumerate(class_names)}
@@ -124,12 +124,13 @@ def _is_picture(name):
 
 
 def _classes(entries, in_table=False):
-    """Returns the names of the classes in the order of their numbers.
-
-    A folder without a picture is no class. Whole numbers in a table are in their own order.
-    """
+    """Returns the names of the classes as far as names tell: folders without pictures are none."""
     labels = {e.label for e in entries if in_table or _is_picture(e.name)}
-    labels = labels or {e.label for e in entries}
+    return _in_order(labels or {e.label for e in entries}, in_table)
+
+
+def _in_order(labels, in_table):
+    """Returns the classes in the order of their numbers: whole numbers in a table by their size."""
     if in_table and all(label.isascii() and label.isdigit() for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)

@@ -159,6 +159,16 @@ def test_files_that_are_no_pictures_are_none_of_the_errors(tmp_path):
     assert sum(found.size(split) for split in data.SPLITS) == 21
 
 
+def test_a_class_of_pictures_without_endings_is_one(tmp_path):
+    classes(tmp_path, {"cat": 5, "dog": 5})
+    for i in range(5):
+        save(tmp_path / "fox" / f"fox{i}", flat((100, i, 7)), format="PNG")
+    (tmp_path / "about").mkdir()
+    (tmp_path / "about" / "LICENSE").write_text("no picture")
+    with pytest.warns(UserWarning, match="1 file is left out: about/LICENSE"):
+        assert data.load(tmp_path).class_names == ["cat", "dog", "fox"]
+
+
 def test_training_sees_what_the_command_line_sees(photos, tmp_path):
     folder, _ = photos
     with warnings.catch_warnings():
