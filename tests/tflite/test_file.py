@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections import Counter
 
 import mutants
 import numpy as np
 import pytest
 
-from anytime_tflite import AnytimeModel, flatbuffer, read_info
+from anytime_tflite import AnytimeModel, read_info
 from anytime_tflite.__main__ import main
 from keras_adaptive.export import _writer as writer
 from keras_adaptive.policy.exit_policy import ExitPolicy
@@ -48,106 +47,12 @@ def test_reads_what_the_exporter_wrote(exported, policy):
     assert [float(t) for t in info["thresholds"]] == policy.thresholds.tolist()
 
 
-def test_metadata_is_found_as_the_schema_says(content):
-    start, length = flatbuffer.metadata(content, "keras_adaptive")
-    assert json.loads(content[start : start + length])["format"] == "keras_adaptive.tflite"
-    assert flatbuffer.metadata(content, "something else") is None
-
-
 def test_every_changed_byte_is_seen(content, write):
     rng = np.random.default_rng(0)
     for _ in range(150):
         changed, kind = mutants.mutate(content, rng)
         with pytest.raises(ValueError, match=r"`path` must be .* Received: path="):
             read_info(write(changed))
-
-
-def test_files_with_a_forged_digest_do_not_crash(content, write):
-    rng = np.random.default_rng(1)
-    found = Counter()
-    for _ in range(25):
-        changed, _ = mutants.mutate(content, rng)
-        found[mutants.outcome(write(mutants.reseal(changed)))] += 1
-    assert set(found) <= {"refused", "runs"}, found
-    assert found["refused"] >= 5
-
-
-def test_that_a_crash_would_be_seen(content, write, monkeypatch):
-    """An operation reads a tensor that is not there."""
-    model = writer.read(content)
-    break_operator(model)
-    path = write(mutants.reseal(writer.write(model)))
-    assert mutants.outcome(path) == "refused"
-    assert mutants.outcome(path, check=False) in ("crash", "refused")
-
-
-def break_operator(model):
-    model.subgraphs[0].operators[1].inputs = [1_000_000]
-
-
-def break_weights(model):
-    """A missing bias is fine; where weights are missing, LiteRT 2.1 crashes."""
-    graph = model.subgraphs[0]
-    convolution = next(
-        o for o in graph.operators if isinstance(o.builtinOptions, writer.schema.Conv2DOptionsT)
-    )
-    convolution.inputs = [convolution.inputs[0], -1, convolution.inputs[2]]
-
-
-def break_buffer(model):
-    model.subgraphs[0].tensors[1].buffer = 1_000_000
-
-
-def break_shape(model):
-    graph = model.subgraphs[0]
-    constant = next(t for t in graph.tensors if len(t.shape) == 4 and t.buffer > 1)
-    data = [t for t in graph.tensors if model.buffers[t.buffer].data is not None]
-    data[0].shape = [*data[0].shape[:-1], data[0].shape[-1] + 1]
-    assert constant is not None
-
-
-def break_signature(model):
-    model.signatureDefs[0].subgraphIndex = 77
-
-
-def break_opcode(model):
-    model.subgraphs[0].operators[0].opcodeIndex = 77
-
-
-def break_output(model):
-    model.subgraphs[0].outputs = [1_000_000]
-
-
-def break_stride(model):
-    for operator in model.subgraphs[0].operators:
-        if hasattr(operator.builtinOptions, "strideW"):
-            operator.builtinOptions.strideW = 0
-
-
-def break_order(model):
-    model.subgraphs[0].operators = model.subgraphs[0].operators[::-1]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        break_operator,
-        break_weights,
-        break_buffer,
-        break_shape,
-        break_signature,
-        break_opcode,
-        break_output,
-        break_stride,
-        break_order,
-    ],
-)
-def test_what_would_lead_an_interpreter_astray_is_refused(content, write, change):
-    model = writer.read(content)
-    change(model)
-    path = write(mutants.reseal(writer.write(model)))
-    with pytest.raises(ValueError, match="must be a whole TFLite model"):
-        read_info(path)
 
 
 def test_a_file_without_a_stage_is_refused(content, write):
