@@ -15,6 +15,7 @@ import pytest
 import short_run
 
 import keras_adaptive as ka
+from benchmarks import chaos
 from keras_adaptive import training
 from keras_adaptive.cli import checks, main
 from keras_adaptive.cli import evaluate as evaluation
@@ -641,3 +642,55 @@ def test_a_policy_says_its_unit_and_its_network(run, capsys, monkeypatch):
     policy["network"]["digest"] = "0" * 16
     (run / "policy.json").write_text(json.dumps(policy))
     assert "must belong to the network" in fails(["evaluate", run], capsys)
+
+
+def test_the_benchmark_of_kills_sees_what_is_mixed(run, tmp_path):
+    assert chaos.fits(run)
+    for name in ("policy.json", "card.md", "report.md", "model.keras"):
+        other = Path(shutil.copytree(run, tmp_path / name))
+        content = (other / name).read_bytes()
+        (other / name).write_bytes(content.replace(b"0", b"1", 1) + b" ")
+        assert not chaos.fits(other)
+    (run / "model.tflite").unlink()
+    with pytest.raises(FileNotFoundError):
+        chaos.fits(run)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "RUN", "--threads", "0"],
+        ["export", "RUN", "--quantize", "int4"],
+        ["train", "--out", "RUN", "--learning-rate", "inf"],
+        ["train", "--out", "RUN", "--learning-rate", "nan"],
+        ["train", "--out", "RUN", "--learning-rate", "-1"],
+        ["train", "--out", "RUN", "--batch-size", "0"],
+        ["train", "--out", "RUN", "--train-limit", "-4"],
+        ["train", "--out", "RUN", "--epochs", "0"],
+        ["train", "--out", "RUN", "--regime", "mixed", "--epochs", "1"],
+        ["train", "--out", "RUN", "--seed", "-1"],
+        ["demo", "--out", "RUN", "--epochs", "0"],
+        ["demo", "--out", "RUN", "--delta", "0"],
+        ["evaluate", "RUN", "--budget", ".5"],
+        ["evaluate", "RUN", "--budget", "nan"],
+        ["evaluate", "RUN", "--budget-share", "1.5"],
+        ["evaluate", "RUN", "--budget-share", "0"],
+        ["evaluate", "RUN", "--worst-case", "0.5"],
+        ["evaluate", "RUN", "--worst-case", "9", "--worst-case-share", "1"],
+        ["evaluate", "RUN", "--budget", "9", "--budget-share", "1"],
+        ["calibrate", "RUN", "--risk", "1"],
+        ["calibrate", "RUN", "--risk", "0.1", "--delta", "2"],
+        ["calibrate", "RUN", "--accuracy", "95"],
+        ["calibrate", "RUN", "--method", "optimum"],
+        ["run", "RUN/model.tflite", "a.png", "--threads", "0"],
+        ["run", "RUN/model.tflite", "a.png", "--deadline-ms", "-1"],
+        ["run", "RUN/model.tflite", "a.png", "--deadline-ms", "soon"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[2:]),
+)
+def test_what_an_option_must_be_is_said_before_anything_is_done(arguments, run, capsys):
+    before = snapshot(run)
+    said = fails([argument.replace("RUN", str(run)) for argument in arguments], capsys)
+    assert "error: " in said
+    assert arguments[-2].lstrip("-") in said.rpartition("error: ")[2]
+    assert snapshot(run) == before
