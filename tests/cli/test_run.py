@@ -1,12 +1,17 @@
 """`run` reads pictures by the rule of the file, as training does."""
 
+import json
+import re
 import sys
 
+import keras
 import numpy as np
 import picture_vectors
 import pytest
+import short_run
 from PIL import Image
 
+import keras_adaptive as ka
 from anytime_tflite import AnytimeModel
 from keras_adaptive.cli import main
 from keras_adaptive.cli import run as command
@@ -125,3 +130,57 @@ def test_names_a_picture_that_cannot_be_read(tmp_path, monkeypatch, capsys):
             seen(monkeypatch, Model((8, 8, 3)), path)
         assert ended.value.code == 2
         assert f"{path} ({reason}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_photos_to_answers(tmp_path, monkeypatch, capsys):
+    """Photos of three sizes, some of them turned: the device says what Keras says."""
+    rng = np.random.default_rng(6)
+    shown = {}
+    for label, color in (("Bär", (150, 90, 40)), ("Kätzchen", (60, 120, 220))):
+        for i in range(14):
+            size = ((40, 30), (30, 40), (50, 50))[i % 3]
+            kind = ("png", "bmp", "webp", "tiff")[i % 4]
+            array = rng.integers(0, 60, (*size, 3)) + np.array(color) // 2
+            path = tmp_path / "photos" / label / f"{i}.{kind}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            how = {"lossless": True} if kind == "webp" else {}
+            if i == 0:
+                how["exif"] = Image.Exif()
+                how["exif"][0x0112] = 8
+            image = Image.fromarray(array.astype("uint8"))
+            image.save(path, **how)
+            shown[path] = np.rot90(image) if i == 0 else np.array(image)
+    (tmp_path / "photos" / "Bär" / "notes.txt").write_text("no picture")
+    short_run.small_network(monkeypatch)
+    monkeypatch.setattr(short_run.program.training, "fit", short_run.eagerly)
+    photos, run = str(tmp_path / "photos"), tmp_path / "run"
+    how = ["--image-size", "12", "--epochs", "3", "--batch-size", "8"]
+    for arguments in (
+        ["train", "--data", photos, "--out", str(run), *how],
+        ["calibrate", str(run), "--budget-share", "0.8"],
+        ["export", str(run)],
+    ):
+        with pytest.warns(UserWarning, match="1 file is left out: Bär/notes.txt"):
+            main(arguments)
+    capsys.readouterr()
+    main(["run", str(run / "model.tflite"), *map(str, shown)])
+    lines = capsys.readouterr().out.splitlines()
+    report = json.loads((run / "report.json").read_text())
+    with pytest.warns(UserWarning, match="1 file is left out: Bär/notes.txt"):
+        splits = ka.data.load(photos, image_size=12)
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    policy = ka.ExitPolicy.load(run / "policy.json")
+    rule = {"height": 12, "width": 12, "channels": 3, "margin": 1.0}
+    images = np.stack([picture_vectors.scaled(array, rule) for array in shown.values()])
+    x = (images / 255 - splits.mean) / splits.std
+    logits = np.stack(model.predict(x, verbose=0))
+    exits = policy.decide(logits)
+    chosen = logits[exits, np.arange(len(x))] / policy.temperatures[exits][:, np.newaxis]
+    shares = np.exp(chosen) / np.exp(chosen).sum(1, keepdims=True)
+    assert len(lines) == len(shown) == 28
+    for line, path, share in zip(lines, shown, shares, strict=True):
+        name = splits.class_names[share.argmax()]
+        found = re.fullmatch(rf"{re.escape(str(path))}: {name} \((\d+\.\d)%\)", line)
+        assert float(found[1]) == pytest.approx(100 * share.max(), abs=2)
+    assert report["device"]["images"] == splits.size("test")
