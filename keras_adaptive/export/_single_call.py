@@ -71,6 +71,7 @@ def _stage(body, i, stages, exits, policy):
     if i < len(stages) - 1:
         classes = stages[i][0].outputs[0].shape[-1]
         rule = _rule(policy, exits[i], i, len(stages), classes)
+        _writer.raise_minimum_runtime(body.model, _writer.minimum_runtime(rule))
         known = {**body.inputs, "logits": given["logits"]}
         read = _numbers(_writer.signature(rule, "rule").inputs)
         given |= body.inline_rule(rule, {name: known[name] for name in read})

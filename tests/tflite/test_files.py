@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from anytime_tflite import AnytimeModel, read_info
+from anytime_tflite.bench import bench
 
 ANSWERS = json.loads((file_vectors.FOLDER / "answers.json").read_text())["cases"]
 DAMAGE = json.loads((file_vectors.FOLDER / "damage.json").read_text())
@@ -92,6 +93,13 @@ def test_the_single_call_leaves_alike_in_every_backend(case, rng):
 def _probabilities(device, image):
     found = [answer.probabilities.astype("float64") for answer in device.stream(image)]
     return [p.clip(1e-9, 1 - 1e-9) for p in found]
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("name", ["integers", "two_inputs"])
+def test_files_of_every_kind_are_timed(name):
+    result = bench(file_vectors.FOLDER / f"{name}.tflite", runs=3)
+    assert all(row["alone_ms"]["p50"] > 0 for row in result["stages"])
 
 
 def test_every_key_of_a_file_is_described():

@@ -50,7 +50,7 @@ def follow(case):
         next_ms = case["stage_ms"][stage + 1] if stage < last else None
         cancelled = case["cancelled_during"] is not None and stage >= case["cancelled_during"]
         confidences.append(run.confidence_of(stage, logits, softmax(logits)))
-        log_odds.append(run.log_odds_of(stage, logits, softmax(logits)))
+        log_odds.append(run.log_odds_of(stage, logits))
         stopped_by = run.stopped_by(stage, logits, elapsed, next_ms, cancelled)
         if stopped_by:
             return stage, stopped_by, confidences, log_odds, logits

@@ -74,6 +74,7 @@ class AnytimeModel:
     Attributes:
         info: Dictionary, what the file says of itself; see `read_info`. Thresholds are floats.
         exits: List of integers, the exit that each stage answers for.
+        inputs: Dictionary: name of each of the network's inputs to its shape and dtype.
         input_shape: Tuple of integers, the shape of an image: of the network's first input.
 
     Raises:
@@ -92,6 +93,7 @@ class AnytimeModel:
 
     info: dict[str, Any]
     exits: list[int]
+    inputs: dict[str, tuple[tuple[int, ...], Any]]
     input_shape: tuple[int, ...]
 
     def __init__(
@@ -127,9 +129,9 @@ class AnytimeModel:
         del content
         try:
             self._backend = BACKENDS[backend](source, num_threads, len(self.exits), list(inputs))
-            self._inputs = self._backend.inputs
-            _check_inputs(self._inputs, inputs)
-            self.input_shape = next(iter(self._inputs.values()))[0]
+            self.inputs = self._backend.inputs
+            _check_inputs(self.inputs, inputs)
+            self.input_shape = next(iter(self.inputs.values()))[0]
             self._range = self._input_range()
             self._times = StageTimes(len(self.exits))
             self._expected_ms = self._times.expected_ms
@@ -361,9 +363,7 @@ class AnytimeModel:
 
     def _warm_up(self, backend: Backend) -> None:
         """Runs every stage a few times: the first run is slow, and times are learned."""
-        black = {
-            name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self._inputs.items()
-        }
+        black = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self.inputs.items()}
         backend.start(black)
         self._times.measure(backend.run, _WARM_UP)
 
@@ -400,25 +400,25 @@ class AnytimeModel:
     def _prepare(self, image: Image) -> dict[str, Array]:
         """Returns the network's inputs by name, each a batch of one."""
         if isinstance(image, Mapping):
-            if set(image) != set(self._inputs):
+            if set(image) != set(self.inputs):
                 raise ValueError(
-                    f"`image` must be a dictionary of {sorted(self._inputs)}. "
+                    f"`image` must be a dictionary of {sorted(self.inputs)}. "
                     f"Received: one of {sorted(map(str, image))}"
                 )
             arrays = dict(image)
-        elif len(self._inputs) > 1:
+        elif len(self.inputs) > 1:
             raise WrongTypeError(
-                f"`image` must be a dictionary of the inputs {sorted(self._inputs)}. "
+                f"`image` must be a dictionary of the inputs {sorted(self.inputs)}. "
                 f"Received: a {type(image).__name__}"
             )
         else:
-            arrays = dict.fromkeys(self._inputs, image)
+            arrays = dict.fromkeys(self.inputs, image)
         return {name: self._prepared(name, array)[None] for name, array in arrays.items()}
 
     def _prepared(self, name: str, image: ArrayLike) -> Array:
         """Returns an input in the shape and the dtype that the network takes."""
-        shape, dtype = self._inputs[name]
-        called = "`image`" if len(self._inputs) == 1 else f"`image[{name!r}]`"
+        shape, dtype = self.inputs[name]
+        called = "`image`" if len(self.inputs) == 1 else f"`image[{name!r}]`"
         try:
             array: Array = np.asarray(image)
         except ValueError as error:  # rows of different length

@@ -153,16 +153,7 @@ class InterpreterBackend:
 
     def _direct(self) -> list[Any] | None:
         """Returns how to run each stage on the interpreter's own memory, or `None`."""
-        rng = np.random.default_rng(0)
-        tensors = {
-            # integers may be indices: 0 and 1 are the only ones that fit everywhere
-            name: (
-                rng.normal(size=(1, *shape))
-                if dtype.kind == "f"
-                else rng.integers(2, size=(1, *shape))
-            ).astype(dtype)
-            for name, (shape, dtype) in self.inputs.items()
-        }
+        tensors = random_inputs(self.inputs, np.random.default_rng(0))
         self._steps = None
         self.start(tensors)
         expected = [self.run(i) for i in range(len(self._runners))]  # allocates every stage
@@ -181,6 +172,21 @@ class InterpreterBackend:
         self._steps = None
         same = found is not None and np.array_equal(expected, found)
         return steps if same else None
+
+
+def random_inputs(
+    inputs: dict[str, tuple[tuple[int, ...], Any]], rng: np.random.Generator
+) -> dict[str, Array]:
+    """Returns a batch of one of random inputs, whose shapes and dtypes are as in `Backend`.
+
+    Integers may be indices, of a table of any length: only 0 and 1 fit them all.
+    """
+    found = {}
+    for name, (shape, dtype) in inputs.items():
+        size = (1, *shape)
+        values = rng.normal(size=size) if dtype.kind == "f" else rng.integers(2, size=size)
+        found[name] = values.astype(dtype)
+    return found
 
 
 def _stage_keys(stages: int, signatures: set[str]) -> list[str]:

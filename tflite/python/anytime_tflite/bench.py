@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from anytime_tflite.anytime import AnytimeModel, is_integer
-from anytime_tflite.backends import interpreter_class
+from anytime_tflite.backends import interpreter_class, random_inputs
 from anytime_tflite.rule import Array
 
 
@@ -43,7 +43,9 @@ def bench(
     if not is_integer(runs, at_least=1):
         raise ValueError(f"`runs` must be a positive integer. Received: {runs=}")
     model = AnytimeModel(path, num_threads, backend=backend)
-    images = np.random.default_rng(0).normal(size=(16, *model.input_shape)).astype("float32")
+    rng = np.random.default_rng(0)
+    batches = [random_inputs(model.inputs, rng) for _ in range(16)]
+    images = [{name: batch[0] for name, batch in tensors.items()} for tensors in batches]
     other = None if baseline is None else _baseline(baseline, num_threads)
     stages, exits, others = [], [], []
     for i in range(runs):

@@ -169,7 +169,6 @@ class Run:
             and not in log-odds: so in files of version 2.
 
     Attributes:
-        probabilities: Array `(classes,)`, of the latest answer.
         label: Integer, the most probable class of the latest answer.
 
     Example:
@@ -179,7 +178,6 @@ class Run:
     'confidence'
     """
 
-    probabilities: Array
     label: int
 
     def __init__(
@@ -201,6 +199,7 @@ class Run:
         self.agreement = agreement
         self.plain = plain
         self.label = -1
+        self._logits = np.zeros(1)
         self._agreeing = 0
         self._votes: dict[int, int] = {}
 
@@ -217,12 +216,17 @@ class Run:
         network = self.networks[stage]
         return 1.0 if network is None else stopping_probability(network, probabilities)
 
-    def log_odds_of(self, stage: int, logits: Array, probabilities: Array) -> float:
+    def log_odds_of(self, stage: int, logits: Array) -> float:
         """Returns the confidence of a stage's answer in log-odds; see `confidence_of`."""
         if self.networks is None:
             return LOG_ODDS[self.confidence](logits)
         network = self.networks[stage]
-        return math.inf if network is None else stopping_log_odds(network, probabilities)
+        return math.inf if network is None else stopping_log_odds(network, softmax(logits))
+
+    @property
+    def probabilities(self) -> Array:
+        """Array `(classes,)`, of the latest answer."""
+        return softmax(self._logits)
 
     def stopped_by(
         self,
@@ -244,12 +248,15 @@ class Run:
         before, self.label = self.label, int(logits.argmax())
         self._agreeing = self._agreeing + 1 if self.label == before else 1
         self._votes[self.label] = self._votes.get(self.label, 0) + 1
-        self.probabilities = probabilities = softmax(logits)
+        self._logits = logits
         if next_ms is None:
             return "end"
         if self.thresholds is not None:
-            measure = self.confidence_of if self.plain else self.log_odds_of
-            if measure(stage, logits, probabilities) >= self.thresholds[stage]:
+            if self.plain:
+                confidence = self.confidence_of(stage, logits, softmax(logits))
+            else:
+                confidence = self.log_odds_of(stage, logits)
+            if confidence >= self.thresholds[stage]:
                 return "confidence"
         if self.patience is not None and self._agreeing >= self.patience:
             return "patience"
