@@ -53,6 +53,13 @@ def train(options):
         except KeyboardInterrupt:
             runs.say(f"\ntrain: {options.out} keeps what was trained; the same command goes on")
             raise
+        except ValueError as error:
+            if "`backup_dir`" not in str(error):
+                raise
+            raise ValueError(
+                f"{error}. The network or the data is no longer what it was when the training "
+                f"began: to begin anew, remove {this.folder}"
+            ) from error
         if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             this.discard()
             raise RuntimeError(

@@ -221,6 +221,15 @@ def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, capsys, monk
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_data_that_changed_since_a_training_began_is_said(tmp_path, capsys, monkeypatch):
+    def other_data(*arguments, **how):
+        raise ValueError("`backup_dir` must be that of an earlier call")
+
+    monkeypatch.setattr(program.training, "fit", other_data)
+    said = fails(["train", "--out", tmp_path / "run"], capsys)
+    assert f"to begin anew, remove {tmp_path}/run/.keras_adaptive/training-" in said
+
+
 def test_a_diverged_training_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
     def diverge(model, *arguments, **how):
         instead_of_training(model, *arguments, **how)
