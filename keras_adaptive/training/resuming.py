@@ -63,7 +63,7 @@ def claim(folder, name, settings, facts, argument):
         return write_claim(folder / name, settings, facts)
     try:
         stored = json.loads((folder / name).read_text(encoding="utf-8"))
-        stored = {key: stored[key] for key in ("settings", *facts)}
+        stored = {**facts, "settings": stored["settings"], **stored}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     check_same(stored["settings"], settings, f"{must} Received: {argument}={folder}, of others:")

@@ -15,7 +15,7 @@ from eager import eagerly
 
 import keras_adaptive as ka
 from keras_adaptive.layers import StoppingPolicy
-from keras_adaptive.training import resuming
+from keras_adaptive.training import recipes, resuming
 from keras_adaptive.training.recipes import Recipe
 
 eagerly = pytest.fixture(autouse=True)(eagerly)
@@ -214,6 +214,29 @@ def test_what_callbacks_change_at_the_end_of_an_epoch_is_kept(data, tmp_path):
     assert same(again, whole)
     for a, b in zip(again.optimizer.variables, whole.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_precision_that_was_chosen_is_kept_and_the_loss_given_back(
+    data, smoothing, tmp_path, monkeypatch
+):
+    recipe = Recipe(
+        learning_rate=0.02, batch_size=8, mixed_precision="auto", label_smoothing=smoothing
+    )
+    seen, model = [], dropping()
+
+    class See(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append((self.model.layers[2].compute_dtype, type(self.model.loss[0]).__name__))
+
+    model.compile()
+    monkeypatch.setattr(recipes, "has_bfloat16", lambda: True)
+    killed(data, "joint", tmp_path, 1, model=model, recipe=recipe)
+    monkeypatch.setattr(recipes, "has_bfloat16", lambda: False)  # on another machine
+    fit(data, folder=tmp_path, model=model, recipe=recipe, callbacks=[See()])
+    loss = "SmoothedCrossentropy" if smoothing else "SparseCategoricalCrossentropy"
+    assert seen == [("bfloat16", loss)]
+    assert type(model.loss[0]) is keras.losses.SparseCategoricalCrossentropy
 
 
 # ---- whose folder it is

@@ -152,6 +152,27 @@ def test_a_search_that_was_killed_resumes(tmp_path, process):
         assert after[name]["hyperparameters"]["values"] == before[name]["hyperparameters"]["values"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner
+def test_another_search_is_refused_in_the_folder_of_an_earlier_one(tmp_path):
+    first = tuner(tmp_path, trainer=learns_nothing, max_trials=1)
+    search(first, [])
+    manifest = tmp_path / "search" / "search.json"
+    before = manifest.read_text()
+    again = functools.partial(tuner, tmp_path, trainer=learns_nothing, max_trials=2)
+    other = again()
+    other.hypermodel.target = ("budget", 90.0)
+    message = r"The tuner's folder must be new.*target\.1=90.0, not 100"
+    with pytest.raises(ValueError, match=message):
+        search(other, [])
+    with pytest.raises(ValueError, match=r"train\.0\.digest="):
+        again().search((data()[0] + 1, data()[1]), data(), epochs=2, verbose=0)
+    assert manifest.read_text() == before
+    manifest.write_text("{")
+    with pytest.warns(UserWarning, match="must hold JSON"):
+        search(again(), [])
+    assert manifest.read_text() == before
+
+
 @pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_chief_and_two_workers_share_a_search(tmp_path):
