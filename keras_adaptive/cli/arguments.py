@@ -214,8 +214,8 @@ def _add_training(sub, out):
     data.add_argument(
         "--data",
         default="digits",
-        help="digits, a tensorflow_datasets name (cifar10), or a folder or tar file with "
-        "train/<class>/* and test/<class>/*",
+        help="digits, a tensorflow_datasets name (cifar10), or images: a folder or tar file of "
+        "<class>/*, or of train/<class>/* and test/<class>/*, or a CSV file of paths and labels",
     )
     data.add_argument(
         "--data-dir", type=Path, help="folder or tar file with the images of a named data set"
