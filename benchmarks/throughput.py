@@ -16,14 +16,16 @@ import tensorflow as tf
 
 import keras_adaptive as ka
 from benchmarks import _rows, common
-from keras_adaptive.training import regimes
+from benchmarks._long_training import in_bfloat16
 
 PRESET, IMAGES, BATCH, THREADS, ROUNDS = "cifar_budgeted_5", 64 * 24, 64, 2, 7
+STEPS = 3  # of a round of the profile
+PARTS = ("batch", "forward", "backward", "update")
 
 
 def with_keras_normalization():
     """Returns the same network, normalized by Keras's own layers."""
-    ours = "keras_adaptive.layers.conv_unit.BatchNormalization"
+    ours = "keras_adaptive.layers._conv_unit.BatchNormalization"
     with mock.patch(ours, keras.layers.BatchNormalization):
         net = ka.build_msdnet(preset=PRESET)
     kind = keras.layers.BatchNormalization
@@ -73,7 +75,7 @@ def ours_by_keras(data):
 
 def half(data):
     model, batches = ours(data)
-    regimes._compute_in_bfloat16(model)
+    in_bfloat16(model)
     return model, batches
 
 
@@ -84,6 +86,41 @@ CONTENDERS = {
     "fit, 8 steps an execution": lambda data: ours(data, steps_per_execution=8),
     "fit, bfloat16": half,
 }
+
+
+def profile(data, rounds=ROUNDS):
+    """Returns the milliseconds of the parts of a step, medians of interleaved rounds."""
+    model, batches = ours(data)
+    endless = iter(batches.repeat())
+    x, y = next(endless)
+
+    def loss():
+        return model.compute_loss(x, y, model(x, training=True), training=True)
+
+    @tf.function
+    def forward():
+        return loss()
+
+    @tf.function
+    def backward():
+        with tf.GradientTape() as tape:
+            value = loss()
+        return tape.gradient(value, [v.value for v in model.trainable_variables])
+
+    gradients = backward()
+
+    @tf.function
+    def update():
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    def several(part):
+        return lambda: [part() for _ in range(STEPS)]
+
+    programs = (lambda: next(endless), forward, backward, update)
+    contenders = {name: several(part) for name, part in zip(PARTS, programs, strict=True)}
+    taken = common.in_turns(contenders, rounds)
+    parts = {name: 1000 * common.quartiles(times)[1] / STEPS for name, times in taken.items()}
+    return {**parts, "backward": max(parts["backward"] - parts["forward"], 0)}
 
 
 def measure():
@@ -105,7 +142,8 @@ def measure():
             "ratio_to_plain": ratios[1],
             "ratio_quartiles": ratios[::2],
         }
-    return {"preset": PRESET, "batch": BATCH, "threads": THREADS, "rows": rows}
+    facts = {"preset": PRESET, "batch": BATCH, "threads": THREADS, "rows": rows}
+    return {**facts, "profile": profile(data)}
 
 
 def page(results):
@@ -118,7 +156,24 @@ def page(results):
         f"`{PRESET}`, batches of {BATCH}, {THREADS} threads, {IMAGES:,} CIFAR-10 images per\n"
         f"round, augmented; medians and quartiles of {ROUNDS} interleaved rounds.",
         _rows.table(heads, rows, cells),
+        *profile_page(results.get("profile")),
     )
+
+
+def profile_page(parts):
+    """Returns the parts of the page about a step, none where it was not measured."""
+    if parts is None:
+        return []
+    whole = sum(parts.values())
+    rows = [
+        {"part": name, "milliseconds": value, "share": value / whole}
+        for name, value in parts.items()
+    ]
+    return [
+        "Where a step of `fit` goes. The batch is made by other threads while the step before is\n"
+        "computed.",
+        _rows.table("part | ms | share", rows, "{part} | {milliseconds:.1f} | {share:.0%}"),
+    ]
 
 
 if __name__ == "__main__":
