@@ -251,7 +251,7 @@ class Run:
         self._logits = logits
         if next_ms is None:
             return "end"
-        if self.thresholds is not None:
+        if self.thresholds is not None and self.thresholds[stage] < math.inf:
             if self.plain:
                 confidence = self.confidence_of(stage, logits, softmax(logits))
             else:
