@@ -71,9 +71,11 @@ def for_training(train, model, loss, recipe, seed):
             seed=seed,
         )
     if isinstance(train, (tuple, list)):
+        train = _with_labels(train)
         _check_arrays("train", train, model, loss)
         return Arrays(train, recipe.batch_size, seed)
     if isinstance(train, keras.utils.PyDataset):
+        _check_length("train", train)
         _check_arrays("train", train[0], model, loss)
     elif hasattr(train, "element_spec"):
         _check_dataset("train", train, model, loss)
@@ -90,6 +92,7 @@ def for_validation(validation, model, loss, recipe):
         _check_splits("validation", validation, model)
         return validation.batches("calibrate", recipe.batch_size)
     if isinstance(validation, (tuple, list)):
+        validation = _with_labels(validation)
         _check_arrays("validation", validation, model, loss)
         return tuple(validation)
     if hasattr(validation, "__next__"):  # could be read once only
@@ -97,6 +100,7 @@ def for_validation(validation, model, loss, recipe):
         if not validation.batches:
             raise ValueError("`validation` must have at least one batch. Received: none")
     if isinstance(validation, keras.utils.PyDataset):
+        _check_length("validation", validation)
         _check_arrays("validation", validation[0], model, loss)
     elif hasattr(validation, "element_spec"):
         _check_dataset("validation", validation, model, loss)
@@ -128,6 +132,24 @@ def go_on(train, epochs):
     if hasattr(train, "element_spec") and not has_epochs(train):
         for _ in range(2 * epochs):  # Keras begins two in every epoch
             iter(train)
+
+
+def _with_labels(data):
+    """Returns `(x, y, ...)` with a list of numbers as an array."""
+    is_list = len(data) > 1 and isinstance(data[1], list) and all(map(np.isscalar, data[1]))
+    return (data[0], np.array(data[1]), *data[2:]) if is_list else tuple(data)
+
+
+def _check_length(name, data):
+    try:
+        length = data.num_batches
+    except NotImplementedError:
+        length = None
+    if not length:
+        raise ValueError(
+            f"`{name}` must have a known number of batches, at least one: give the PyDataset "
+            f"`__len__` or `num_batches`. Received: num_batches={length}"
+        )
 
 
 def _indexable(array):

@@ -434,7 +434,7 @@ class AdaptiveModel(_graph.ListModel):
             callbacks = keras.tree.flatten(callbacks or [])
             callbacks = [_Directions(callbacks), *callbacks]
         history = super().fit(*args, callbacks=callbacks, **kwargs)
-        if history is not None:
+        if history is not None and history.history:
             history.history = _in_order(history.history, self)
         return history
 

@@ -185,7 +185,7 @@ def fit(
     if backup_dir is not None:
         data = {"train": described(train), "validation": described(validation)}
         facts = {"seed": run.seed, "bfloat16": run.in_bfloat16}
-        run.backup = resuming.Backup(backup_dir, {**run.settings, **data}, facts)
+        run.backup = resuming.Backup(backup_dir, {**run.settings(), **data}, facts)
         run.seed, run.in_bfloat16 = (run.backup.facts[name] for name in facts)
     run.begin()
     generators = random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -213,7 +213,7 @@ class _Run:
         common: Dictionary, what every phase is compiled with, but the recipe's label smoothing.
         together: Dictionary, with what all exits learn together.
         own: Dictionary, the losses of single regimes.
-        settings: Dictionary, what makes two runs the same, but the data.
+        arguments: Dictionary, what makes two runs the same, but the network and the data.
         passes: Integer, over the data, in this process.
         due: Integer, the passes that an unbroken run would have made.
     """
@@ -230,7 +230,7 @@ class _Run:
     callbacks: list
     seed: int
     verbose: object
-    settings: dict
+    arguments: dict
     was_given: bool
     in_bfloat16: bool
     backup: resuming.Backup | None = None
@@ -282,9 +282,7 @@ class _Run:
         arguments = {"optimizer": optimizer, "recipe": recipe, "first_share": first_share}
         arguments |= {"loss": LOSS, "metrics": ["accuracy"], "weighted_metrics": None}
         arguments |= {k: v for k, v in common.items() if k in arguments}  # not how it is executed
-        arguments |= {**together, **own, "epochs": epochs, "seed": seed}
-        settings = {"network": network(model), "regime": regime}
-        settings |= without_names(described(arguments), model)
+        arguments |= {**together, **own, "regime": regime, "epochs": epochs, "seed": seed}
         return cls(
             model=model,
             regime=regime,
@@ -298,10 +296,15 @@ class _Run:
             callbacks=list(callbacks or ()),
             seed=random.getrandbits(31) if seed is None else integer("seed", seed, 0),
             verbose=verbose,
-            settings=settings,
+            arguments=arguments,
             was_given=model.optimizer_is_given,
             in_bfloat16=recipe.in_bfloat16,
         )
+
+    def settings(self):
+        """Returns what makes two runs the same, but the data, as JSON holds it."""
+        arguments = without_names(described(self.arguments), self.model)
+        return {"network": network(self.model), **arguments}
 
     def read(self, train, validation):
         """Checks the data, and the steps that a schedule needs."""

@@ -116,6 +116,12 @@ def test_killed_at_any_batch_and_resumed_it_ends_as_unbroken(data, regime, momen
     assert same(fit(data, regime, folder), whole)  # which is done, and is loaded
 
 
+def test_killed_after_the_last_epoch_it_only_ends(data, tmp_path):
+    killed(data, "joint", tmp_path, 0, "on_train_end")
+    batches = Kill(0)  # none is to come
+    assert same(fit(data, folder=tmp_path, callbacks=[batches]), fit(data))
+
+
 def test_two_runs_of_one_seed_are_equal_and_those_of_another_differ(data):
     runs = [fit(data, seed=seed) for seed in (1, 1, 2)]
     assert same(runs[0], runs[1])
