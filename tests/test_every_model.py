@@ -210,7 +210,7 @@ def test_one_label_trains_every_exit(model, data, tmp_path):
     model = keras.models.clone_model(model)
     model.compile(run_eagerly=True)  # tracing takes most of the time; test_training has graphs
     history = model.fit(*data, epochs=2, batch_size=4, verbose=0).history
-    assert set(history) == {"loss", "first_accuracy", "mean_accuracy", "last_accuracy"}
+    assert set(history) == {"loss", "accuracy", "first_accuracy", "mean_accuracy", "last_accuracy"}
     assert np.isfinite(history["loss"]).all()
     path = tmp_path / "model.keras"
     model.save(path)
