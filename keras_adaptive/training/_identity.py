@@ -11,9 +11,10 @@ from pathlib import PurePath
 import keras
 import numpy as np
 
+from keras_adaptive.training.adaptive_model import KEPT
+
 LARGE = 2**30  # bytes of an array; of a larger one rows at equal distances are read
 DEPTH = 12  # of objects inside objects
-KEPT = ("policy", "class_names", "pixels")  # of a trained network, which its config holds too
 
 
 def described(value):

@@ -211,7 +211,9 @@ class StoppingModel(AdaptiveModel):
                 `None`: 0.5 each.
             **kwargs: Passed to `LearnedPolicy`.
         """
-        return LearnedPolicy(networks(self.stopping), thresholds, **kwargs)
+        policy = LearnedPolicy(networks(self.stopping), thresholds, **kwargs)
+        policy.network = self.network
+        return policy
 
 
 def check_attached(model):
