@@ -16,9 +16,8 @@ import pytest
 
 import anytime_tflite
 import keras_adaptive as ka
-from anytime_tflite import AnytimeModel, read_info
+from anytime_tflite import AnytimeModel, pixels, read_info
 from anytime_tflite.backends import BACKENDS, interpreter_class
-from keras_adaptive.cli import run as cli_run
 from keras_adaptive.compression import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.data.image_folder import datasets
@@ -166,7 +165,7 @@ def normalized(name):
     [
         ("matplotlib", "plot", imported("keras_adaptive.plotting._style")),
         ("tensorflow_datasets", "data", datasets),
-        ("PIL", "data", lambda: cli_run._picture("image.png", 8, 8, "L")),
+        ("PIL", "data", lambda: pixels.read("image.png", pixels.rule(8, 8, 1))),
         ("keras_tuner", "tune", imported("keras_adaptive.tuning.hyper_model")),
         ("tensorflow_model_optimization", "compress", tfmot),
         ("tf_keras", "compress", lambda: to_tf_keras(None)),

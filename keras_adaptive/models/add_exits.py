@@ -50,9 +50,9 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     compile it again with a lower learning rate to refine a trained network.
 
     Args:
-        model: A built `keras.Model`, functional or Sequential, with one input and one
-            output, for example of `keras.applications`. Its preprocessing must be part
-            of it, as layers. Channels come last.
+        model: A built `keras.Model`, functional or Sequential, with one output, for example
+            of `keras.applications`. Its preprocessing must be part of it, as layers. Channels
+            come last. Several inputs, in a list or by name, stay as they are.
         at: Where early exits stand: a sequence of layer names, in any order; a sequence
             of numbers between 0 and 1: after about these shares of the whole network's
             multiply-accumulates, 10 points off at most; an integer: so many exits in all,
@@ -94,7 +94,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     Reference:
         [Shallow-Deep Networks (Kaya et al., 2019)](https://arxiv.org/abs/1810.07052).
     """
-    check_model(model, "model")
+    check_model(model, "model", several_inputs=True)
     if head_channels is not None:
         head_channels = integer("head_channels", head_channels, 1)
     check_choice((True, False), trainable=trainable)
@@ -119,6 +119,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     if not trainable:
         model.trainable = True  # so that what follows reaches every layer
         model.trainable = False
+    if len(inputs) > 1:
+        inputs = keras.tree.pack_sequence_as(model.input, inputs)
     adaptive = AdaptiveModel(inputs, outputs, name=f"adaptive_{model.name}")
     adaptive.compile()
     return adaptive
@@ -172,7 +174,7 @@ def _number_of_classes(answer, classes):
 def _check_features(answer, inputs, classes):
     """Raises an error if the output is answers, one for every place, rather than features."""
     kind = kind_of(answer)
-    whole = answer.shape[1:-1] == inputs[0].shape[1:-1]
+    whole = any(answer.shape[1:-1] == tensor.shape[1:-1] for tensor in inputs)
     if kind in ("softmax", "sigmoid") or answer.shape[-1] == classes or (kind and whole):
         raise ValueError(
             "`model` must answer once for an input, or give features. One that answers for every "
@@ -286,13 +288,12 @@ def _cuts(nodes):
     for number, node in enumerate(nodes):  # masks go along with what they belong to
         read = [t for t in node.input_tensors if keras.backend.standardize_dtype(t.dtype) != "bool"]
         last_read.update((id(tensor), number) for tensor in read)
-    needed = set(last_read)
-    needed -= {id(tensor) for node in nodes for tensor in node.outputs}  # the inputs
-    cuts = {}
+    needed, cuts = set(), {}  # inputs of the network are at hand everywhere
+    computed = {id(tensor) for node in nodes for tensor in node.outputs}
     for number, node in enumerate(nodes):
         total += node_cost(node, "macs")
         needed |= {id(tensor) for tensor in node.outputs}
-        needed = {key for key in needed if last_read.get(key, -1) > number}
+        needed = {key for key in needed & computed if last_read.get(key, -1) > number}
         alone = len(needed) == 1 and id(node.outputs[0]) in needed
         if alone and total and (total not in cuts or not isinstance(node.operation, PASSING)):
             cuts[total] = node.outputs[0]

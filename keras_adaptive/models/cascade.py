@@ -145,8 +145,14 @@ def _checked(members, from_logits):
     return members
 
 
-def check_model(model, argument):
-    """Raises an error unless this is a built model with one input and logits."""
+def check_model(model, argument, several_inputs=False):
+    """Raises an error unless this is a built model with one output.
+
+    Args:
+        model: What should be a `keras.Model`.
+        argument: String, its name in errors.
+        several_inputs: Boolean, whether it may have more than one input.
+    """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`{argument}` must be keras.Model. Received: {argument}={model!r}")
     check_channels_last()
@@ -157,9 +163,11 @@ def check_model(model, argument):
             f"Received: {model.name!r} of type {type(model).__name__}"
         )
     exits = len(model.outputs) if isinstance(model, AdaptiveModel) else 1
-    if len(model.inputs) != 1 or len(model.outputs) != exits:
+    inputs = 1 if not several_inputs else len(model.inputs)
+    if len(model.inputs) != inputs or len(model.outputs) != exits:
+        wanted = "one output" if several_inputs else "one input and one output"
         raise ValueError(
-            f"`{argument}` must have one input and one output. Received: {model.name!r} with "
+            f"`{argument}` must have {wanted}. Received: {model.name!r} with "
             f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
         )
     _graph.check_channels_last(model.inputs, model.outputs, argument)

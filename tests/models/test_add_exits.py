@@ -4,6 +4,7 @@ import pytest
 from tiny import backbone
 
 import keras_adaptive as ka
+from anytime_tflite import AnytimeModel
 
 APPLICATIONS = {
     "MobileNetV3Small": (32, ["expanded_conv_2_add", "expanded_conv_5_add"]),
@@ -148,8 +149,8 @@ def test_rejects_models_that_cannot_be_cut():
     with pytest.raises(ValueError, match="functional or built Sequential"):
         ka.add_exits(keras.Sequential([keras.layers.Dense(10)]), **at)
     x = keras.Input((4,))
-    with pytest.raises(ValueError, match="one input and one output"):
-        ka.add_exits(keras.Model([x, keras.Input((4,))], x), **at)
+    with pytest.raises(ValueError, match="one output. Received: .* with 1 inputs and 2 outputs"):
+        ka.add_exits(keras.Model(x, [x, x]), **at)
     with pytest.raises(ValueError, match="several labels.*Received: output.*'answer' .Dense."):
         ka.add_exits(backbone(10, "sigmoid"), **at)
     with pytest.raises(ValueError, match="as many as the output.*Received: classes=7"):
@@ -382,3 +383,30 @@ def test_channels_first_as_a_setting_are_refused_by_every_builder():
                 build()
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_several_inputs_stay_as_they_are(by_name, tmp_path):
+    image, facts = keras.Input((8, 8, 1), name="image"), keras.Input((3,), name="facts")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="early")(image)
+    x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Concatenate()([x, keras.layers.Dense(4)(facts)])
+    inputs = {"image": image, "facts": facts} if by_name else [image, facts]
+    plain = keras.Model(inputs, keras.layers.Dense(5)(x))
+    model = ka.add_exits(plain, at=["early"])
+    rng = np.random.default_rng(0)
+    pixels, numbers = rng.normal(size=(4, 8, 8, 1)), rng.normal(size=(4, 3))
+    data = {"image": pixels, "facts": numbers} if by_name else [pixels, numbers]
+    logits = model.predict(data, verbose=0)
+    np.testing.assert_allclose(logits[-1], plain.predict(data, verbose=0), atol=1e-6)
+    first = 36 * 9 * 4 + 4 * 5
+    assert model.exit_costs().tolist() == [first, first + 16 * 36 * 4 + 3 * 4 + 8 * 5]
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(data, verbose=0)[0], logits[0], atol=1e-6)
+    policy = ka.ExitPolicy([0.5, 0])
+    ka.export_tflite(model, tmp_path / "model.tflite", policy)
+    with AnytimeModel(tmp_path / "model.tflite") as device:
+        one = device.classify({"image": pixels[0], "facts": numbers[0]}, thresholds=[np.inf, 0])
+    assert one.label == logits[-1][0].argmax()
