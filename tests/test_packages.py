@@ -16,7 +16,7 @@ import pytest
 
 import anytime_tflite
 import keras_adaptive as ka
-from anytime_tflite import AnytimeModel, pixels, read_info
+from anytime_tflite import AnytimeModel, read_info
 from anytime_tflite.backends import BACKENDS, interpreter_class
 from keras_adaptive.compression import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
@@ -165,7 +165,6 @@ def normalized(name):
     [
         ("matplotlib", "plot", imported("keras_adaptive.plotting._style")),
         ("tensorflow_datasets", "data", datasets),
-        ("PIL", "data", lambda: pixels.read("image.png", pixels.rule(8, 8, 1))),
         ("keras_tuner", "tune", imported("keras_adaptive.tuning.hyper_model")),
         ("tensorflow_model_optimization", "compress", tfmot),
         ("tf_keras", "compress", lambda: to_tf_keras(None)),
