@@ -439,7 +439,7 @@ class Say(keras.callbacks.Callback):
 
 eager.eagerly(pytest.MonkeyPatch())
 data = test_resuming.samples()
-test_resuming.fit(data, "mixed", sys.argv[3], epochs=40, callbacks=[Say()])
+test_resuming.fit(data, "mixed", sys.argv[3], epochs=12, callbacks=[Say()])
 """
 
 
@@ -448,15 +448,12 @@ test_resuming.fit(data, "mixed", sys.argv[3], epochs=40, callbacks=[Say()])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_is_ended_leaves_a_run_that_goes_on(data, number, tmp_path):
     here, folder = Path(__file__).parent, tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, here.parent, here, folder],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for _ in range(25):
-        assert process.stdout.readline() == "batch\n"
-    process.send_signal(number)
-    code = process.wait(60)
+    program = [sys.executable, "-c", PROGRAM, here.parent, here, folder]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(15):
+            assert process.stdout.readline() == "batch\n"
+        process.send_signal(number)
+        code = process.wait(60)
     assert code == (-9 if number == signal.SIGKILL else 128 + number)
     assert list(folder.glob("*.state"))
-    assert same(fit(data, "mixed", folder, epochs=40), fit(data, "mixed", epochs=40))
+    assert same(fit(data, "mixed", folder, epochs=12), fit(data, "mixed", epochs=12))
