@@ -107,7 +107,7 @@ bench-device: .venv/test
 bench-stopping: .venv/test
 	$(BIN)/python -m benchmarks.stopping
 
-# damaged files and policies; needs no data
+# a quarter of an hour; needs no data; resumes where it was interrupted
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
 

@@ -289,7 +289,7 @@ def test_the_single_call_shares_the_weights_and_may_be_damaged_alone(trained, si
     assert content.count(kernel) == 1  # no second copy
     assert info["minimum_runtime"] == "2.14.0"
 
-    # a forged file, of which the stages run and the single call does not
+    # a forged file, of which the stages are whole and the single call is not
     model = flatbuffer.read(path.read_bytes())
     graph = next(g for g in model.subgraphs if flatbuffer.text(g.name) == "predict_1")
     convolutions = (
@@ -297,11 +297,20 @@ def test_the_single_call_shares_the_weights_and_may_be_damaged_alone(trained, si
     )
     weights = graph.tensors[next(convolutions).inputs[1]]
     weights.shape = [int(np.prod(weights.shape))]
-    path = tmp_path / "forged.tflite"
-    path.write_bytes(mutants.reseal(flatbuffer.write(model)))
-    device, image = AnytimeModel(path), np.zeros((8, 8, 1), "float32")
-    assert device.classify(image).exit in info["exits"]
-    with pytest.raises(ValueError, match="single call does not run"):
+    forged = tmp_path / "forged.tflite"
+    forged.write_bytes(mutants.reseal(flatbuffer.write(model)))
+    with pytest.raises(ValueError, match="CONV_2D, reads shapes of other dimensions"):
+        AnytimeModel(forged)
+
+
+def test_a_single_call_that_does_not_run_is_said(single, monkeypatch):
+    device, image = AnytimeModel(single[0]), np.zeros((8, 8, 1), "float32")
+
+    def fails(tensors):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(device._backend, "predict", fails)
+    with pytest.raises(ValueError, match=r"single call does not run \(out of memory\)"):
         device.predict(image)
 
 
