@@ -163,7 +163,10 @@ def _of_object(value, inside):
         return {"function": _name(value), "code": _code(value.__code__), "with": inside(with_it)}
     if hasattr(value, "get_config"):
         config = {"class_name": type(value).__name__, "config": dict(value.get_config())}
-        return {_name(type(value)): inside(_renamed(config, _automatic_names(config))["config"])}
+        config = _renamed(config, _automatic_names(config))["config"]
+        # some losses of Keras, Huber for one, leave these out of their config
+        config |= getattr(value, "_fn_kwargs", None) or {}
+        return {_name(type(value)): inside(config)}
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {_name(type(value)): inside(fields)}
