@@ -9,8 +9,9 @@ from pathlib import Path
 import mutants
 import numpy as np
 import pytest
+import random_operations
 
-from anytime_tflite import flatbuffer, read_info
+from anytime_tflite import flatbuffer, operations, read_info
 from keras_adaptive.export import _writer as writer
 from keras_adaptive.export._writer import schema
 
@@ -401,3 +402,17 @@ def test_files_with_a_forged_digest_do_not_crash(content, tmp_path):
     found = Counter(each["outcome"] for each in mutants.outcomes("tflite", paths))
     assert set(found) <= {"refused", "accepted"}, found
     assert found["refused"] >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_operations_that_are_accepted_do_not_crash(tmp_path):
+    rng, paths = np.random.default_rng(0), []
+    for kind in sorted(operations._KINDS):
+        content = random_operations.random_operation(rng, kind)
+        if content is not None:
+            paths.append(tmp_path / f"{kind}.tflite")
+            paths[-1].write_bytes(content)
+    found = Counter(each["outcome"] for each in mutants.outcomes("operation", paths))
+    assert set(found) <= {"refused", "accepted"}, found
+    assert found["accepted"] > len(paths) / 2 > 40
