@@ -17,7 +17,8 @@ endef
 .PHONY: help demo test test-python test-android test-web test-slow test-all coverage lint docs \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search bench-defects bench-mistakes bench-chaos vectors notebooks readme clean
+	bench-compression bench-search bench-defects bench-mistakes bench-chaos models-table \
+	vectors notebooks readme clean
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in about a minute"
@@ -132,6 +133,11 @@ bench-search: .venv/test
 # small defects; resumes where it was interrupted
 bench-defects: .venv/test
 	$(BIN)/python -m benchmarks.defects run --suite all
+
+# which models people bring, and how far each goes; resumes where it was interrupted
+models-table: .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[models]'
+	$(BIN)/python -m benchmarks.models_table
 
 # tflite/testdata, which programs in every language are held to
 vectors: .venv/test
