@@ -78,7 +78,7 @@ class AdaptivePredictor:
 
     Example:
 
-    >>> from keras_adaptive import build_msdnet
+    >>> from keras_adaptive import ExitPolicy, build_msdnet
     >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
     >>> predictor = AdaptivePredictor(model, ExitPolicy([0.0, 0.0]))
     >>> predictor.predict(np.zeros((3, 8, 8, 1))).exits.tolist()
