@@ -245,7 +245,8 @@ def call_again(
         tensors: Dictionary: id of a tensor that the nodes read to the one in its place.
         outputs: Tensors of the nodes, or read by them.
         skipping: As in `stage_models`.
-        opened: Boolean, whether the operations of a model inside are applied one by one.
+        opened: Boolean, whether the operations of a model inside are applied one by one;
+            `"layers"`: also those of layers made of others.
         instead: Dictionary: id of an operation to the one in its place.
         context: Dictionary of arguments, as `training`, that operations which know them get.
         cut: Boolean, whether `tensors` are new inputs, which have lost their masks.
@@ -280,7 +281,9 @@ def call_again(
                 if operation is not node.operation and _is_projection(before, tensors):
                     args = (tensors[id(before.input_tensors[0])], *args[1:])
                     kwargs = {**kwargs, "projection": operation.folding(before.operation)}
-            found = keras.tree.flatten(operation(*args, **kwargs))
+            found = _inside(operation, args, kwargs) if opened == "layers" else None
+            if found is None:
+                found = keras.tree.flatten(operation(*args, **kwargs))
         tensors.update((id(old), new) for old, new in zip(node.outputs, found, strict=True))
     return [tensors[id(t)] for t in outputs]
 
@@ -294,15 +297,62 @@ def _masked(node, tensors):
     }
 
 
-def opened(inputs, answer):
-    """Returns inputs and output of the same layers, those of models inside included."""
+def opened(inputs, answer, layers=False):
+    """Returns inputs and output of the same layers, those of models inside included.
+
+    Args:
+        inputs: List of symbolic tensors.
+        answer: Symbolic tensor.
+        layers: Boolean, whether layers made of others are opened too, one level of them, where
+            what they do is the calls of their layers in training and at rest alike.
+    """
     nodes = nodes_between(inputs, [answer])
-    if not any(is_model(node.operation) for node in nodes):
+    if not layers and not any(is_model(node.operation) for node in nodes):
         return inputs, answer
     again = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in inputs]
     tensors = {id(old): new for old, new in zip(inputs, again, strict=True)}
-    (answer,) = call_again(nodes, tensors, [answer], opened=True)
+    (answer,) = call_again(nodes, tensors, [answer], opened="layers" if layers else True)
     return again, answer
+
+
+def _inside(layer, args, kwargs):
+    """Returns the outputs of a layer made of others, as its inner layers give them, or `None`.
+
+    `None` for Keras's own layers, for variables used outside of layers, which a graph would not
+    keep, and for a `call` that does other things in training.
+    """
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+        return None
+    own = type(layer).__module__.partition(".")[0] not in ("keras", "keras_adaptive")
+    if not own or not list(layer._flatten_layers(include_self=False)):
+        return None
+    read = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
+    if any(_mask(tensor) is not None for tensor in read):
+        return None
+    known = "training" in inspect.signature(layer.call).parameters
+    traces = []
+    for training in (True, None) if known else (None,):
+        given = {**kwargs, "training": training} if known else kwargs
+        try:
+            found = keras.tree.flatten(layer.call(*args, **given))
+            nodes = nodes_between(read, found)
+        except Exception:  # whatever the call of somebody's layer raises
+            return None
+        traces.append([_kind(node.operation) for node in nodes])
+    values = [v for node in nodes for v in keras.tree.flatten(_arguments(node))]
+    if traces[0] != traces[-1] or any(isinstance(v, keras.Variable) for v in values):
+        return None
+    return found
+
+
+def _kind(operation):
+    """Returns what tells calls apart: the layer itself, or the type of an operation."""
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return id(operation) if is_layer else type(operation)
+
+
+def _arguments(node):
+    return node.arguments.args, node.arguments.kwargs
 
 
 def _known(context, operation):

@@ -10,6 +10,7 @@ from keras_adaptive.layers.batch_normalization import BatchNormalization
 # torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
 DENSE_INITIALIZER = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}
 COLLABORATIONS = (None, "identity", "dense")
+POOLINGS = ("mean", "max", "first", "last")
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -20,7 +21,8 @@ class EarlyExit(keras.layers.Layer):
     axis between the batch and the channels, and are mapped to one logit per class:
     `logits = kernel . mean(features) + bias`. With a mask (`Embedding(mask_zero=True)`,
     `Masking`) the mean is over what it keeps, so that padding changes nothing; where it
-    keeps nothing, the mean is 0.
+    keeps nothing, the mean is 0. In place of the mean, `pooling` takes the largest of the
+    steps, the first one (a class token) or the last one that the mask keeps.
 
     With `collaboration`, the head also reads the logits of the exit before it:
     `"identity"` adds them to its own, times `collaboration_weight`: with 0.5, exit `n` of
@@ -43,6 +45,8 @@ class EarlyExit(keras.layers.Layer):
         collaboration: `None`, `"identity"` or `"dense"`.
         stop_gradient: Boolean, whether the exit before is shielded from this
             exit's gradient. Only with `collaboration`.
+        pooling: `"mean"`, `"max"`, or, of sequences `(batch, steps, channels)`, `"first"` or
+            `"last"`: what is kept of all places.
         collaboration_weight: Positive number, times the logits of the exit before. Other
             than 1 with `"identity"` only.
         **kwargs: Passed to `keras.layers.Layer`, for example `name="exit_1"`.
@@ -90,6 +94,7 @@ class EarlyExit(keras.layers.Layer):
         collaboration=None,
         stop_gradient=True,
         collaboration_weight=1.0,
+        pooling="mean",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -102,6 +107,7 @@ class EarlyExit(keras.layers.Layer):
         if kernel_size % 2 == 0:
             raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size}")
         check_choice(COLLABORATIONS, collaboration=collaboration)
+        check_choice(POOLINGS, pooling=pooling)
         collaboration_weight = checked_weight(collaboration, collaboration_weight)
         self.classes = classes
         self.convolutions = convolutions
@@ -110,6 +116,7 @@ class EarlyExit(keras.layers.Layer):
         self.collaboration = collaboration
         self.stop_gradient = bool(stop_gradient)
         self.collaboration_weight = collaboration_weight
+        self.pooling = pooling
         self.units = [
             layer
             for i, channels in enumerate(self.convolutions)
@@ -132,6 +139,11 @@ class EarlyExit(keras.layers.Layer):
         shape = tuple(features_shape)
         if len(shape) > 2:
             check_channels_last()
+        if self.pooling in ("first", "last") and len(shape) != 3:
+            raise ValueError(
+                "`pooling` must be 'mean' or 'max' where features are not those of steps. "
+                f"Received: pooling={self.pooling!r}, features of shape {shape}"
+            )
         for layer in self.units:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
@@ -167,7 +179,7 @@ class EarlyExit(keras.layers.Layer):
                 "`convolutions` must be empty where features have a mask. "
                 f"Received: convolutions={self.convolutions}"
             )
-        features = _mean(apply_layers(self.units, features), mask)
+        features = _pooled(apply_layers(self.units, features), mask, self.pooling)
         if previous is not None and self.stop_gradient:
             previous = keras.ops.stop_gradient(previous)
         if self.collaboration == "dense":
@@ -197,6 +209,7 @@ class EarlyExit(keras.layers.Layer):
             "collaboration": self.collaboration,
             "stop_gradient": self.stop_gradient,
             "collaboration_weight": self.collaboration_weight,
+            "pooling": self.pooling,
         }
 
 
@@ -218,6 +231,35 @@ def checked_weight(collaboration, collaboration_weight):
             f"Received: collaboration_weight={collaboration_weight}, collaboration={collaboration}"
         )
     return weight
+
+
+def _pooled(features, mask, pooling):
+    """Returns what is kept of all places, `(batch, channels)`."""
+    if len(features.shape) == 2:
+        return features
+    if pooling == "mean":
+        return _mean(features, mask)
+    if pooling == "first":
+        return features[:, 0]
+    if mask is not None:
+        mask = keras.ops.cast(mask, "bool")
+        mask = keras.ops.reshape(mask, (*keras.ops.shape(mask), *(1,) * _missing(features, mask)))
+    if pooling == "max":
+        places = tuple(range(1, len(features.shape) - 1))
+        if mask is not None:  # the least of all places is no more than the most of those kept
+            least = keras.ops.min(features, axis=places, keepdims=True)
+            features = keras.ops.where(mask, features, least)
+        return keras.ops.max(features, axis=places)
+    if mask is None:
+        return features[:, -1]
+    kept = keras.ops.cast(mask, features.dtype)
+    behind = keras.ops.flip(keras.ops.cumsum(keras.ops.flip(kept, 1), axis=1), 1)
+    last = keras.ops.cast(keras.ops.equal(behind, 1), features.dtype) * kept
+    return keras.ops.sum(keras.ops.where(mask, features, 0) * last, axis=1)
+
+
+def _missing(features, mask):
+    return len(features.shape) - len(mask.shape)
 
 
 def _mean(features, mask=None):

@@ -16,6 +16,8 @@ from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 FARTHEST = 0.1  # of the whole cost: how far a place may be from the share asked for
 
+MAXIMA = tuple(getattr(keras.layers, f"GlobalMaxPooling{n}D") for n in "123")
+
 # an exit stands before these rather than after them
 PASSING = (
     keras.layers.Dropout,
@@ -43,7 +45,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     new `EarlyExit` on them.
 
     Models inside the model are opened: their layers can be named like others. Padding is
-    ignored as the model does: a mask that reaches a place reaches the exit there.
+    ignored as the model does: a mask that reaches a place reaches the exit there. New heads
+    pool as the model does: by the mean, the maximum, the class token or the last step.
 
     The new heads are not trained yet. `model.fit` trains heads and network together, or the
     heads alone with `trainable=False`. The model comes compiled for training from scratch;
@@ -57,7 +60,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
             of numbers between 0 and 1: after about these shares of the whole network's
             multiply-accumulates, 10 points off at most; an integer: so many exits in all,
             after about equal shares. By shares, exits stand only where one tensor holds all
-            that later layers read, for example between two residual blocks.
+            that later layers read, for example between two residual blocks. A layer made of
+            layers, as a transformer's encoder, is opened where exits must stand inside.
         classes: Integer, the number of classes. `None`: as many as the model's output has; 2
             where that is one number with a sigmoid, whose logits are `[0, z]`.
         head_channels: Integer, channels of two convolutions in every new head, which need
@@ -100,18 +104,18 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     check_choice((True, False), trainable=trainable)
     check_choice((None, True, False), from_logits=from_logits)
     inputs, answer = _graph.opened(model.inputs, model.outputs[-1])
-    nodes = _graph.nodes_between(inputs, [answer])
     classes, stated = _number_of_classes(answer, classes), classes is not None
     features = len(answer.shape) > 2
     if features:
         _check_features(answer, inputs, classes)
-    places = _places(at, nodes)
+    inputs, answer, nodes, places = _opened_at(at, inputs, answer)
     names = [f"exit_{k}" for k in range(len(places) + features)]
     _check_names(nodes, names)
     if not features:
         answer = logits_of(inputs, answer, from_logits, stated=stated)
+    pooling = _pooling(nodes)
     outputs = [
-        _head(place, classes, head_channels, name)
+        _head(place, classes, head_channels, name, pooling)
         for name, place in zip(names, [*places, answer], strict=False)
     ]
     if not features:
@@ -126,9 +130,11 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     return adaptive
 
 
-def _head(features, classes, head_channels, name):
+def _head(features, classes, head_channels, name, pooling):
     if head_channels is None:
-        return EarlyExit(classes, name=name)(features)
+        if pooling in ("first", "last") and len(features.shape) != 3:
+            pooling = "mean"
+        return EarlyExit(classes, pooling=pooling, name=name)(features)
     if len(features.shape) != 4:
         raise ValueError(
             "`head_channels` must be None where features are not (batch, height, width, channels). "
@@ -184,7 +190,53 @@ def _check_features(answer, inputs, classes):
         )
 
 
+def _pooling(nodes):
+    """Returns how the network itself makes one vector of features at many places.
+
+    By its last layer or operation that does: `"first"` where it reads a class token, `"last"`
+    where a recurrent layer gives its last step, else `"max"` or `"mean"`.
+    """
+    for node in reversed(nodes):
+        operation, (first, *_) = node.operation, node.input_tensors
+        if len(first.shape) <= len(node.outputs[0].shape):
+            continue
+        if isinstance(operation, MAXIMA):
+            return "max"
+        recurrent = (keras.layers.RNN, keras.layers.Bidirectional)
+        if isinstance(operation, recurrent) and len(first.shape) == 3:
+            return "last"
+        if type(operation).__name__ == "GetItem" and len(first.shape) == 3:
+            return {0: "first", -1: "last"}.get(_step(node), "mean")
+        return "mean"
+    return "mean"
+
+
+def _step(node):
+    """Returns the step that `x[:, step]` or `x[:, step, :]` reads, or `None`."""
+    key = node.arguments.kwargs.get("key", node.arguments.args[-1])
+    if not isinstance(key, tuple) or len(key) not in (2, 3):
+        return None
+    others = (key[0], *key[2:])
+    step = key[1]
+    whole = all(part == slice(None) for part in others)
+    return step if whole and isinstance(step, int) else None
+
+
 # ---- places
+
+
+def _opened_at(at, inputs, answer):
+    """Returns inputs, answer, nodes and places; layers made of others are opened if they must."""
+    nodes = _graph.nodes_between(inputs, [answer])
+    try:
+        return inputs, answer, nodes, _places(at, nodes)
+    except ValueError:
+        within = _graph.opened(inputs, answer, layers=True)
+        found = _graph.nodes_between(within[0], [within[1]])
+        names = [node.operation.name for node in found]
+        if len(found) == len(nodes) or len(set(names)) < len({id(n.operation) for n in found}):
+            raise
+        return *within, found, _places(at, found)
 
 
 def _places(at, nodes):

@@ -217,3 +217,35 @@ def test_channels_first_are_refused_by_every_layer_that_has_channels():
         with pytest.raises(ValueError, match="'channels_last'.*Received: .*channels_first"):
             make()
     assert layers.EarlyExit(5)(features[:, :, 0, 0]).shape == (2, 5)  # nothing comes first here
+
+
+STEPS = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+KEPT = np.array([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]], "bool")
+POOLED = {
+    "max": lambda steps: steps.max(axis=0),
+    "first": lambda steps: steps[0],
+    "last": lambda steps: steps[-1],
+    "mean": lambda steps: steps.mean(axis=0),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLED)
+def test_pooling_keeps_what_it_says_of_the_steps_that_count(pooling):
+    layer = EarlyExit(3, pooling=pooling)
+    whole = keras.ops.convert_to_numpy(layer(STEPS))
+    kernel, bias = layer.logits.get_weights()
+    expected = np.stack([POOLED[pooling](steps) for steps in STEPS])
+    np.testing.assert_allclose(whole, expected @ kernel + bias, rtol=1e-5, atol=1e-5)
+    masked = keras.ops.convert_to_numpy(layer(STEPS, mask=KEPT))
+    kept = [POOLED[pooling](steps[mask]) for steps, mask in zip(STEPS, KEPT, strict=True)]
+    np.testing.assert_allclose(masked, np.stack(kept) @ kernel + bias, rtol=1e-5, atol=1e-5)
+    assert EarlyExit.from_config(layer.get_config()).pooling == pooling
+
+
+def test_images_have_no_first_step():
+    with pytest.raises(ValueError, match="`pooling` must be 'mean' or 'max'.*'first'"):
+        EarlyExit(3, pooling="first")(np.ones((1, 4, 4, 2), "float32"))
+    with pytest.raises(ValueError, match="Received: pooling=sum"):
+        EarlyExit(3, pooling="sum")
+    found = EarlyExit(3, pooling="max")(np.ones((1, 4, 4, 2), "float32"))
+    assert tuple(found.shape) == (1, 3)

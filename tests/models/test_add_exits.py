@@ -410,3 +410,65 @@ def test_several_inputs_stay_as_they_are(by_name, tmp_path):
     with AnytimeModel(tmp_path / "model.tflite") as device:
         one = device.classify({"image": pixels[0], "facts": numbers[0]}, thresholds=[np.inf, 0])
     assert one.label == logits[-1][0].argmax()
+
+
+class Encoder(keras.layers.Layer):
+    """Blocks in one layer, as encoders of transformers have them."""
+
+    def __init__(self, twice=False, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = [keras.layers.Dense(6, activation="tanh", name=f"block_{i}") for i in "012"]
+        self.twice = twice
+
+    def build(self, shape):
+        for block in self.blocks:
+            block.build((*shape[:-1], 6))
+
+    def call(self, x, training=None):
+        for block in self.blocks:
+            x = x + block(x)
+        return 2 * self.blocks[0](x) if self.twice and training else x
+
+
+def encoded(**how):
+    tokens = keras.Input((5, 6))
+    x = Encoder(name="encoder", **how)(tokens)
+    return keras.Model(tokens, keras.layers.Dense(3, name="answer")(x[:, 0]))
+
+
+def test_a_layer_made_of_layers_is_opened_where_exits_must_stand_inside(rng):
+    plain = encoded()
+    model = ka.add_exits(plain, at=3)
+    x = rng.normal(size=(4, 5, 6)).astype("float32")
+    logits = model.predict(x, verbose=0)
+    np.testing.assert_allclose(logits[-1], plain.predict(x, verbose=0), atol=1e-6)
+    block = 5 * 6 * 6
+    head = 6 * 3
+    assert model.exit_costs().tolist() == [block + head, 2 * (block + head), 3 * (block + head)]
+    kernel, bias = plain.get_layer("encoder").blocks[0].get_weights()
+    features = x + np.tanh(x @ kernel + bias)
+    kernel, bias = model.get_layer("exit_0").logits.get_weights()
+    expected = features[:, 0] @ kernel + bias  # the class token, as the model itself
+    np.testing.assert_allclose(logits[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_does_other_things_in_training_stays_closed():
+    with pytest.raises(ValueError, match="no more exits than there are places"):
+        ka.add_exits(encoded(twice=True), at=3)
+
+
+@pytest.mark.parametrize(
+    ("ending", "pooling"),
+    [
+        (keras.layers.GlobalMaxPooling1D, "max"),
+        (keras.layers.GlobalAveragePooling1D, "mean"),
+        (lambda: keras.layers.LSTM(4), "last"),
+        (lambda: keras.layers.Lambda(lambda x: x[:, -1]), "mean"),
+        (lambda: lambda x: x[:, -1, :], "last"),
+    ],
+)
+def test_new_heads_pool_as_the_model_does(ending, pooling):
+    series = keras.Input((6, 3))
+    x = keras.layers.Conv1D(4, 3, name="early")(series)
+    plain = keras.Model(series, keras.layers.Dense(3)(ending()(x)))
+    assert ka.add_exits(plain, at=["early"]).get_layer("exit_0").pooling == pooling
