@@ -180,7 +180,7 @@ def _of_object(value, inside):
 
 def _name(thing):
     kind = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__qualname__  # the module of a program that is run is another when imported
 
 
 def _code(code):
