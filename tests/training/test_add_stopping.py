@@ -83,6 +83,7 @@ def test_learns_the_optimum_that_can_be_computed_by_hand(cost_weight, estimator)
     assert history["policy_accuracy"][-1] == pytest.approx(report.accuracy, abs=0.02)
 
 
+@pytest.mark.slow
 def test_another_optimizer_may_teach_the_policies():
     logits, labels = problem()
     model = reader()

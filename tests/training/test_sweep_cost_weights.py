@@ -80,6 +80,7 @@ def test_goes_on_with_the_rows_that_are_missing(setting, tmp_path):
 QUICK = {"estimator": "expected", "epochs": 1, "cost_weights": (0.5, 1.0)}
 
 
+@pytest.mark.slow
 def test_rows_are_equal_whichever_are_done_before_and_damaged_ones_are_made_anew(setting, tmp_path):
     model, train, test = setting
     whole = sweep_cost_weights(model, train, test, folder=tmp_path / "whole", seed=3, **QUICK)

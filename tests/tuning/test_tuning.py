@@ -153,6 +153,7 @@ def test_a_search_that_was_killed_resumes(tmp_path, process):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner
+@pytest.mark.slow
 def test_another_search_is_refused_in_the_folder_of_an_earlier_one(tmp_path):
     first = tuner(tmp_path, trainer=learns_nothing, max_trials=1)
     search(first, [])
