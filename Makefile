@@ -22,7 +22,7 @@ endef
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in about a minute"
-	@echo "make test   lint and test everything that is quick: five minutes on two cores"
+	@echo "make test   lint and test everything that is quick: five to eight minutes on two cores"
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
 	@echo "make coverage   both, and which lines of the packages they run"
 	@echo "make docs   build the site from guides, tutorials and docstrings, in site/"
