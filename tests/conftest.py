@@ -166,3 +166,15 @@ def images():
     rng = np.random.default_rng(1)
     strength = np.geomspace(0.1, 10, 9)[:, None, None, None]
     return (strength * rng.normal(1, 1, (9, 8, 8, 1))).astype("float32")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes the bytes of a .tflite file and returns its path."""
+
+    def to_file(content):
+        path = tmp_path / "model.tflite"
+        path.write_bytes(content)
+        return path
+
+    return to_file

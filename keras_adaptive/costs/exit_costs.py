@@ -366,7 +366,7 @@ def sized(inputs, exits, input_shape=None):
     if input_shape is None:
         shapes = [_shape(tensor) for tensor in inputs]
     else:
-        shapes = [(1, *shape) for shape in _input_shapes(inputs, input_shape)]
+        shapes = [(1, *shape) for shape in input_shapes(inputs, input_shape)]
     inner = [t for node in _graph.nodes_between(inputs, exits) for t in node.outputs]
     if not any(None in tensor.shape[1:] for tensor in (*inputs, *inner)):
         return inputs, exits
@@ -385,10 +385,11 @@ def _at_sizes(inputs, outputs, shapes):
         return starts, _graph.call_again(nodes, places, outputs)
 
 
-def _input_shapes(inputs, given):
+def input_shapes(inputs, given):
     """Returns one shape per input, checked against the network."""
     names = [tensor.name for tensor in inputs]
-    shapes = [given[name] for name in names] if _names(given) == set(names) else given
+    by_name = isinstance(given, dict) and set(given) == set(names)
+    shapes = [given[name] for name in names] if by_name else given
     several = len(inputs) > 1 or any(isinstance(size, (list, tuple)) for size in shapes)
     shapes = [tuple(shape) for shape in (shapes if several else [shapes])]
     fits = len(shapes) == len(inputs) and all(
@@ -404,10 +405,6 @@ def _input_shapes(inputs, given):
             f"are: {open_shapes}. Received: input_shape={given}"
         )
     return [tuple(int(size) for size in shape) for shape in shapes]
-
-
-def _names(given):
-    return set(given) if isinstance(given, dict) else None
 
 
 def exit_costs(inputs, exits, unit="macs", lazy=True, input_shape=None):

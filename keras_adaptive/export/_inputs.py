@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
-from keras_adaptive.costs.exit_costs import sized
+from keras_adaptive.costs.exit_costs import input_shapes
 
 DTYPES = ("float32", "uint8", "int32", "int64", "bool")
 # names that Keras gives by itself, and those that other tensors of a file have
@@ -23,8 +23,11 @@ def at_size(inputs, outputs, input_shape):
     """
     if input_shape is None:
         return inputs, outputs
-    wanted, _ = sized(inputs, outputs, input_shape)
-    starts = [keras.Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in wanted]
+    shapes = input_shapes(inputs, input_shape)
+    starts = [
+        keras.Input(shape, dtype=t.dtype, name=t.name)
+        for shape, t in zip(shapes, inputs, strict=True)
+    ]
     places = {id(old): new for old, new in zip(inputs, starts, strict=True)}
     return starts, _graph.call_again(_graph.nodes_between(inputs, outputs), places, outputs)
 

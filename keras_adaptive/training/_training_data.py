@@ -74,14 +74,19 @@ def for_training(train, model, loss, recipe, seed):
         train = _with_labels(train)
         _check_arrays("train", train, model, loss)
         return Arrays(train, recipe.batch_size, seed)
-    if isinstance(train, keras.utils.PyDataset):
-        _check_length("train", train)
-        _check_arrays("train", train[0], model, loss)
-    elif hasattr(train, "element_spec"):
-        _check_dataset("train", train, model, loss)
-    else:
-        raise TypeError(f"{MUST_TRAIN} Received: train of type {type(train).__name__}")
+    _check_batches("train", train, model, loss, MUST_TRAIN)
     return train
+
+
+def _check_batches(argument, data, model, loss, must):
+    """Raises an error unless this gives batches that the model can learn from or be tried on."""
+    if isinstance(data, keras.utils.PyDataset):
+        _check_length(argument, data)
+        _check_arrays(argument, data[0], model, loss)
+    elif hasattr(data, "element_spec"):
+        _check_dataset(argument, data, model, loss)
+    else:
+        raise TypeError(f"{must} Received: {argument} of type {type(data).__name__}")
 
 
 def for_validation(validation, model, loss, recipe):
@@ -99,13 +104,7 @@ def for_validation(validation, model, loss, recipe):
         validation = Batches(list(validation))
         if not validation.batches:
             raise ValueError("`validation` must have at least one batch. Received: none")
-    if isinstance(validation, keras.utils.PyDataset):
-        _check_length("validation", validation)
-        _check_arrays("validation", validation[0], model, loss)
-    elif hasattr(validation, "element_spec"):
-        _check_dataset("validation", validation, model, loss)
-    else:
-        raise TypeError(f"{MUST_VALIDATE} Received: validation of type {type(validation).__name__}")
+    _check_batches("validation", validation, model, loss, MUST_VALIDATE)
     return validation
 
 

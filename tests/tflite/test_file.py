@@ -18,16 +18,6 @@ def content(exported):
     return exported.read_bytes()
 
 
-@pytest.fixture
-def write(tmp_path):
-    def to_file(content):
-        path = tmp_path / "model.tflite"
-        path.write_bytes(content)
-        return path
-
-    return to_file
-
-
 def with_info(content, **changes):
     """Returns a file that says something else of itself, with a right digest."""
     model = writer.read(content)

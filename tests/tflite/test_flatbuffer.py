@@ -25,16 +25,6 @@ def content():
     return (FILES / "float32.tflite").read_bytes()
 
 
-@pytest.fixture
-def write(tmp_path):
-    def to_file(content):
-        path = tmp_path / "model.tflite"
-        path.write_bytes(content)
-        return path
-
-    return to_file
-
-
 @pytest.fixture(autouse=True)
 def soon():
     start = time.process_time()
