@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -43,7 +42,7 @@ FAULTS = ("lost", "mixed", "unusable", "different")
 FIGURES = ("killed", "between", *FAULTS)
 
 
-# ---- the command that is killed: `python -m benchmarks.chaos work train FOLDER ...`
+# ---- the command that is killed
 
 
 def work(command, folder, *arguments):
@@ -82,17 +81,50 @@ def sweep(folder):
 # ---- one try
 
 
+class Started:
+    """A command in a process of its own, copied from one that has imported the library."""
+
+    def __init__(self, arguments):
+        out, into = os.pipe()
+        sys.stdout.flush()
+        self.pid, self.returncode = os.fork(), None
+        if self.pid == 0:
+            os.close(out)
+            os.dup2(into, 1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+            code = 1
+            try:
+                os.chdir(ROOT)
+                work(*map(str, arguments))
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+            finally:
+                sys.stdout.flush()
+                os._exit(code if isinstance(code, int) else 1)
+        os.close(into)
+        self.stdout = os.fdopen(out)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def end(self):
+        """Waits for the end; what is said is read and forgotten."""
+        self.stdout.read()
+        self.stdout.close()
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
 def start(command, folder):
     name = "train" if command == "overwrite" else command
-    arguments = COMMANDS[command][0]
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.chaos", "work", name, folder, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"},
-    )
+    return Started([name, folder, *COMMANDS[command][0]])
 
 
 def seen(folder):
@@ -118,8 +150,7 @@ def unbroken(command, folder):
         after = seen(folder)
         count, before = count + changes(before, after), after
         time.sleep(0.001)
-    process.stdout.close()
-    if process.returncode:
+    if process.end():
         raise RuntimeError(
             f"{command} must end by itself. Received: exit code {process.returncode}"
         )
@@ -147,9 +178,9 @@ def kill(command, kind, folder, whole, rng):
             time.sleep(0.0005)
         time.sleep(rng.uniform(0, WAIT))
     alive = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    if alive:
+        os.kill(process.pid, signal.SIGKILL)
+    process.end()
     return alive
 
 
@@ -203,10 +234,9 @@ def look_at_sweep(command, folder):
 
 def resumed(command, folder):
     """Gives the command again, and compares what it ends with to what it ends with unbroken."""
-    process = start(command, folder)
-    process.communicate()
-    if process.returncode:
-        return {"unusable": 1, "why": f"exit code {process.returncode}"}
+    code = start(command, folder).end()
+    if code:
+        return {"unusable": 1, "why": f"exit code {code}"}
     different = outcome(folder) != outcome(FOLDER / f"{command}_whole")
     return {"different": int(different), "mixed": int(command != "sweep" and not fits(folder))}
 
@@ -266,14 +296,13 @@ def prepared(command):
         if not base.exists():
             part = FOLDER / "base_part"
             shutil.rmtree(part, ignore_errors=True)
-            run = subprocess.run
             for name, *arguments in (
                 ("train", "--epochs", "2", "--train-limit", "96"),
                 ("evaluate", "--budget-share", "0.8"),
                 ("export",),
             ):
-                program = [sys.executable, "-m", "benchmarks.chaos", "work", name, str(part)]
-                run([*program, *arguments], check=True, cwd=ROOT, capture_output=True)
+                if Started([name, part, *arguments]).end():
+                    raise RuntimeError(f"{name} must end by itself")
             part.rename(base)
     facts = FOLDER / f"{command}_whole.json"
     if not facts.exists():
@@ -321,6 +350,11 @@ def main():
     parser.add_argument("--tries", type=int, help="only so many more of each kind")
     parser.add_argument("--command", choices=COMMANDS, nargs="*", default=tuple(COMMANDS))
     options = parser.parse_args()
+    os.environ["MPLBACKEND"] = "Agg"
+    import tensorflow  # noqa: F401  # imported only: a process in which it works must not fork
+
+    import keras_adaptive.cli  # noqa: F401  # what every command begins with, once for all
+
     rows = _rows.Rows(FOLDER / "rows", train=TRAIN)
     done = Counter()
     for command, kind, number in tries():
@@ -336,7 +370,4 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["work"]:
-        work(*sys.argv[2:])
-    else:
-        main()
+    main()
