@@ -28,6 +28,7 @@ def opened(name, kept):
     return model
 
 
+@pytest.mark.slow
 def test_a_compiled_network_opens_with_its_optimizer(kept):
     model = opened("msdnet", kept)
     assert model.exit_weights == [1, 2, 3]

@@ -52,6 +52,7 @@ def accuracies():
     return [0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_goes_on_exactly_where_it_was_broken_off(images, tmp_path):
     unbroken = training(tmp_path / "unbroken.npz", images)
     assert unbroken.run(accuracies)

@@ -22,6 +22,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize(
     "order",

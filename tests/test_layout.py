@@ -183,6 +183,7 @@ def test_that_the_import_test_can_fail():
     assert not loaded & {"keras", *HEAVY}
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_what_needs_keras_loads_nothing_optional():
     optional = set(HEAVY) - {"tensorflow"} | {

@@ -186,6 +186,7 @@ def test_five_exits_are_exact_and_more_are_searched(rng):
         assert policy.details["mean_cost"] <= 2.5
 
 
+@pytest.mark.slow
 def test_many_exits_are_at_least_as_good_as_any_three(rng):
     logits, labels, costs = noisy(rng, 7, 400)
     policy = ka.calibrate(logits, labels, costs, budget=3, temperature=False)

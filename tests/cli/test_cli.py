@@ -49,6 +49,7 @@ def run(once):
     return once("short_run", short_run.make)
 
 
+@pytest.mark.slow
 def test_demo_writes_everything_in_one_folder(run):
     assert {path.name for path in run.rglob("*") if path.is_file()} == FILES
 

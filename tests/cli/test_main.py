@@ -44,6 +44,7 @@ def test_answers_at_once(arguments, code):
     assert not modules & {"tensorflow", "keras", "numpy", "scipy", "matplotlib"}
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_device_needs_no_keras(exported, tmp_path):
     Image.fromarray(np.zeros((8, 8), "uint8")).save(tmp_path / "digit.png")

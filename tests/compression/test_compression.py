@@ -90,7 +90,9 @@ def prune_once(model, **kwargs):
 # ---- pruning
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize(
+    "sparsity", [*(pytest.param(s, marks=pytest.mark.slow) for s in (0.0, 0.9)), 0.3]
+)
 def test_pruning_keeps_the_largest_entries(model, sparsity):
     for before, after in prune_once(model, sparsity=sparsity):
         kept = max(int(np.round(np.float32(before.size) * np.float32(1 - sparsity))), 1)
@@ -166,6 +168,7 @@ def test_a_number_rises_to_itself_and_the_network_recovers(copied, data, learned
     assert (accuracies(model.predict(data[0], verbose=0), data[1]) > before - 0.05).all()
 
 
+@pytest.mark.slow
 def test_zeros_stay_where_a_training_goes_on_behind_the_schedule(model, data):
     schedule = tfmot().sparsity.keras.PolynomialDecay(0.0, 0.6, 1, 5, frequency=1)
     data = [part[:96] for part in data]
@@ -415,6 +418,7 @@ def test_clustering_alone_keeps_each_entry_near(model):
         assert np.abs(np.array(layer.kernel) - np.array(before.kernel)).mean() < 0.1 * spread
 
 
+@pytest.mark.slow
 def test_fine_tuning_teaches_every_exit_by_its_weight(model, monkeypatch):
     """Training for int8, with what Keras 2 does looked at and nothing learned."""
     import tf_keras

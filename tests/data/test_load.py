@@ -134,8 +134,8 @@ def test_named_data_goes_through_tensorflow_datasets():
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "split"),
     [
-        ("cifar100", (32, 32, 3), 100, "test"),
-        ("imagenet2012", (224, 224, 3), 1000, "validation"),
+        pytest.param("cifar100", (32, 32, 3), 100, "test", marks=pytest.mark.slow),
+        pytest.param("imagenet2012", (224, 224, 3), 1000, "validation", marks=pytest.mark.slow),
         ("downsampled_imagenet/32x32", (32, 32, 3), 1000, "validation"),
     ],
 )

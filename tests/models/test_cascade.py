@@ -32,7 +32,10 @@ def expected(answers, combine):
     return softmax(answers).cumsum(0) / number
 
 
-@pytest.mark.parametrize("combine", ["mean_logits", "mean_probs", "last"])
+@pytest.mark.parametrize(
+    "combine",
+    ["mean_probs", *(pytest.param(c, marks=pytest.mark.slow) for c in ("mean_logits", "last"))],
+)
 def test_every_exit_combines_the_members_so_far(members, images, answers, combine):
     cascade = ka.build_cascade(members, combine=combine)
     found = softmax(np.stack(cascade.predict(images, verbose=0)))
@@ -113,6 +116,7 @@ def test_members_share_their_weights(members, images):
         kernel.assign(before)
 
 
+@pytest.mark.slow
 def test_takes_networks_of_keras_applications(rng):
     small = keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=4)
     large = keras.applications.MobileNetV2(

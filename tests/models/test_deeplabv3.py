@@ -46,6 +46,7 @@ def test_costs_as_counted_by_hand():
     assert costs.exit_costs([image], [model(image)])[0] == body + pyramid + join
 
 
+@pytest.mark.slow
 def test_is_trained_and_restored(rng, tmp_path):
     model = build_deeplabv3(backbone(), 3, features="half", channels=4, rates=(2,))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)

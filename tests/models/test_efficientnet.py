@@ -6,6 +6,7 @@ import keras_adaptive as ka
 from keras_adaptive.models.efficientnet import compound_scaling
 
 
+@pytest.mark.slow
 def test_is_the_network_of_keras_applications(rng):
     shape = (36, 33, 3)
     ours = ka.build_efficientnet(0, 10, input_shape=shape)

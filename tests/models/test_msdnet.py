@@ -28,7 +28,7 @@ def quick_on(names, *quick):
 
 @pytest.mark.parametrize(
     "name",
-    quick_on(CONFIGURATIONS, "cifar10_lingrow_b4_nC16", "cifar10_lingrow_b5_nC16_prune_min"),
+    quick_on(CONFIGURATIONS, "cifar10_lingrow_b5_nC16_prune_min"),
 )
 def test_equals_the_reference_implementation_to_the_unit(goldens, name):
     golden = goldens["msdnet"][name]
@@ -113,7 +113,7 @@ def test_closed_form_weights_give_the_reference_logits(goldens, image):
     ("argument", "key"),
     [
         pytest.param(False, "without", marks=pytest.mark.slow),
-        ("coarsest", "with_GE"),
+        pytest.param("coarsest", "with_GE", marks=pytest.mark.slow),
         ("all", "paper_form_all_scales"),
         pytest.param(True, "paper_form_explicit", marks=pytest.mark.slow),
     ],

@@ -42,6 +42,7 @@ def dense(**arguments):
     return models.build_deeplabv3(keras.Model(image, features), **arguments)
 
 
+QUICK = (ka.build_msdnet, added, of_sizes, dense)  # the other builders are slow
 BUILDERS = [
     # builder, arguments
     (
@@ -95,14 +96,21 @@ def of_numpy(value):
 
 @pytest.mark.parametrize(
     ("build", "arguments"),
-    [pytest.param(*row, id=f"{row[0].__name__}-{i}") for i, row in enumerate(BUILDERS)],
+    [
+        pytest.param(
+            *row,
+            id=f"{row[0].__name__}-{i}",
+            marks=[] if row[0] in QUICK else pytest.mark.slow,
+        )
+        for i, row in enumerate(BUILDERS)
+    ],
 )
 def test_numpy_arguments_build_the_same_network(build, arguments):
     given = {name: of_numpy(value) for name, value in arguments.items()}
     assert all(isinstance(value, np.generic | np.ndarray) for value in given.values())
     found = []
     for each in (arguments, given):
-        keras.utils.clear_session()  # layers get the same names
+        keras.utils.clear_session(free_memory=False)  # layers get the same names
         found.append(build(**each).to_json())
     assert found[0] == found[1]
 

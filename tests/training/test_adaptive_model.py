@@ -151,7 +151,15 @@ def test_accuracy_is_the_last_exits_and_fit_and_evaluate_have_one_order(data):
 
 
 @pytest.mark.parametrize(
-    "monitor", ["val_accuracy", "val_last_accuracy", "first_accuracy", "val_mean_accuracy"]
+    "monitor",
+    [
+        "val_accuracy",
+        "first_accuracy",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("val_last_accuracy", "val_mean_accuracy")
+        ),
+    ],
 )
 def test_callbacks_know_which_way_a_metric_is_better(data, monitor, tmp_path):
     model = two_exits()

@@ -19,6 +19,7 @@ def gradients(model, x, y):
     return {v.path: np.array(g) for v, g in zip(model.trainable_variables, found, strict=True)}
 
 
+@pytest.mark.slow
 def test_equals_the_one_built_into_msdnet(rng):
     arguments = {"input_shape": (8, 8, 1), "blocks": 4, "channels": 4, "growth_rate": 2}
     plain = ka.build_msdnet(**arguments, head_channels=4)

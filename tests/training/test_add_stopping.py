@@ -96,6 +96,7 @@ def test_another_optimizer_may_teach_the_policies():
     assert not adam.built  # a copy was used, so that the next row of a sweep starts afresh
 
 
+@pytest.mark.slow
 def test_collapse_is_warned_about_and_says_what_to_change():
     logits, labels = problem()
     for cost_weight, message in (
@@ -221,7 +222,9 @@ def test_regime_trains_members_then_policies_then_both(cascade):
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("network", ["msdnet", "gated resnet"])
+@pytest.mark.parametrize(
+    "network", ["msdnet", pytest.param("gated resnet", marks=pytest.mark.slow)]
+)
 def test_exits_of_any_network_take_policies(network):
     keras.utils.set_random_seed(0)
     if network == "msdnet":

@@ -282,11 +282,10 @@ def kind_of_validation(kind, data, digits):
 @pytest.mark.parametrize(
     "kind",
     [
-        "generator",
         "Splits",
         *(
             pytest.param(kind, marks=pytest.mark.slow)
-            for kind in ("arrays", "dataset", "PyDataset", "unknown size")
+            for kind in ("generator", "arrays", "dataset", "PyDataset", "unknown size")
         ),
     ],
 )
@@ -309,7 +308,7 @@ def test_validation_may_be_whatever_keras_takes_and_splits(data, digits, kind):
     ("regime", "recipe"),
     [
         ("joint", None),
-        ("mixed", None),
+        pytest.param("mixed", None, marks=pytest.mark.slow),
         ("mixed", RECIPE),
         pytest.param("imta", None, marks=pytest.mark.slow),
         pytest.param("disjoint", None, marks=pytest.mark.slow),
@@ -389,6 +388,7 @@ def test_data_in_splits_is_batched_and_augmented_as_the_recipe_says(digits, monk
     assert int(model.optimizer.iterations) == -(-digits.size("train") // 256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["joint", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_mixed_precision_is_there_while_learning_and_gone_afterwards(data, regime):
     seen = []
@@ -420,6 +420,7 @@ def gated_net(exits=2):
     )
 
 
+@pytest.mark.slow
 def test_gated_goes_from_the_network_to_the_gates_to_both_to_the_exits(data):
     states = []
 
@@ -514,6 +515,7 @@ def test_an_interruption_leaves_everything_as_it_was(data, regime, phases, monke
         assert settings(model) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [

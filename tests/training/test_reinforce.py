@@ -87,6 +87,7 @@ def small(seed=0):
     return ka.build_resnet((8, 8, 1), 10, depth=8, width=0.25, gates="layer")
 
 
+@pytest.mark.slow
 def test_the_last_phase_teaches_gates_and_leaves_normalizations_alone(images, tmp_path):
     model, phases, labels = small(), [], np.arange(9)
 

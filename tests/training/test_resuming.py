@@ -116,12 +116,14 @@ def test_killed_at_any_batch_and_resumed_it_ends_as_unbroken(data, regime, momen
     assert same(fit(data, regime, folder), whole)  # which is done, and is loaded
 
 
+@pytest.mark.slow
 def test_killed_after_the_last_epoch_it_only_ends(data, tmp_path):
     killed(data, "joint", tmp_path, 0, "on_train_end")
     batches = Kill(0)  # none is to come
     assert same(fit(data, folder=tmp_path, callbacks=[batches]), fit(data))
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_equal_and_those_of_another_differ(data):
     runs = [fit(data, seed=seed) for seed in (1, 1, 2)]
     assert same(runs[0], runs[1])
@@ -156,6 +158,7 @@ def test_without_a_seed_one_is_drawn_and_kept(data, tmp_path):
     assert same(fit(data, folder=tmp_path, seed=None), fit(data, seed=seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -202,6 +205,7 @@ class Drawn(keras.utils.PyDataset):
         return x + np.random.normal(size=x.shape), y  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_what_callbacks_change_at_the_end_of_an_epoch_is_kept(data, tmp_path):
     class Slower(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -222,6 +226,7 @@ def test_what_callbacks_change_at_the_end_of_an_epoch_is_kept(data, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_precision_that_was_chosen_is_kept_and_the_loss_given_back(
     data, smoothing, tmp_path, monkeypatch
@@ -321,6 +326,7 @@ def test_the_folder_says_whose_it_is_before_the_first_batch(data, tmp_path):
 # ---- files that are whole, when they are written, and damage
 
 
+@pytest.mark.slow
 def test_states_are_written_after_the_first_epoch_then_when_time_has_passed(
     data, tmp_path, monkeypatch
 ):

@@ -62,7 +62,7 @@ def cascade():
 @pytest.mark.parametrize(
     ("reward", "top_k", "baseline"),
     [
-        ("sampled_label", 1, True),
+        pytest.param("sampled_label", 1, True, marks=pytest.mark.slow),
         ("sampled_label", 2, False),
         ("log_likelihood", 1, True),
         pytest.param("sampled_label", 1, False, marks=pytest.mark.slow),
@@ -94,6 +94,7 @@ def test_value_is_what_is_earned_in_the_mean(cascade):
     assert (np.abs(found.mean(axis=0) - exact) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_baseline_reduces_the_variance():
     """Measured: to 0.47 where samples earn 0.58 on average; nothing to gain where they earn 0."""
     cascade = Cascade()
