@@ -2,7 +2,9 @@
 
 from anytime_tflite.anytime import Answer as Answer
 from anytime_tflite.anytime import AnytimeModel as AnytimeModel
+from anytime_tflite.batch import BatchPredictor as BatchPredictor
+from anytime_tflite.batch import BatchResult as BatchResult
 from anytime_tflite.file import read_info as read_info
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "AnytimeModel", "read_info"]
+__all__ = ["Answer", "AnytimeModel", "BatchPredictor", "BatchResult", "read_info"]

@@ -1,30 +1,22 @@
 """`AnytimeModel`: runs a file stage by stage until confident or out of time."""
 
-import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from anytime_tflite.backends import BACKENDS, Backend
-from anytime_tflite.file import Source, check_content, content_of, stopping_networks
-from anytime_tflite.rule import Array, Run, to_log_odds
+from anytime_tflite.file import Checked, Source, checked, stopping_networks
+from anytime_tflite.inputs import Image, Inputs, WrongTypeError
+from anytime_tflite.limits import Limits, as_float, is_integer
+from anytime_tflite.rule import Array, Run, softmax
 from anytime_tflite.stage_times import StageTimes
 
 _WARM_UP = 5  # runs of the network when a file is opened
-_FAR = 10  # times the range from black to white
 _OLD_INPUT = "input_0"  # its name in files of version 2, and `x` in their single call
-
-Image = ArrayLike | Mapping[str, ArrayLike]
-"""An array of the network's input, or of each of its inputs by name."""
-
-
-class WrongTypeError(TypeError, ValueError):
-    """An argument is of a type that cannot be meant."""
 
 
 class Answer(NamedTuple):
@@ -95,6 +87,7 @@ class AnytimeModel:
     exits: list[int]
     inputs: dict[str, tuple[tuple[int, ...], Any]]
     input_shape: tuple[int, ...]
+    _eager = True  # whether stages are warm when a model is made
 
     def __init__(
         self, path: Source, num_threads: int | None = None, *, backend: str = "interpreter"
@@ -107,40 +100,37 @@ class AnytimeModel:
             num_threads = int(num_threads)
         if backend not in tuple(BACKENDS):
             raise ValueError(f"`backend` must be one of {tuple(BACKENDS)}. Received: {backend=}")
-        content, name = content_of(path)
-        self.info = check_content(content, name)
+        file = path if isinstance(path, Checked) else checked(path)
+        self.info = file.info
         self._plain = self.info["version"] < 3
-        for key in ("thresholds", "log_odds"):
-            if key in self.info:
-                self.info[key] = [float(t) for t in self.info[key]]
         self.exits = self.info["exits"]
         self._temperatures = [self.info["temperatures"][k] for k in self.exits]
         networks = stopping_networks(self.info)
         self._networks = None if networks is None else [networks[k] for k in self.exits]
         self._names = self.info["class_names"]
         self._macs = None if self._plain else self.info["macs"]
+        self._limits = Limits(self.info)
         self._lock = threading.Lock()
         self._cancel: object = None  # another object after each `cancel`
         self._current = 0  # number of the image under way
         self._backend: Backend | None = None
-        inputs = {one["name"]: one for one in self.info.get("inputs", [{"name": _OLD_INPUT}])}
-        # by its path, where it has one: the interpreter then maps it into memory
-        source = name if isinstance(path, str | os.PathLike) else content
-        del content
+        said = {one["name"]: one for one in self.info.get("inputs", [{"name": _OLD_INPUT}])}
+        stages = len(self.exits)
         try:
-            self._backend = BACKENDS[backend](source, num_threads, len(self.exits), list(inputs))
+            self._backend = BACKENDS[backend](file.source, num_threads, stages, list(said))
             self.inputs = self._backend.inputs
-            _check_inputs(self.inputs, inputs)
+            _check_inputs(self.inputs, said)
             self.input_shape = next(iter(self.inputs.values()))[0]
-            self._range = self._input_range()
-            self._times = StageTimes(len(self.exits))
+            self._prepare = Inputs(self.inputs, self.info["preprocessing"]).one
+            self._times = StageTimes(stages)
             self._expected_ms = self._times.expected_ms
-            self._warm_up(self._backend)
+            if self._eager:
+                self._warm_up()
         except (ValueError, RuntimeError, KeyError, IndexError, TypeError, MemoryError) as error:
             self.close()
             raise ValueError(
                 "`path` must be a file whose stages the interpreter can run. "
-                f"Received: path={name} ({error})"
+                f"Received: path={file.name} ({error})"
             ) from error
 
     def __enter__(self) -> Self:
@@ -205,15 +195,28 @@ class AnytimeModel:
         """
         start, cancel = time.perf_counter(), self._cancel
         self._open()
-        run = self._run(deadline_ms, self._stage_thresholds(thresholds), patience)
-        tensors = self._prepare(image)
+        run = self._run(deadline_ms, self._limits.of_stages(thresholds), patience)
+        whole = deadline_ms is None and patience is None
+        return self._classify(self._prepare(image), run, start, cancel, whole)
+
+    def _classify(
+        self, tensors: dict[str, Array], run: Run, start: float, cancel: object, whole: bool
+    ) -> Answer:
+        """Returns the answer; `whole`: by the single call, if there is one."""
         with self._lock:
+            # an image that was cancelled while it waited stops after its first stage
+            if whole and self._cancel is cancel and self._single_call():
+                return self._call(tensors, run, start)
             backend = self._begin(tensors)
             for i in range(len(self.exits)):
                 stopped_by = self._stage(backend, i, run, start, cancel)
                 if stopped_by is not None:
                     break
             return self._answer(run.probabilities, run.label, i, stopped_by, start, backend.cost)
+
+    def _single_call(self) -> bool:
+        """Returns whether the file's single call follows the same rule as its stages."""
+        return not self._plain and "predict" in self._open().signatures
 
     def stream(self, image: Image, deadline_ms: float | None = None) -> Iterator[Answer]:
         """Returns an iterator of an `Answer` after every stage, until the network or time ends.
@@ -278,36 +281,46 @@ class AnytimeModel:
             raise ValueError(
                 "The file must be exported with `single_call=True`. Received: one without"
             )
-        limits = self._stage_thresholds(thresholds)
+        run = self._run(None, self._limits.of_stages(thresholds), None)
         tensors = self._prepare(image)
+        with self._lock:
+            return self._call(tensors, run, start)
+
+    def _call(self, tensors: dict[str, Array], run: Run, start: float) -> Answer:
+        """Returns the answer of the single call; the lock is held."""
+        backend = self._open()
+        self._current += 1
+        logits, stage = self._whole(backend, tensors, np.asarray(run.thresholds, "float32"))
+        if stage == len(self.exits) - 1:
+            stopped_by: str | None = "end"
+        elif run.patience is None and run.agreement is None:
+            stopped_by = "confidence"
+        else:  # if it is not confident, answers agreed
+            alone = Run(run.confidence, run.thresholds, networks=run.networks, plain=run.plain)
+            stopped_by = alone.stopped_by(stage, logits, 0.0, 0.0) or "patience"
+        label = int(logits.argmax())
+        return self._answer(softmax(logits), label, stage, stopped_by, start, backend.cost)
+
+    def _whole(
+        self, backend: Backend, tensors: dict[str, Array], thresholds: Array
+    ) -> tuple[Array, int]:
+        """Runs the single call; returns logits, divided by the temperature, and the stage."""
         if self._plain:
             tensors = {"x": tensors[_OLD_INPUT]}
-        with self._lock:
-            backend = self._open()
-            self._current += 1
-            try:
-                given = {**tensors, "thresholds": np.asarray(limits, "float32")}
-                logits, exit = backend.predict(given)
-            except RuntimeError as error:
-                raise ValueError(
-                    "`path` must be a whole TFLite model. Received: one whose single call does "
-                    f"not run ({str(error).strip()})"
-                ) from error
-            cost = backend.cost
+        try:
+            logits, exit = backend.predict({**tensors, "thresholds": thresholds})
+        except RuntimeError as error:
+            raise ValueError(
+                "`path` must be a whole TFLite model. Received: one whose single call does "
+                f"not run ({str(error).strip()})"
+            ) from error
         if exit not in self.exits:
             raise ValueError(
                 "`path` must be a whole TFLite model. Received: one whose single call leaves at "
                 f"exit {exit}, which the file does not have"
             )
         stage = self.exits.index(exit)
-        logits = logits / self._temperatures[stage]
-        last = stage == len(self.exits) - 1
-        run = Run(self.info["confidence"], limits, networks=self._networks, plain=self._plain)
-        by = run.stopped_by(stage, logits, 0.0, None if last else 0.0)
-        if by is None:  # not confident, as the single call reckons: answers agreed
-            agreeing = self.info["patience"] is not None or self.info.get("agreement") is not None
-            by = "patience" if agreeing else "confidence"
-        return self._answer(run.probabilities, run.label, stage, by, start, cost)
+        return logits / self._temperatures[stage], stage
 
     def _run(
         self,
@@ -317,7 +330,7 @@ class AnytimeModel:
         by_agreement: bool = True,
     ) -> Run:
         """Checks arguments; returns the rule for one image."""
-        deadline = np.inf if deadline_ms is None else _as_float(deadline_ms)
+        deadline = np.inf if deadline_ms is None else as_float(deadline_ms)
         if deadline is None or not deadline >= 0:
             raise (WrongTypeError if deadline is None else ValueError)(
                 f"`deadline_ms` must be a number of at least 0, or None. Received: {deadline_ms=}"
@@ -361,11 +374,14 @@ class AnytimeModel:
             raise ValueError("The model must be open. Received: a model that was closed")
         return self._backend
 
-    def _warm_up(self, backend: Backend) -> None:
+    def _warm_up(self) -> None:
         """Runs every stage a few times: the first run is slow, and times are learned."""
-        black = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self.inputs.items()}
-        backend.start(black)
-        self._times.measure(backend.run, _WARM_UP)
+        with self._lock:
+            backend = self._open()
+            self._current += 1
+            shapes = self.inputs.items()
+            backend.start({name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in shapes})
+            self._times.measure(backend.run, _WARM_UP)
 
     def _answer(
         self,
@@ -382,110 +398,6 @@ class AnytimeModel:
             cost = self._macs[stage]
         elapsed = 1000 * (time.perf_counter() - start)
         return Answer(probabilities, label, self.exits[stage], stopped_by, elapsed, name, cost)
-
-    def _input_range(self) -> tuple[float, float] | None:
-        """Returns the least and the greatest float of an image; `None` if the file does not say.
-
-        Pixels become numbers between those of black and white. Floats may go beyond, but not
-        by many times that range, as do pixels that were not standardized.
-        """
-        preprocessing = self.info["preprocessing"]
-        if preprocessing is None:
-            return None
-        mean, std = (np.asarray(preprocessing[key]) for key in ("mean", "std"))
-        black, white = (-mean / std).min(), ((1 - mean) / std).max()
-        margin = _FAR * (white - black)
-        return float(black - margin), float(white + margin)
-
-    def _prepare(self, image: Image) -> dict[str, Array]:
-        """Returns the network's inputs by name, each a batch of one."""
-        if isinstance(image, Mapping):
-            if set(image) != set(self.inputs):
-                raise ValueError(
-                    f"`image` must be a dictionary of {sorted(self.inputs)}. "
-                    f"Received: one of {sorted(map(str, image))}"
-                )
-            arrays = dict(image)
-        elif len(self.inputs) > 1:
-            raise WrongTypeError(
-                f"`image` must be a dictionary of the inputs {sorted(self.inputs)}. "
-                f"Received: a {type(image).__name__}"
-            )
-        else:
-            arrays = dict.fromkeys(self.inputs, image)
-        return {name: self._prepared(name, array)[None] for name, array in arrays.items()}
-
-    def _prepared(self, name: str, image: ArrayLike) -> Array:
-        """Returns an input in the shape and the dtype that the network takes."""
-        shape, dtype = self.inputs[name]
-        called = "`image`" if len(self.inputs) == 1 else f"`image[{name!r}]`"
-        try:
-            array: Array = np.asarray(image)
-        except ValueError as error:  # rows of different length
-            raise ValueError(f"{called} must be an array. Received: {error}") from error
-        if array.shape != shape:
-            raise ValueError(f"{called} must be of shape {shape}. Received: shape {array.shape}")
-        if dtype.kind != "f":
-            return _as_integers(array, dtype, called)
-        if array.dtype == np.uint8:
-            preprocessing = self.info["preprocessing"]
-            if preprocessing is None:
-                raise ValueError(
-                    f"{called} must be of floats: the file does not say how pixels are "
-                    "standardized. Received: dtype uint8"
-                )
-            mean = np.asarray(preprocessing["mean"], "float32")
-            std = np.asarray(preprocessing["std"], "float32")
-            array = (array.astype("float32") / np.float32(255) - mean) / std
-        elif not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{called} must be of uint8 or floats. Received: dtype {array.dtype}")
-        else:
-            low, high = array.min(), array.max()
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise ValueError(f"{called} must be finite. Received: NaN or infinite values")
-            if self._range is not None and not self._range[0] <= low <= high <= self._range[1]:
-                raise ValueError(
-                    f"{called} must be pixels of uint8, or floats standardized as the file says. "
-                    f"Received: floats from {low:g} to {high:g}, which no pixel becomes"
-                )
-        return array.astype(dtype)
-
-    def _stage_thresholds(self, thresholds: Sequence[float] | None) -> list[float]:
-        """Returns one threshold per stage of the file: in log-odds, but for version 2."""
-        own: list[float] = self.info["thresholds" if self._plain else "log_odds"]
-        if thresholds is None:
-            return [own[k] for k in self.exits]
-        given = self._check_thresholds(thresholds)
-        if self._plain:
-            return [given[k] for k in self.exits]
-        kind, written = self.info["confidence"], self.info["thresholds"]
-        # the file's own keep the digits that the users' unit does not show
-        return [
-            own[k] if given[k] == written[k] else to_log_odds(kind, given[k]) for k in self.exits
-        ]
-
-    def _check_thresholds(self, thresholds: Sequence[float]) -> list[float]:
-        written: list[float] = self.info["thresholds"]
-        total = len(written)
-        is_array = isinstance(thresholds, Iterable) and not isinstance(thresholds, str | bytes)
-        found = [_as_float(t) for t in thresholds] if is_array else [None]
-        if None in found or len(found) != total or any(t != t for t in found):
-            raise (WrongTypeError if None in found else ValueError)(
-                f"`thresholds` must be {total} numbers, one per exit. Received: {thresholds=}"
-            )
-        # behind an exit where every image leaves, and at the last, nothing is looked at
-        ends = next((k for k in self.exits if found[k] == -np.inf), total - 1)
-        missing = [
-            k
-            for k in range(ends)
-            if k not in self.exits and found[k] < np.inf and found[k] != written[k]
-        ]
-        if missing:
-            raise ValueError(
-                f"`thresholds` must be +inf for exits {missing}, which were closed when the "
-                f"file was written. Received: thresholds={found}"
-            )
-        return found
 
     def _check_patience(self, patience: int | None) -> int | None:
         if patience is None:
@@ -506,37 +418,3 @@ def _check_inputs(
         one = said[name]
         if "shape" in one and (shape, dtype) != (tuple(one["shape"]), np.dtype(one["dtype"])):
             raise ValueError(f"its input {name!r} is of shape {shape} and {dtype}, unlike its info")
-
-
-def _as_integers(array: Array, dtype: Any, called: str) -> Array:
-    """Returns integers, or booleans, in the dtype of the network's input."""
-    if dtype.kind == "b":
-        if array.dtype != dtype:
-            raise ValueError(f"{called} must be of booleans. Received: dtype {array.dtype}")
-        return array
-    limits = np.iinfo(dtype)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{called} must be of integers, {dtype}. Received: dtype {array.dtype}")
-    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-        raise ValueError(
-            f"{called} must be of integers that {dtype} holds. Received: {array.min()} to "
-            f"{array.max()}"
-        )
-    return array.astype(dtype)
-
-
-def _as_float(value: Any) -> float | None:
-    """Returns a number of Python or numpy as a float, and `None` for anything else."""
-    if isinstance(value, bool | np.bool_ | str | bytes):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def is_integer(value: object, at_least: int) -> bool:
-    """Returns whether a value is an integer of Python or numpy, and large enough."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        return False
-    return int(value) >= at_least

@@ -1,6 +1,6 @@
 """The backends that can run a stage: the TFLite interpreter and LiteRT's CompiledModel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,14 +101,17 @@ class InterpreterBackend:
         self.inputs = _inputs_of(details, inputs)
         self.cost: float | None = None
         self._tensors: dict[str, Array] = {}
-        self._single: tuple[Any, ...] | None = None
-        self._steps: list[Any] | None = self._direct()
+        self._single: Callable[[dict[str, Array]], dict[str, Array]] | None = None
+        self._steps: list[Any] | None = None
+        self._known = False  # whether it was found out how stages run
 
     @property
     def direct(self) -> bool:
+        self._find_out()
         return self._steps is not None
 
     def start(self, tensors: dict[str, Array]) -> None:
+        self._find_out()
         self._tensors = dict(tensors)
 
     def run(self, stage: int) -> Array:
@@ -126,18 +129,31 @@ class InterpreterBackend:
 
     def predict(self, tensors: dict[str, Array]) -> tuple[Array, int]:
         if self._single is None:
-            runner = self._interpreter.get_signature_runner("predict")
-            answer = runner(**tensors)  # allocates
-            if self._steps is not None:
-                self._single = runner._interpreter_wrapper, runner._subgraph_index, runner
-        else:
-            wrapper, graph, runner = self._single
-            for name, values in tensors.items():
-                wrapper.SetTensor(runner._inputs[name], values, graph)
-            wrapper.Invoke(graph)
-            numbers = dict(runner._outputs)
-            answer = {name: wrapper.GetTensor(number, graph) for name, number in numbers.items()}
+            self._single = self._single_call(tensors)
+        answer = self._single(tensors)
         return self._answer(answer), int(answer["exit_index"][0])
+
+    def _single_call(
+        self, tensors: dict[str, Array]
+    ) -> Callable[[dict[str, Array]], dict[str, Array]]:
+        """Returns how to run the single call: on the interpreter's own memory, if that works."""
+        runner = self._interpreter.get_signature_runner("predict")
+        expected = runner(**tensors)  # allocates
+        try:
+            wrapper, graph = runner._interpreter_wrapper, runner._subgraph_index
+            inputs, outputs = dict(runner._inputs), list(dict(runner._outputs).items())
+
+            def call(tensors: dict[str, Array]) -> dict[str, Array]:
+                for name, values in tensors.items():
+                    wrapper.SetTensor(inputs[name], values, graph)
+                wrapper.Invoke(graph)
+                return {name: wrapper.GetTensor(number, graph) for name, number in outputs}
+
+            found = call(tensors)
+            same = all(np.array_equal(expected[name], found[name]) for name in expected)
+        except (AttributeError, KeyError, TypeError):  # another version, with other insides
+            same = False
+        return call if same else lambda tensors: runner(**tensors)
 
     def _answer(self, tensors: dict[str, Array]) -> Array:
         """Returns the logits `(classes,)` of a batch of one, and keeps the cost."""
@@ -150,6 +166,12 @@ class InterpreterBackend:
         self._steps = self._interpreter = self._single = None
         self._runners = []
         self._tensors = {}
+
+    def _find_out(self) -> None:
+        """Allocates every stage, and finds out whether they can run without the runners."""
+        if not self._known:
+            self._known = True
+            self._steps = self._direct()
 
     def _direct(self) -> list[Any] | None:
         """Returns how to run each stage on the interpreter's own memory, or `None`."""

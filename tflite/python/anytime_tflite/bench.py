@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from anytime_tflite.anytime import AnytimeModel, is_integer
+from anytime_tflite.anytime import AnytimeModel
 from anytime_tflite.backends import interpreter_class, random_inputs
+from anytime_tflite.limits import is_integer
 from anytime_tflite.rule import Array
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -63,6 +63,31 @@ def read_info(path: Source) -> dict[str, Any]:
     ```
     """
     return check_content(*content_of(path))
+
+
+class Checked(NamedTuple):
+    """A file that was checked.
+
+    Attributes:
+        info: Dictionary, what it says of itself; thresholds are floats.
+        name: String, what to call it in errors.
+        source: Its path, where it has one: an interpreter then maps it into memory. Else its
+            content, which interpreters share.
+    """
+
+    info: dict[str, Any]
+    name: str
+    source: str | bytes
+
+
+def checked(path: Source) -> Checked:
+    """Returns a file that `read_info` accepts."""
+    content, name = content_of(path)
+    info = check_content(content, name)
+    for key in ("thresholds", "log_odds"):
+        if key in info:
+            info[key] = [float(t) for t in info[key]]
+    return Checked(info, name, name if isinstance(path, str | os.PathLike) else content)
 
 
 def content_of(source: Source) -> tuple[bytes, str]:

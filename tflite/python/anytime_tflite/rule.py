@@ -170,6 +170,7 @@ class Run:
 
     Attributes:
         label: Integer, the most probable class of the latest answer.
+        logits: Array `(classes,)`, the latest answer, divided by the exit's temperature.
 
     Example:
 
@@ -179,6 +180,7 @@ class Run:
     """
 
     label: int
+    logits: Array
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class Run:
         self.agreement = agreement
         self.plain = plain
         self.label = -1
-        self._logits = np.zeros(1)
+        self.logits = np.zeros(1)
         self._agreeing = 0
         self._votes: dict[int, int] = {}
 
@@ -226,7 +228,7 @@ class Run:
     @property
     def probabilities(self) -> Array:
         """Array `(classes,)`, of the latest answer."""
-        return softmax(self._logits)
+        return softmax(self.logits)
 
     def stopped_by(
         self,
@@ -248,7 +250,7 @@ class Run:
         before, self.label = self.label, int(logits.argmax())
         self._agreeing = self._agreeing + 1 if self.label == before else 1
         self._votes[self.label] = self._votes.get(self.label, 0) + 1
-        self._logits = logits
+        self.logits = logits
         if next_ms is None:
             return "end"
         if self.thresholds is not None and self.thresholds[stage] < math.inf:
