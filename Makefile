@@ -14,7 +14,8 @@ command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Insta
 	test -z "$$CI"; exit; };
 endef
 
-.PHONY: help demo test test-python test-android test-web test-slow test-all coverage lint docs \
+.PHONY: help demo test test-python test-android test-web test-slow test-slow-web test-all \
+	coverage lint docs \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
 	bench-compression bench-search bench-defects bench-mistakes bench-chaos models-table \
@@ -45,7 +46,11 @@ test-android:
 test-web:
 	@$(call needs,npm,apt-get install nodejs npm) cd tflite/web && npm ci && npm test
 
-test-slow: .venv/test
+test-slow-web:
+	@$(call needs,npm,apt-get install nodejs npm) \
+	cd tflite/web && npm ci && npm run test:slow
+
+test-slow: .venv/test $(if $(wildcard tflite/web/package.json),test-slow-web)
 	$(BIN)/python -m pytest -n logical --dist worksteal -m slow --durations=10
 
 test-all: test test-slow

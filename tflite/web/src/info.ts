@@ -159,13 +159,16 @@ export function stoppingNetworks(info: Found): (Network | null)[] | null {
       const [kernel, bias] = [numbers(item(layer, "kernel")), numbers(item(layer, "bias"))];
       const shape = item(layer, "shape");
       const sized = Array.isArray(shape) && shape.length === 2 &&
-        shape.every((size) => isInteger(size, 0n));
-      const [rows, columns] = sized ? shape.map(Number) : [-1, -1];
+        shape.every((size) => isInteger(size, -1n));
+      let [rows, columns] = sized ? shape.map(Number) : [-1, -1];
+      if (rows === -1) rows = kernel.length / columns; // -1 stands for what is left
+      else if (columns === -1) columns = kernel.length / rows;
       return { kernel, bias, rows, columns };
     });
     const fits = network.every(
       ({ kernel, bias, rows, columns }) =>
-        kernel.length === rows * columns && rows > 0 && columns > 0 && bias.length === columns &&
+        kernel.length === rows * columns && rows % 1 === 0 && rows > 0 && columns > 0 &&
+        bias.length === columns &&
         kernel.every(Number.isFinite) && bias.every(Number.isFinite),
     );
     const chained = network.length === 3 && network[0].columns === network[1].rows &&
