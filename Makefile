@@ -38,9 +38,11 @@ test: $(PARTS)
 test-python: .venv/test lint
 	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow" --durations=10
 
-test-android:
+# the library of LiteRT that runs the files is in the environment of the Python tests
+test-android: .venv/test
 	@$(call needs,java,apt-get install openjdk-17-jdk-headless) \
 	$(call needs,mvn,apt-get install maven) \
+	LITERT_LIBRARY="$$($(BIN)/python tflite/android/litert_library.py)" \
 	mvn --quiet --file tflite/android test
 
 test-web:
