@@ -14,7 +14,7 @@ command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Insta
 	test -z "$$CI"; exit; };
 endef
 
-.PHONY: help demo test test-python test-android test-web test-slow test-slow-web test-all \
+.PHONY: help demo test test-python test-android test-android-slow test-web test-slow test-slow-web test-all \
 	coverage lint docs \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \

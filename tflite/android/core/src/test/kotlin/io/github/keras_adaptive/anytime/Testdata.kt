@@ -12,10 +12,13 @@ object Testdata {
 
     fun file(name: String) = folder.resolve("files/$name")
 
-    fun cases(name: String): List<Case> = json(name).list("cases").map { Case(it as Map<*, *>) }
+    fun cases(name: String): List<Case> = cases(folder.resolve(name))
 
-    fun json(name: String): Case =
-        Case(Json.read(ByteBuffer.wrap(folder.resolve(name).readBytes())) as Map<*, *>)
+    fun cases(file: File): List<Case> = json(file).list("cases").map { Case(it as Map<*, *>) }
+
+    fun json(name: String): Case = json(folder.resolve(name))
+
+    private fun json(file: File) = Case(Json.read(ByteBuffer.wrap(file.readBytes())) as Map<*, *>)
 
     /** Does an edit of damage.json. */
     fun edited(content: ByteArray, case: Case): ByteArray {
