@@ -14,8 +14,8 @@ command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Insta
 	test -z "$$CI"; exit; };
 endef
 
-.PHONY: help demo test test-python test-android test-android-slow test-web test-slow test-slow-web test-all \
-	coverage lint docs \
+.PHONY: help demo test test-python test-android test-web test-slow test-slow-android \
+	test-slow-web test-all coverage lint docs apk \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
 	bench-compression bench-search bench-defects bench-mistakes bench-chaos models-table \
@@ -52,7 +52,16 @@ test-slow-web:
 	@$(call needs,npm,apt-get install nodejs npm) \
 	cd tflite/web && npm ci && npm run test:slow
 
-test-slow: .venv/test $(if $(wildcard tflite/web/package.json),test-slow-web)
+# the shipped network on real images, on a JVM
+test-slow-android: .venv/test
+	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
+	$(BIN)/python tflite/android/vectors.py tflite/android/target/shipped && \
+	LITERT_LIBRARY="$$($(BIN)/python tflite/android/litert_library.py)" \
+	mvn --quiet --file tflite/android --activate-profiles slow --projects desktop --also-make \
+		-Dtest='Shipped*' -Dsurefire.failIfNoSpecifiedTests=false test
+
+test-slow: .venv/test $(if $(wildcard tflite/android/pom.xml),test-slow-android) \
+		$(if $(wildcard tflite/web/package.json),test-slow-web)
 	$(BIN)/python -m pytest -n logical --dist worksteal -m slow --durations=10
 
 test-all: test test-slow
