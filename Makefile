@@ -15,7 +15,7 @@ command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Insta
 endef
 
 .PHONY: help demo test test-python test-android test-web test-slow test-slow-android \
-	test-slow-web test-all coverage lint docs apk \
+	test-slow-web test-all coverage lint docs apk web bench-web \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
 	bench-compression bench-search bench-defects bench-mistakes bench-chaos models-table \
@@ -26,6 +26,7 @@ help:
 	@echo "make test   lint and test everything that is quick: five to eight minutes on two cores"
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
 	@echo "make coverage   both, and which lines of the packages they run"
+	@echo "make web    the exported network in a page, on localhost"
 	@echo "make docs   build the site from guides, tutorials and docstrings, in site/"
 	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
@@ -47,6 +48,11 @@ test-android: .venv/test
 
 test-web:
 	@$(call needs,npm,apt-get install nodejs npm) cd tflite/web && npm ci && npm test
+
+# the demo page on localhost, with the network of `make demo` too, if it has run
+web: .venv/test
+	@$(call needs,npm,apt-get install nodejs npm) (cd tflite/web && npm ci && npm run build) && \
+	$(BIN)/python tflite/web/demo/prepare.py && node tflite/web/demo/serve.mjs
 
 test-slow-web:
 	@$(call needs,npm,apt-get install nodejs npm) \
@@ -119,6 +125,11 @@ bench-moving-digits: .venv/test
 
 bench-device: .venv/test
 	$(BIN)/python -m benchmarks.device
+
+# exported files in Chromium and in Node
+bench-web: .venv/test
+	cd tflite/web && npm ci && npm run build
+	$(BIN)/python -m benchmarks.web
 
 # an hour; resumes where it was interrupted
 bench-stopping: .venv/test
