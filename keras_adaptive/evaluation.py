@@ -7,10 +7,18 @@ the thresholds were chosen.
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-from keras_adaptive._checks import check_costs, check_labels, check_logits, integer, numeric
+from keras_adaptive._checks import (
+    check_costs,
+    check_labels,
+    check_logits,
+    integer,
+    numeric,
+)
 from keras_adaptive.calibration.calibrate import calibrate_budgets
-from keras_adaptive.policy.policy import Policy, best_classes, right_answers
+from keras_adaptive.policy.confidence import log_odds
+from keras_adaptive.policy.policy import Policy, check_top_k, right_answers
 
 
 class EvaluationResult(NamedTuple):
@@ -65,7 +73,7 @@ class Curve(NamedTuple):
         return float(np.trapezoid(self.accuracies, self.costs) / width)
 
 
-def evaluate(policy, logits, labels, costs):
+def evaluate(policy, logits, labels, costs, *, top_k=1):
     """Returns accuracy and cost of a policy on cached logits.
 
     Args:
@@ -77,6 +85,7 @@ def evaluate(policy, logits, labels, costs):
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 where there
             is no label.
         costs: Array `(exits,)` or `(exits, samples)`.
+        top_k: Integer: an answer is right if the label is among so many most probable classes.
 
     Returns:
         An `EvaluationResult`.
@@ -102,7 +111,7 @@ def evaluate(policy, logits, labels, costs):
                 "Received: policy=None in the model"
             )
         policy = policy.policy
-    split = _Split(logits, labels, costs)
+    split = _Split(logits, labels, costs, top_k)
     if isinstance(policy, Policy):
         return split.result_of_exits(policy._decide(split.logits, split.costs))
     return split.result(_check_leaving(policy, split.right.shape))
@@ -111,11 +120,12 @@ def evaluate(policy, logits, labels, costs):
 class _Split:
     """Logits, labels and costs, checked once, and where each exit is right."""
 
-    def __init__(self, logits, labels, costs):
+    def __init__(self, logits, labels, costs, top_k=1):
         self.logits = check_logits(logits)
+        top_k = check_top_k(top_k, self.logits.shape[-1])
         labels = check_labels(labels, self.logits)
         self.costs = check_costs(costs, self.logits)
-        self.right = right_answers(self.logits, labels)
+        self.right = right_answers(self.logits, labels, top_k)
         self.labeled = (labels >= 0).sum()
         self.prices = np.broadcast_to(self.costs.reshape(len(self.costs), -1), self.right.shape)
 
@@ -152,7 +162,7 @@ def _check_leaving(policy, shape):
     return leaving
 
 
-def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **kwargs):
+def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, top_k=1, **kwargs):
     """Returns the curve of accuracy against cost: one calibrated policy per budget.
 
     The budgets go in equal steps from the cost of the first exit to that of the last.
@@ -164,6 +174,8 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **kwargs
         points: Integer, the number of budgets. At least 2.
         test: Tuple `(logits, labels, costs)` of other data to report on. `None`: the
             same data, which makes the curve slightly optimistic.
+        top_k: Integer: an answer is right if the label is among so many most probable classes,
+            in choosing thresholds and in reporting.
         **kwargs: Passed to `calibrate`: `method=`, `confidence=` and others.
 
     Returns:
@@ -188,8 +200,8 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, **kwargs
     costs = check_costs(costs, logits)
     per_exit = costs.reshape(len(costs), -1).mean(axis=1)
     budgets = np.linspace(per_exit[0], per_exit[-1], points)
-    policies = calibrate_budgets(logits, labels, costs, budgets, **kwargs)
-    split = _Split(*((logits, labels, costs) if test is None else test))
+    policies = calibrate_budgets(logits, labels, costs, budgets, top_k=top_k, **kwargs)
+    split = _Split(*((logits, labels, costs) if test is None else test), top_k)
     if len(split.logits) != len(logits):
         raise ValueError(
             f"`test` must have {len(logits)} exits, as `logits`. "
@@ -262,7 +274,7 @@ def budget_probabilities(distribution, costs):
     return below[0], np.diff(np.append(below, 1.0))
 
 
-def accuracy_matrix(exits, logits, labels):
+def accuracy_matrix(exits, logits, labels, *, top_k=1):
     """Returns the accuracy of every exit on the samples that leave at each.
 
     Where a policy sends samples to the exits that classify them well, the diagonal is higher
@@ -272,6 +284,7 @@ def accuracy_matrix(exits, logits, labels):
         exits: Integer array `(samples,)`, from `policy.decide`.
         logits: Array `(exits, samples, classes)`.
         labels: Integer array `(samples,)`.
+        top_k: Integer: an answer is right if the label is among so many most probable classes.
 
     Returns:
         Float array `(exits, exits)`: row `i`, column `j` is the accuracy of exit `i` on the
@@ -288,7 +301,8 @@ def accuracy_matrix(exits, logits, labels):
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
     """
     logits = check_logits(logits)
-    right = best_classes(logits) == check_labels(labels, logits)
+    labels = check_labels(labels, logits)
+    right = right_answers(logits, labels, check_top_k(top_k, logits.shape[-1]))
     here = _check_exits(exits, logits) == np.arange(len(logits))[:, None]
     with np.errstate(invalid="ignore"):
         return right.astype(float) @ here.T / here.sum(axis=1)
@@ -326,6 +340,86 @@ def most_and_least_confident(exits, scores, count=10):
         for k, rows in enumerate(np.flatnonzero(exits == k) for k in range(len(scores)))
     ]
     return [rows[:count] for rows in ranked], [rows[::-1][:count] for rows in ranked]
+
+
+def failure_auroc(logits, labels, *, confidence="max_prob"):
+    """Returns how well the confidence of each exit tells its right answers from its wrong ones.
+
+    It is the area under the ROC curve of the confidence as a score for "this exit is right":
+    the probability that of a right and a wrong answer, drawn at random, the right one is the
+    more confident; ties count half. 0.5 is chance, 1 is perfect. It does not depend on
+    whether the confidence is too high altogether, which `reliability` measures.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        labels: Integer array `(samples,)`.
+        confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
+
+    Returns:
+        Float array `(exits,)`; NaN for an exit whose answers are all right or all wrong.
+
+    Example:
+
+    >>> logits = [[[0, 3], [0, 1], [2, 0]]]   # right, right, wrong
+    >>> failure_auroc(logits, [1, 1, 1]).tolist()
+    [0.5]
+
+    Reference:
+        [Failure Prediction Is a Better Performance Proxy for Early-Exit Networks Than
+        Calibration (Kubaty et al., 2025)](https://arxiv.org/abs/2508.21495).
+    """
+    found = []
+    for score, right in zip(*_judged(logits, labels, confidence), strict=True):
+        of_right, of_wrong = right.sum(), (~right).sum()
+        above = stats.rankdata(score)[right].sum() - of_right * (of_right + 1) / 2
+        found.append(above / (of_right * of_wrong) if of_right and of_wrong else np.nan)
+    return np.array(found)
+
+
+def aurc(logits, labels, *, confidence="max_prob"):
+    """Returns the area under the risk-coverage curve of each exit.
+
+    The risk at coverage `n / samples` is the share of wrong answers among the `n` most
+    confident samples; the area is its mean over `n = 1, ..., samples`. Samples of equal
+    confidence are in random order, of which the expectation is taken. 0 is perfect; answers
+    with a confidence that says nothing have the exit's share of wrong answers.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        labels: Integer array `(samples,)`.
+        confidence: As in `failure_auroc`.
+
+    Returns:
+        Float array `(exits,)`.
+
+    Example:
+
+    >>> logits = [[[0, 3], [0, 1], [2, 0]]]   # right, right, wrong; wrong in the second place
+    >>> aurc(logits, [1, 1, 1]).round(4).tolist()
+    [0.2778]
+
+    Reference:
+        [Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers (Geifman et al.,
+        2019)](https://arxiv.org/abs/1805.08206).
+    """
+    found = []
+    for score, right in zip(*_judged(logits, labels, confidence), strict=True):
+        _, place, counts = np.unique(-score, return_inverse=True, return_counts=True)
+        wrong = np.bincount(place, ~right) / counts  # of each confidence, the highest first
+        wrong = np.repeat(wrong, counts)
+        found.append((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean())
+    return np.array(found)
+
+
+def _judged(logits, labels, confidence):
+    """Returns the confidence of every answer, as it is compared, and whether it is right."""
+    logits = check_logits(logits)
+    if logits.ndim != 3:
+        raise ValueError(
+            f"`logits` must be of shape (exits, samples, classes). Received: shape {logits.shape}"
+        )
+    right = right_answers(logits, check_labels(labels, logits)) == 1
+    return log_odds(logits, confidence), right
 
 
 extremes = most_and_least_confident  # its name before 0.2; until 0.3

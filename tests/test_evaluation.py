@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import problems
 
 import keras_adaptive as ka
 from keras_adaptive import evaluation
+from keras_adaptive.policy.confidence import log_odds
 
 
 def test_report_is_what_counting_gives(rng):
@@ -221,3 +223,69 @@ def test_mean_iou_by_hand():
     # class 0: 1 of 3; class 1: 1 of 3; class 2: 1 of 1
     assert evaluation.mean_iou(predicted, labels, 4) == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
     assert evaluation.mean_iou(labels, np.array([[0, 1, 1], [2, -1, 0]]), 3) == 1
+
+
+@given(problems())
+def test_failure_auroc_is_that_of_scikit_learn(problem):
+    logits, labels, _ = problem
+    found = evaluation.failure_auroc(logits, labels)
+    for k, z in enumerate(logits):
+        right = z.argmax(-1) == labels
+        if right.all() or not right.any():
+            assert np.isnan(found[k])
+        else:
+            score = log_odds(logits)[k]
+            assert found[k] == pytest.approx(sklearn.metrics.roc_auc_score(right, score))
+
+
+def test_aurc_is_the_mean_risk_over_coverage(rng):
+    logits = rng.normal(size=(2, 50, 4))
+    labels = rng.integers(0, 4, 50)
+    for k, value in enumerate(evaluation.aurc(logits, labels)):
+        z = logits[k]
+        p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+        order = sorted(range(50), key=lambda i: -p[i].max())
+        wrong = [z[i].argmax() != labels[i] for i in order]
+        risks = [sum(wrong[:n]) / n for n in range(1, 51)]
+        assert value == pytest.approx(sum(risks) / 50)
+    alike = np.zeros((1, 8, 2))  # the order of equal confidences says nothing
+    assert evaluation.aurc(alike, [0, 0, 0, 0, 0, 0, 1, 1])[0] == pytest.approx(0.25)
+    dense = np.zeros((1, 2, 3, 3, 4))
+    with pytest.raises(ValueError, match=r"`logits` must be of shape \(exits, samples, classes\)"):
+        evaluation.aurc(dense, np.zeros((2, 3, 3), int))
+
+
+@given(problems(), st.integers(1, 4))
+def test_the_label_may_be_among_the_first(problem, top_k):
+    logits, labels, costs = problem
+    classes = logits.shape[-1]
+    if top_k > classes:
+        with pytest.raises(ValueError, match=f"`top_k` must be at most .* {classes}"):
+            ka.evaluate(ka.ExitPolicy([0] * len(logits)), logits, labels, costs, top_k=top_k)
+        return
+    first = np.argsort(-logits, axis=-1, kind="stable")[..., :top_k]
+    right = (first == labels[:, None]).any(axis=-1)
+    policy = ka.calibrate(logits, labels, costs, budget_share=1.0, top_k=top_k)
+    exits = policy.decide(logits)
+    result = ka.evaluate(policy, logits, labels, costs, top_k=top_k)
+    assert result.accuracy == pytest.approx(right[exits, np.arange(len(labels))].mean())
+    assert result.exit_accuracies.tolist() == pytest.approx(right.mean(axis=1))
+    assert policy.details["accuracy"] == pytest.approx(result.accuracy)
+    assert policy.details["accuracy"] >= right.mean(axis=1).max() - 1e-12  # of any exit alone
+    matrix = evaluation.accuracy_matrix(exits, logits, labels, top_k=top_k)
+    parts = np.nan_to_num(matrix.diagonal()) @ result.exit_fractions
+    assert parts == pytest.approx(result.accuracy)
+    curve = ka.accuracy_cost_curve(logits, labels, costs, points=2, top_k=top_k)
+    assert curve.exit_accuracies.tolist() == pytest.approx(right.mean(axis=1))
+
+
+def test_a_guarantee_may_be_of_the_first_classes(rng):
+    labels = rng.integers(0, 10, 2000)
+    logits = rng.normal(size=(2, 2000, 10))
+    logits[:, range(2000), labels] += np.array([[2.0], [3.0]])
+    risk = ka.RiskControl("error", 0.2, 0.1)
+    policy = ka.calibrate(logits, labels, [1, 2], risk=risk, top_k=3)
+    assert policy.details["top_k"] == 3
+    assert ka.evaluate(policy, logits, labels, [1, 2], top_k=3).accuracy > 0.8
+    with pytest.warns(ka.NoSavingWarning):
+        ka.calibrate(logits, labels, [1, 2], risk=ka.RiskControl("error", 0.05, 0.1))

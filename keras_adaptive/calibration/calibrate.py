@@ -21,6 +21,7 @@ from keras_adaptive.calibration.geometric import (
     most_confident_first,
     shares_leaving,
 )
+from keras_adaptive.calibration.pcee import pcee_thresholds
 from keras_adaptive.calibration.risk_control import (
     NoSavingWarning,
     RiskControl,
@@ -33,11 +34,12 @@ from keras_adaptive.policy.exit_policy import ExitPolicy
 from keras_adaptive.policy.policy import (
     UnreachableTargetError,
     best_classes,
+    check_top_k,
     last_affordable,
     right_answers,
 )
 
-METHODS = ("optimal", "geometric", "percentile")
+METHODS = ("optimal", "geometric", "percentile", "pcee")
 TARGETS = ("budget", "budget_share", "accuracy", "risk")
 ROUNDING = 1e-9  # relative; means of equal costs differ in their last digits
 
@@ -148,6 +150,7 @@ def calibrate(
     temperature=None,
     pixel_floor=0.5,
     unit=None,
+    top_k=1,
 ):
     """Chooses the thresholds of an `ExitPolicy` for a budget, an accuracy or a risk.
 
@@ -185,17 +188,21 @@ def calibrate(
             never worse than the other methods. `"percentile"`: the best combination of
             percentiles, every exit open (Cascades; 100 percentiles for up to five exits,
             fewer beyond). `"geometric"`: MSDNet's rule, `geometric_thresholds`, with the
-            best `p`.
+            best `p`. `"pcee"`, with `accuracy`: a sample leaves at the first exit that is right
+            for at least this share of the samples of like confidence, `pcee_thresholds`; it
+            needs no search, and the accuracy of the policy may be higher or lower.
         confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
         temperature: Whether a temperature is fitted for each exit. `None`: where labels are
             given and the method is `"optimal"`.
         pixel_floor: Number: pixels less confident than this are treated as unlabeled. Only for
             dense outputs.
         unit: String, the unit of the costs, which the policy keeps. `None`: not said.
+        top_k: Integer: an answer counts as right if the label is among so many most probable
+            classes.
 
     Returns:
         An `ExitPolicy`, whose `details` say how it was made. On the data given, its mean
-        cost is at most `budget`, or its accuracy at least `accuracy`.
+        cost is at most `budget`, or its accuracy at least `accuracy` (not with `"pcee"`).
 
     Raises:
         UnreachableTargetError: If no policy meets the target; the message says what can be
@@ -215,7 +222,8 @@ def calibrate(
     References:
         `"geometric"`: [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844);
         `"percentile"`: [Wisdom of Committees (Wang et al., 2022)](
-        https://arxiv.org/abs/2012.01988), appendix B.2.
+        https://arxiv.org/abs/2012.01988), appendix B.2; `"pcee"`: [Performance Control in Early
+        Exiting (Mofakhami et al., 2024)](https://arxiv.org/abs/2412.19325).
     """
     how = {
         "budget": budget,
@@ -229,6 +237,7 @@ def calibrate(
         "temperature": temperature,
         "pixel_floor": pixel_floor,
         "unit": unit,
+        "top_k": top_k,
     }
     kind, value = check_how(**how)
     if kind == "risk":
@@ -262,7 +271,7 @@ def calibrate_budgets(logits, labels, costs, budgets=None, *, budget_share=None,
             f"`{kind if budgets is None else 'budgets'}` must be a sequence of numbers. "
             f"Received: {values!r}"
         )
-    names = ("worst_case", "method", "confidence", "temperature", "pixel_floor", "unit")
+    names = tuple(DEFAULTS)
     unknown = set(kwargs) - set(names)
     if unknown:
         raise ValueError(f"The arguments must be among {names}. Received: {tuple(sorted(unknown))}")
@@ -277,6 +286,7 @@ DEFAULTS = {
     "temperature": None,
     "pixel_floor": 0.5,
     "unit": None,
+    "top_k": 1,
 }
 
 
@@ -293,6 +303,7 @@ def check_how(
     temperature=None,
     pixel_floor=0.5,
     unit=None,
+    top_k=1,
     costs=None,
     labels_given=True,
 ):
@@ -335,6 +346,10 @@ def check_how(
         value = finite(value, kind)
     if kind == "accuracy" and not 0 <= value <= 1:
         raise ValueError(f"`accuracy` must be from 0 to 1. Received: accuracy={accuracy}")
+    if method == "pcee" and kind != "accuracy":
+        raise ValueError(
+            f'With method="pcee", `accuracy` must be the target. Received: {kind}={value}'
+        )
     if kind == "budget_share" and not 0 < value <= 1:
         raise ValueError(
             "`budget_share` must be above 0 and at most 1, a share of the full cost. "
@@ -347,6 +362,7 @@ def check_how(
             f"`temperature` must be True, False or None. Received: temperature={temperature}"
         )
     finite(pixel_floor, "pixel_floor")
+    check_top_k(top_k)
     if not isinstance(unit, (str, type(None))):
         raise ValueError(f"`unit` must be a string. Received: unit={unit!r}")
     if not labels_given:
@@ -404,7 +420,14 @@ def _calibrate(logits, labels, costs, kind, values, how):
     temperatures = _temperatures(logits, labels, how["temperature"], method)
     problem, total, reach = _problem(logits, labels, costs, temperatures, how)
     samples = logits.shape[1]
-    if kind == "q":
+    if method == "pcee":
+        if logits.ndim != 3:
+            raise ValueError(
+                'With method="pcee", `logits` must be of shape (exits, samples, classes). '
+                f"Received: shape {logits.shape}"
+            )
+        solved = [(pcee_thresholds(*problem[:2], value), None) for value in values]
+    elif kind == "q":
         confidences = problem.confidences
         orders = most_confident_first(confidences)
         solved = [(shares_leaving(confidences, orders, 1 - value), None) for value in values]
@@ -426,6 +449,8 @@ def _calibrate(logits, labels, costs, kind, values, how):
         }
         if kind == "budget_share":
             details["budget"] = limit
+        if method == "pcee":
+            details["accuracy_wanted"] = float(value)
         policies.append(_policy(thresholds, temperatures, how, details, logits, costs.ndim == 2))
     return policies
 
@@ -459,13 +484,13 @@ def _calibrate_risk(logits, labels, costs, how):
         half, _ = risk.halves(logits.shape[1])
         temperatures = fit_temperatures(logits, labels, half)
     problem, _, reach = _problem(logits, labels, costs, temperatures, how)
-    answers = best_classes(logits)
-    reached = answers
+    agrees = (answers := best_classes(logits)) == answers[-1]
+    right = agrees if labels is None else right_answers(logits, labels, how["top_k"]) == 1
+    best = right[-1:]
     if reach is not None:  # an exit out of reach gives the answer of the last one in reach
         places = np.minimum(np.arange(len(logits))[:, None], reach[None])
-        reached = np.take_along_axis(answers, places, axis=0)
-    truth = answers[-1] if labels is None else labels
-    losses = risk.losses(reached == truth, answers[-1:] == truth, reached == answers[-1])
+        right, agrees = (np.take_along_axis(each, places, axis=0) for each in (right, agrees))
+    losses = risk.losses(right, best, agrees)
     thresholds, guarantee = controlled_thresholds(risk, problem.confidences, losses, problem.costs)
     if (thresholds[:-1] == np.inf).all() and len(thresholds) > 1:
         _warn_of_no_saving(risk, guarantee)
@@ -513,7 +538,7 @@ def _problem(logits, labels, costs, temperatures, how):
     right = np.zeros((exits, samples), "int32")
     total = samples
     if labels is not None:
-        right = right_answers(logits, labels)
+        right = right_answers(logits, labels, check_top_k(how["top_k"], logits.shape[-1]))
         total = int(np.count_nonzero(labels >= 0))
     limits = None
     if how["worst_case"] is not None:
@@ -573,6 +598,7 @@ def _policy(thresholds, temperatures, how, details, logits, per_sample):
     worst_case = None if how["worst_case"] is None else float(how["worst_case"])
     details = {
         **details,
+        **({} if how["top_k"] == 1 else {"top_k": int(how["top_k"])}),
         "worst_case": worst_case,
         "samples": logits.shape[1],
         "versions": {

@@ -89,7 +89,7 @@ COMMANDS = {
     "card": ("document", "print the model card"),
 }
 # as in calibration and training, whose imports --help does not wait for
-METHODS = ("optimal", "geometric", "percentile")
+METHODS = ("optimal", "geometric", "percentile", "pcee")
 METRICS = ("accuracy_drop", "disagreement", "error")
 REGIMES = ("joint", "disjoint", "mixed", "imta")  # those that train an MSDNet
 PRESETS = (

@@ -40,7 +40,8 @@ def evaluate(options):
             policy.unit, policy.network = "macs", model.network
         runs.say(f"evaluate: results on {splits.size('test'):,} test images")
         test = _predict(model, splits, "test")
-        how = {"method": options.method}
+        # "pcee" has no budgets
+        how = {"method": "optimal" if options.method == "pcee" else options.method}
         curve = accuracy_cost_curve(*calibration, costs, test=(*test, costs), **how)
         with run.change() as new:
             if chooses:

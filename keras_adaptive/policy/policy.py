@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from keras_adaptive._checks import check_costs, check_logits
+from keras_adaptive._checks import check_costs, check_logits, integer
 from keras_adaptive._files import read_json, shown, write_whole
 from keras_adaptive.policy.confidence import blocks
 
@@ -236,16 +236,40 @@ def best_classes(logits):
     return found
 
 
-def right_answers(logits, labels):
+def right_answers(logits, labels, top_k=1):
     """Returns how many answers of each sample are right, `(exits, samples)`.
 
     Args:
         logits: Array `(exits, samples, classes)`: 0 or 1; or dense ones: pixels.
         labels: Array `(samples,)` or `(samples, height, width)`.
+        top_k: Integer: an answer is right if the label is among so many most probable classes.
     """
     right = np.zeros(logits.shape[:2], "int32")
     for k, of_exit in enumerate(logits):
         for rows in blocks(of_exit.shape):
-            correct = of_exit[rows].argmax(axis=-1) == labels[rows]
+            correct = among_the_first(of_exit[rows], labels[rows], top_k)
             right[k, rows] = correct.reshape(len(correct), -1).sum(axis=1)
     return right
+
+
+def among_the_first(logits, labels, top_k):
+    """Returns whether each label is among the `top_k` most probable classes.
+
+    Of equal logits the class that is listed first comes first, as in `argmax`.
+    """
+    if top_k == 1:
+        return logits.argmax(axis=-1) == labels
+    own = np.take_along_axis(logits, np.maximum(labels, 0)[..., None], axis=-1)
+    first = np.arange(logits.shape[-1]) < labels[..., None]
+    before = (logits > own) | ((logits == own) & first)
+    return (before.sum(axis=-1) < top_k) & (labels >= 0)
+
+
+def check_top_k(top_k, classes=None):
+    """Returns `top_k` as an integer, which must be from 1 to the number of classes."""
+    top_k = integer("top_k", top_k, 1)
+    if classes is not None and top_k > classes:
+        raise ValueError(
+            f"`top_k` must be at most the number of classes, {classes}. Received: top_k={top_k}"
+        )
+    return top_k

@@ -192,6 +192,9 @@ REPORT = {
             "accuracy_alone": NUMBER,
             "share_leaving": NUMBER,
             "threshold": _or_none(THRESHOLD),
+            "calibration_error?": _or_none(NUMBER),
+            "failure_auroc?": _or_none(NUMBER),
+            "aurc?": _or_none(NUMBER),
         }
     ],
     "result?": ROW,

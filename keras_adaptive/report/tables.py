@@ -36,8 +36,14 @@ def feasible_budget(share, costs):
 
 
 def exit_table(policy, logits, labels, costs):
-    """Returns one row per exit: its cost, its accuracy and the fraction that leaves there."""
+    """Returns one row per exit: its cost, its accuracy and the fraction that leaves there.
+
+    Where there is one answer per sample, also how well its confidence is calibrated and how well
+    it tells right from wrong: the expected calibration error, with the policy's temperatures,
+    `failure_auroc` and `aurc`.
+    """
     report = _evaluate(policy, logits, labels, costs)
+    judged = _confidence_table(policy, logits, labels)
     return [
         {
             "exit": k,
@@ -45,8 +51,27 @@ def exit_table(policy, logits, labels, costs):
             "accuracy_alone": float(report.exit_accuracies[k]),
             "share_leaving": float(report.exit_fractions[k]),
             "threshold": threshold,
+            **judged[k],
         }
         for k, threshold in enumerate(thresholds(policy, len(costs)))
+    ]
+
+
+def _confidence_table(policy, logits, labels):
+    from keras_adaptive.calibration.temperature import reliability
+    from keras_adaptive.evaluation import aurc, failure_auroc
+
+    if np.ndim(logits) != 3:
+        return [{}] * len(logits)
+    temperatures = getattr(policy, "temperatures", None)
+    columns = {
+        "calibration_error": reliability(logits, labels, temperatures).errors,
+        "failure_auroc": failure_auroc(logits, labels),
+        "aurc": aurc(logits, labels),
+    }
+    return [
+        {name: float(x) if np.isfinite(x) else None for name, x in zip(columns, row, strict=True)}
+        for row in zip(*columns.values(), strict=True)
     ]
 
 

@@ -15,6 +15,12 @@ EXITS = {
     "share_leaving": "exit fraction",
     "threshold": "threshold",
 }
+CONFIDENCE = {
+    "exit": "exit",
+    "calibration_error": "calibration error",
+    "failure_auroc": "AUROC of failures",
+    "aurc": "area under risk-coverage",
+}
 BUDGETS = {
     "policy": "policy",
     "accuracy": "accuracy",
@@ -108,6 +114,22 @@ def card_parts(report):
     ]
 
 
+def _confidence(exits):
+    if not all(name in row for row in exits for name in CONFIDENCE):
+        return []  # dense outputs, or a report of before
+    return [
+        ("heading", "Confidence"),
+        (
+            "text",
+            "Calibration error: how far confidence is from accuracy, 0 at best. AUROC: how often "
+            "a right answer is more confident than a wrong one, 1 at best, 0.5 is chance. Risk-"
+            "coverage: the share of errors among the most confident answers, on average over how "
+            "many are taken.",
+        ),
+        ("table", exits, CONFIDENCE),
+    ]
+
+
 def _training(run):
     splits = ", ".join(f"{name} {size:,}" for name, size in run["splits"].items())
     return [f"splits: {splits}", f"training: {run['training']}"]
@@ -128,6 +150,7 @@ def _results(report):
         ("table", report["exits"], EXITS),
         ("text", sentence),
         *_guarantee(report["policy"]["guarantee"]),
+        *_confidence(report["exits"]),
         *_picture(report, "history"),
         *_picture(report, "reliability"),
         ("heading", "Budgets"),

@@ -20,6 +20,11 @@ def test_exit_table_is_what_evaluate_says(calibration, policy):
     assert [row["accuracy_alone"] for row in rows] == report.exit_accuracies.tolist()
     assert [row["macs"] for row in rows] == costs.tolist()
     assert rows[-1]["threshold"] == "-inf"
+    assert [row["aurc"] for row in rows] == ka.evaluation.aurc(logits, labels).tolist()
+    auroc = ka.evaluation.failure_auroc(logits, labels)
+    assert [row["failure_auroc"] for row in rows] == auroc.tolist()
+    errors = ka.calibration.reliability(logits, labels, policy.temperatures).errors
+    assert [row["calibration_error"] for row in rows] == errors.tolist()
     json.dumps(rows, allow_nan=False)
 
 
