@@ -84,7 +84,7 @@ function showAnswer({ label, className, probabilities, exit, stoppedBy, elapsedM
   $("why").textContent = `Left at exit ${exit + 1} after ${ms(elapsedMs)}: ${reasons[stoppedBy]}.`;
   [...$("stages").children].forEach((bar, i) => {
     bar.classList.toggle("done", i <= stage);
-    bar.lastChild.textContent = i <= stage ? "run" : "not computed";
+    bar.lastChild.textContent = i <= stage ? "run" : "not run";
   });
   const [total, saved] = [shown.macs.at(-1), shown.macs.at(-1) - (cost ?? 0)];
   const late = Math.max(0, shown.fullMs - elapsedMs);
@@ -136,7 +136,7 @@ function showBars() {
       title.textContent = `${macs(cost - before[i])}`;
       title.title = `Stage ${i + 1}: ${macs(cost - before[i])} MACs`;
       state.className = "quiet";
-      state.textContent = "not computed";
+      state.textContent = "not run";
       bar.append(title, state);
       return bar;
     }),
@@ -197,6 +197,11 @@ async function testImages(folder, { file, height, width, labels }) {
   });
 }
 
+function showImage(i) {
+  current = { picture: shown.images[i], name: shown.buttons[i].name };
+  void showPicture();
+}
+
 /** A button for each test image, made once. */
 function thumbnails() {
   return shown.images.map((picture, i) => {
@@ -208,8 +213,7 @@ function thumbnails() {
     button.append(canvas);
     button.addEventListener("click", () => {
       stopCamera();
-      current = { picture, name: `Test image ${i + 1}, ${name}` };
-      void showPicture();
+      showImage(i);
     });
     item.append(button);
     return { item, button, name: `Test image ${i + 1}, ${name}` };
@@ -299,13 +303,16 @@ async function show(name) {
   if (about.images) {
     shown.images = await testImages(folder, about.images);
     shown.buttons = thumbnails();
-    current = { picture: shown.images[0], name: shown.buttons[0].name };
   } else {
+    current = null;
     $("totals").textContent = "The test images are not here: see the README.";
     $("label").textContent = "Choose a picture";
   }
-  await showPicture();
   await sortImages();
+  // one that leaves early says at once what this is about
+  const early = $("strip").querySelector("ul button");
+  if (early) showImage(shown.buttons.findIndex(({ button }) => button === early));
+  else await showPicture();
 }
 
 async function begin() {

@@ -85,6 +85,7 @@ def test_images(folder, source):
     """Writes some test images as one picture; returns where, and what they show."""
     from PIL import Image
 
+    print("reading the test images: minutes the first time", file=sys.stderr)
     splits = ka.data.load(**{"name" if k == "data" else k: v for k, v in source.items()})
     images, labels = splits.images("test", IMAGES)
     count, height, width, channels = images.shape
