@@ -185,19 +185,19 @@ def test_every_weight_and_input_receives_a_gradient(name, make, inputs, rng):
 def test_computes_in_half_precision_and_stores_float32(make, inputs):
     layer = make(dtype="mixed_float16")
     outputs = flat(layer(*inputs))
-    assert {keras.backend.standardize_dtype(y.dtype) for y in outputs} == {"float16"}
+    half = {"float32"} if isinstance(layer, layers.EarlyExit) else {"float16"}  # logits are exact
+    assert {keras.backend.standardize_dtype(y.dtype) for y in outputs} == half
     assert {w.dtype for w in layer.weights} <= {"float32"}
 
 
+QUICK = {"EarlyExit", "SkipGate", "GatedBlock"}
 FIRST = {name.split("-")[0]: name for name in reversed(LAYERS)}  # the first row of each class
+CONVERTED = [row for name, row in FIRST.items() if name in QUICK]  # the others are slow
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in FIRST.values() else pytest.mark.slow)
-        for name in LAYERS
-    ],
+    [pytest.param(name, marks=[] if name in CONVERTED else pytest.mark.slow) for name in LAYERS],
 )
 def test_litert_agrees_with_keras(make, inputs, tmp_path):
     inputs = [x[:1] for x in inputs]

@@ -205,7 +205,7 @@ def test_leaving_exits_out_keeps_the_others(model, data, logits):
     assert model.exit_costs(exits=[last])[0] <= model.exit_costs()[last]
 
 
-@quick_on("msdnet", "exits-at-layers")
+@quick_on("exits-at-layers")
 def test_one_label_trains_every_exit(model, data, tmp_path):
     model = keras.models.clone_model(model)
     model.compile(run_eagerly=True)  # tracing takes most of the time; test_training has graphs
@@ -235,7 +235,7 @@ def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from
     np.testing.assert_array_equal(result.exits[far], policy.decide(stacked)[far])
 
 
-@quick_on("resnet-gates", "exits-at-layers")
+@quick_on("exits-at-layers")
 def test_exported_stages_equal_keras(model, data, logits, tmp_path):
     from anytime_tflite import AnytimeModel
 

@@ -224,6 +224,7 @@ def test_a_worst_case_is_kept(rng, method):
         ka.calibrate(logits, labels, costs, budget=2.5, worst_case=0.5, method=method)
 
 
+@pytest.mark.slow
 def test_a_worst_case_closes_what_lies_behind_it(rng, trained, tmp_path):
     logits, labels, costs = noisy(rng, 3, 300, classes=10)
     costs = trained.exit_costs()

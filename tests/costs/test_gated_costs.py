@@ -45,6 +45,7 @@ def force(model, choice):
     return copy
 
 
+@pytest.mark.slow
 @quick_on(("densenet", "channel"))
 def test_costs_with_all_gates_open_and_closed(gated, images):
     model, gates = gated

@@ -70,7 +70,7 @@ def test_with_every_gate_closed_normalization_uses_all(rng):
     np.testing.assert_allclose(norm.get_weights()[2], x.mean((0, 1, 2)), atol=1e-5)
 
 
-@pytest.mark.parametrize("skipping", ["gather", "cond"])
+@pytest.mark.parametrize("skipping", ["gather", pytest.param("cond", marks=pytest.mark.slow)])
 def test_skipping_stages_equal_the_network(gated, images, skipping):
     model, _ = gated
     expected = model.predict(images, verbose=0)

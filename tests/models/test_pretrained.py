@@ -43,6 +43,7 @@ def network(kept, monkeypatch):
     return model
 
 
+@pytest.mark.slow
 def test_a_name_fills_what_is_left_out(network, rng):
     x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
     for given in ({}, {"blocks": 2}, {"input_shape": (8, 8, 1), "preset": None, "stem": None}):
@@ -91,6 +92,7 @@ def test_one_comes_with_the_library():
     assert "cifar10" in pretrained_names()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", pretrained_names())
 def test_what_comes_with_the_library_is_whole(name):
     facts = pretrained(name)

@@ -50,6 +50,7 @@ OPTIMA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cost_weight", "estimator"),
     [
@@ -221,6 +222,7 @@ def test_regime_trains_members_then_policies_then_both(cascade):
         ka.training.fit(ka.build_cascade([classifier(2)]), (x, y), regime="stopping", epochs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     "network", ["msdnet", pytest.param("gated resnet", marks=pytest.mark.slow)]

@@ -154,7 +154,10 @@ def x():
     return np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 
 
-@pytest.mark.parametrize("kind", RIGHT)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow if i % 3 else []) for i, k in enumerate(RIGHT)],
+)
 def test_the_softmax_of_the_last_exit_is_the_answer_of_before(kind, x):
     plain = network(RIGHT[kind])
     expected = probabilities(kind, plain(x))

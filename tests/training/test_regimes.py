@@ -84,6 +84,7 @@ def test_mixed_trains_everything_after_the_backbone(data):
     assert watch.changed(1) == {v.path for v in model.weights}
 
 
+@pytest.mark.slow
 def test_imta_freezes_the_network_and_teaches_new_heads(data):
     old = dense_net()
     new, watch = fit(old, data, "imta")
@@ -279,6 +280,7 @@ def kind_of_validation(kind, data, digits):
     return kinds[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

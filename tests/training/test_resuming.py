@@ -296,6 +296,7 @@ def test_another_run_is_refused_and_the_difference_named(data, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_names_callbacks_and_what_is_shown_make_no_other_run(data, tmp_path):
     killed(data, "joint", tmp_path / "one", 3)
     (tmp_path / "one").rename(tmp_path / "two")

@@ -64,7 +64,7 @@ def cascade():
     [
         pytest.param("sampled_label", 1, True, marks=pytest.mark.slow),
         ("sampled_label", 2, False),
-        ("log_likelihood", 1, True),
+        pytest.param("log_likelihood", 1, True, marks=pytest.mark.slow),
         pytest.param("sampled_label", 1, False, marks=pytest.mark.slow),
         pytest.param("sampled_label", 2, True, marks=pytest.mark.slow),
         pytest.param("best_label", 1, True, marks=pytest.mark.slow),
