@@ -164,7 +164,8 @@ describe("in Chromium", { skip }, () => {
     });
     assert.equal(found.off.length, 6);
     found.off.forEach((difference, i) => assert.ok(difference < 1e-5, `${i}: ${difference}`));
-    assert.deepEqual(found.refusals.map(([name]) => name), ["RangeError", "TypeError", "TypeError"]);
+    const names = found.refusals.map(([name]) => name);
+    assert.deepEqual(names, ["RangeError", "TypeError", "TypeError"]);
     assert.match(found.refusals[0][1], /must be loaded/);
     assert.match(found.refusals[1][1], /this browser can decode/);
   });
@@ -197,8 +198,8 @@ describe("in Chromium", { skip }, () => {
     test(`a ${kind} worker streams, is cancelled, and refuses in the same words`, async () => {
       const found = await page.evaluate(async (kind) => {
         const { AnytimeWorker, FileError } = await import("/dist/worker.js");
-        const worker = () => (kind === "classic" ? new Worker("/dist/worker_classic.js") : undefined);
-        const model = await AnytimeWorker.load(file("float32.tflite"), { ...how, worker: worker() });
+        const worker = kind === "classic" ? new Worker("/dist/worker_classic.js") : undefined;
+        const model = await AnytimeWorker.load(file("float32.tflite"), { ...how, worker });
         const [{ image }] = imagesOfFloat32;
         const streamed = [];
         for await (const answer of model.stream(image)) streamed.push(answer.exit);

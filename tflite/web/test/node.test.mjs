@@ -223,8 +223,8 @@ test("files that are none are refused before LiteRT.js sees them", async () => {
   await assert.rejects(AnytimeModel.load(5), TypeError);
   await assert.rejects(AnytimeModel.load(path("int8.tflite"), { threads: 0 }), RangeError);
   await assert.rejects(AnytimeModel.load(path("int8.tflite"), { threads: 2 }), /must be 1 unless/);
-  const nowhere = { wasm: new URL("nowhere/", FOLDER) };
-  await assert.rejects(AnytimeModel.load(path("int8.tflite"), nowhere), /`wasm` must be the folder/);
+  const nowhere = AnytimeModel.load(path("int8.tflite"), { wasm: new URL("nowhere/", FOLDER) });
+  await assert.rejects(nowhere, /`wasm` must be the folder/);
 });
 
 test("bytes, an ArrayBuffer, a Blob and a URL are files too", async () => {
