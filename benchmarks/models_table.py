@@ -112,9 +112,9 @@ HUB = {
     ),
     "ResNet": _hub_images(
         "ResNet",
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[8, 16, 32],
+        stackwise_num_filters=[64, 64, 64],
         stackwise_num_blocks=[2, 2, 2],
         stackwise_num_strides=[1, 2, 2],
         block_type="basic_block",
@@ -155,7 +155,7 @@ HUB = {
         stackwise_block_types=["v1"] * 3,
         stackwise_nores_option=[False] * 3,
         dropout=0.0,
-        image_shape=(32, 32, 3),
+        input_shape=(32, 32, 3),
     ),
     "BERT": _hub_text("Bert"),
     "RoBERTa": _hub_text("Roberta"),
@@ -380,7 +380,8 @@ def samples(model, count, seed=0):
     keras = _keras()
 
     def one(tensor):
-        shape = [count, *(size or 24 for size in tensor.shape[1:])]
+        usual = 24 if len(tensor.shape) == 4 else 12  # pixels of a side, or tokens
+        shape = [count, *(size or usual for size in tensor.shape[1:])]
         if tensor.dtype == "bool" or "mask" in tensor.name:
             lengths = rng.integers(4, shape[1] + 1, (count, 1))
             return (np.arange(shape[1])[None] < lengths).astype(tensor.dtype)
@@ -436,7 +437,9 @@ def whole_way(name):
 
     def fit():
         labels = np.random.default_rng(1).integers(0, made["adaptive"].outputs[0].shape[-1], 8)
-        made["adaptive"].fit(rows_of(made["x"], slice(8)), labels, batch_size=8, verbose=0)
+        adaptive = made["adaptive"]
+        adaptive.compile(run_eagerly=True)  # tracing takes longer than one step
+        adaptive.fit(rows_of(made["x"], slice(8)), labels, batch_size=8, verbose=0)
 
     def costs():
         adaptive = made["adaptive"]
@@ -468,8 +471,10 @@ def whole_way(name):
             if quantize == "int8":
                 how["calibration_data"] = x
             if None in keras.tree.flatten([t.shape[1:] for t in adaptive.inputs]):
-                how["input_shape"] = (24, 24, 3)
-            policy = ka.export_tflite(adaptive, path, made["policy"], **how)
+                how["input_shape"] = [np.shape(each)[1:] for each in keras.tree.flatten(x)]
+            # every exit stays in the file, also one that the policy closes
+            open_to_all = made["policy"].with_thresholds([0.5] * (adaptive.num_exits - 1) + [0])
+            policy = ka.export_tflite(adaptive, path, open_to_all, **how)
             with AnytimeModel(path) as device:
                 last = []
                 closed = [np.inf] * (adaptive.num_exits - 1) + [-np.inf]

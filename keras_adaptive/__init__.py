@@ -28,6 +28,7 @@ _REGISTERED = {
     "StoppingLoss": "training.stopping_loss",
     "StoppingModel": "training.stopping_model",
     "StoppingPolicy": "layers.stopping_policy",
+    "TensorsAlone": "_graph",
     "UpsampleLike": "models.deeplabv3",
 }
 

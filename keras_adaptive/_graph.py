@@ -5,6 +5,7 @@ walking back from the exit's logits, so it holds nothing that the exit could do
 without (MSDNet's lazy evaluation), whatever the network looks like.
 """
 
+import contextlib
 import inspect
 from typing import NamedTuple
 
@@ -59,6 +60,50 @@ class _Masked(keras.layers.Layer):
 
     def call(self, x, mask=None):
         return x
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class TensorsAlone(keras.layers.Wrapper):
+    """Gives the tensors that a layer gives, without the `None` beside them.
+
+    Keras takes such a layer inside another one, but not in a graph.
+
+    Args:
+        layer: A `keras.layers.Layer`.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: The first argument of the layer, and further ones by their names.
+    """
+
+    def call(self, inputs, **arguments):
+        found = keras.tree.flatten(self.layer(inputs, **arguments))
+        tensors = [x for x in found if x is not None]
+        return tensors if len(tensors) > 1 else tensors[0]
+
+
+@contextlib.contextmanager
+def tensors_alone():
+    """Lets layers that give `None` beside tensors be called symbolically, which Keras refuses.
+
+    Yields:
+        List, to which such layers are added when they are called.
+    """
+    node = type(node_of(keras.Input(())))
+    start, found = node.__init__, []
+
+    def start_with_tensors(self, operation, call_args=None, call_kwargs=None, outputs=None):
+        flat = keras.tree.flatten(outputs)
+        tensors = [x for x in flat if x is not None]
+        if len(tensors) < len(flat):
+            found.append(operation)
+        start(self, operation, call_args, call_kwargs, tensors)
+
+    node.__init__ = start_with_tensors
+    try:
+        yield found
+    finally:
+        node.__init__ = start
 
 
 def node_of(tensor):
@@ -137,6 +182,16 @@ def _mask(tensor):
 
 def _tensors(structure):
     return [x for x in keras.tree.flatten(structure) if isinstance(x, keras.KerasTensor)]
+
+
+def given_mask(node):
+    """Returns the mask that somebody gave a call, rather than Keras, or `None`."""
+    if not isinstance(node.operation, keras.layers.Layer):
+        return None
+    arguments, _ = _bound(node.operation, node.arguments.args, node.arguments.kwargs)
+    mask = arguments.get("mask")
+    by_hand = isinstance(mask, keras.KerasTensor)
+    return mask if by_hand and not any(_mask(x) is mask for x in node.input_tensors) else None
 
 
 def reads(node):
@@ -334,15 +389,36 @@ def _inside(layer, args, kwargs):
     for training in (True, None) if known else (None,):
         given = {**kwargs, "training": training} if known else kwargs
         try:
-            found = keras.tree.flatten(layer.call(*args, **given))
-            nodes = nodes_between(read, found)
+            with tensors_alone() as wrapped:
+                found = keras.tree.flatten(layer.call(*args, **given))
+            nodes = nodes_between(read, _tensors(found))
         except Exception:  # whatever the call of somebody's layer raises
             return None
         traces.append([_kind(node.operation) for node in nodes])
     values = [v for node in nodes for v in keras.tree.flatten(_arguments(node))]
     if traces[0] != traces[-1] or any(isinstance(v, keras.Variable) for v in values):
         return None
+    if wrapped:
+        instead = {id(each): _calling(TensorsAlone(each, name=each.name)) for each in wrapped}
+        places = {id(tensor): tensor for tensor in read}
+        kept = _tensors(found)
+        again = dict(
+            zip(map(id, kept), call_again(nodes, places, kept, instead=instead), strict=True)
+        )
+        found = [again.get(id(x), x) for x in found]
     return found
+
+
+def _calling(wrapper):
+    """Returns a function that calls the wrapper of a layer as the layer is called."""
+
+    def call(*args, **kwargs):
+        given, _ = _bound(wrapper.layer, args, kwargs)
+        given = {**given, **given.pop("kwargs", {})}
+        inputs = given.pop(next(iter(given)))
+        return wrapper(inputs, **given)
+
+    return call
 
 
 def _kind(operation):

@@ -10,6 +10,7 @@ import math
 import re
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
@@ -33,8 +34,33 @@ def graph_macs(inputs, outputs, shapes=None):
     function = tf.function(lambda *x: model(list(x), training=False), autograph=False)
     concrete = function.get_concrete_function(*spec)
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    _run_where_shapes_are_unknown(frozen, spec)
     library = {f.signature.name: f for f in frozen.graph.as_graph_def().library.function}
     return _count(frozen.graph, library)
+
+
+def _run_where_shapes_are_unknown(frozen, spec):
+    """Sets the shapes that are known only when the graph runs: behind what XLA compiles."""
+    graph = frozen.graph
+    unknown = [
+        tensor
+        for operation in graph.get_operations()
+        for tensor in operation.outputs
+        if not tensor.shape.is_fully_defined() and operation.type not in ("While", "StatelessWhile")
+        if tensor.dtype.is_floating
+    ]
+    if not unknown:
+        return
+    with graph.as_default():
+        shapes = [tf.shape(tensor) for tensor in unknown]
+    zeros = {
+        tensor.name: np.zeros(one.shape, one.dtype.as_numpy_dtype)
+        for tensor, one in zip(frozen.inputs, spec, strict=True)
+    }
+    with tf.compat.v1.Session(graph=graph) as session:
+        found = session.run(shapes, zeros)
+    for tensor, shape in zip(unknown, found, strict=True):
+        tensor.set_shape(shape)
 
 
 def _count(graph, library):

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_adaptive import _graph
 from keras_adaptive.costs._formulas import einsum_shape
 
 ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor eq ne lt le gt ge"
@@ -13,9 +14,9 @@ ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor eq ne lt le
 def tracing():
     """Opens layers: what a `call` does is recorded, and changes nothing of the layer.
 
-    Keras falls short in three places, which are mended meanwhile: a variable on the left of a
-    symbolic tensor (`self.scale * x`) and `add_loss` raise errors, and the output of
-    `EinsumDense` loses sizes that are known.
+    Keras falls short in four places, which are mended meanwhile: a variable on the left of a
+    symbolic tensor (`self.scale * x`), `add_loss` and a layer that gives `None` beside tensors
+    raise errors, and the output of `EinsumDense` loses sizes that are known.
     """
     kind, dense = keras.Variable, keras.layers.EinsumDense
     names = [f"__{name}__" for name in ARITHMETIC.split()]
@@ -40,7 +41,7 @@ def tracing():
             setattr(kind, name, deferring(getattr(kind, name)))
         dense.compute_output_shape = known_shape
         keras.layers.Layer.add_loss = lambda layer, loss: None
-        with keras.StatelessScope():
+        with keras.StatelessScope(), _graph.tensors_alone():
             yield
     finally:
         dense.compute_output_shape = shape_of

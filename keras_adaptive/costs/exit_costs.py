@@ -21,6 +21,8 @@ from keras_adaptive.costs.energy_model import EnergyModel
 
 UNITS = ("macs", "reference_flops", "params", "energy")  # or an EnergyModel
 
+SIZES = (224, 64, 32, 8)  # tried in the place of open ones, where shares of the cost are asked
+
 BLOCK = re.compile(r"block_(\d+)_layer_\d+_scale_\d+")
 
 POOLS = (
@@ -383,6 +385,38 @@ def _at_sizes(inputs, outputs, shapes):
     nodes = _graph.nodes_between(inputs, outputs)
     with tracing():
         return starts, _graph.call_again(nodes, places, outputs)
+
+
+def node_costs(nodes):
+    """Returns the multiply-accumulates of some nodes, each after all it reads.
+
+    Where sizes are open they are those of a usual size: 224 of an image's sides, or of a
+    sequence's steps, less where the network takes less.
+
+    Raises:
+        ValueError: As `node_cost`.
+    """
+    tensors = [tensor for node in nodes for tensor in node.outputs]
+    computed = {id(tensor) for tensor in tensors}
+    read = {id(t): t for node in nodes for t in _graph.reads(node) if id(t) not in computed}
+    inputs = list(read.values())
+    if any(None in tensor.shape[1:] for tensor in (*inputs, *tensors)):
+        for size in SIZES:
+            shapes = [(1, *(n or size for n in tensor.shape[1:])) for tensor in inputs]
+            try:
+                _, again = _at_sizes(inputs, tensors, shapes)
+                return [node_cost(node, "macs") for node in _makers(tensors, again)]
+            except Exception:  # whatever a network raises for a size that it cannot take
+                continue
+    return [node_cost(node, "macs") for node in nodes]
+
+
+def _makers(tensors, again):
+    """Returns the nodes of tensors that nodes became, one for each node."""
+    found = {}
+    for old, new in zip(tensors, again, strict=True):
+        found.setdefault(id(_graph.node_of(old)), _graph.node_of(new))
+    return list(found.values())
 
 
 def input_shapes(inputs, given):

@@ -113,10 +113,13 @@ def gated_costs(inputs, exits, unit="macs"):
         inputs, exits, unit: As in `costs.exit_costs`, but not `"params"`: gates leave out
             work, not weights.
     """
+    stages = [stage.nodes for stage in _graph.split(inputs, exits)]
+    if not any(isinstance(node.operation, GatedBlock) for nodes in stages for node in nodes):
+        return None
     fixed = np.zeros(len(exits))
     found = GatedCosts(fixed, [], [], [])
-    for k, stage in enumerate(_graph.split(inputs, exits)):
-        for node in stage.nodes:
+    for k, nodes in enumerate(stages):
+        for node in nodes:
             if not isinstance(node.operation, GatedBlock):
                 fixed[k] += node_cost(node, unit)
                 continue
@@ -129,4 +132,4 @@ def gated_costs(inputs, exits, unit="macs"):
             found.gates.append((gate, probability, shares))
             found.exits.append(k)
             found.blocks.append(block_costs(node, unit))
-    return found._replace(fixed=np.cumsum(fixed)) if found.blocks else None
+    return found._replace(fixed=np.cumsum(fixed))

@@ -10,6 +10,7 @@ from keras_adaptive.layers.batch_normalization import BatchNormalization
 # torch.nn.Linear's and Lua's: uniform in +-1/sqrt(inputs).
 DENSE_INITIALIZER = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}
 COLLABORATIONS = (None, "identity", "dense")
+HALF = ("float16", "bfloat16")
 POOLINGS = ("mean", "max", "first", "last")
 
 
@@ -29,6 +30,8 @@ class EarlyExit(keras.layers.Layer):
     a network answers `F_n = f_n + 0.5 * F_{n-1}` (BoostNet); `"dense"` turns them into an
     embedding `ReLU(BN(dense(previous)))` as wide as its own features and classifies both
     side by side.
+
+    Logits are float32 also where the layer computes in half precision.
 
     The layer never decides whether to stop. It only offers an answer;
     `ExitPolicy` reads the answers of all exits and takes the first one
@@ -131,7 +134,7 @@ class EarlyExit(keras.layers.Layer):
         self.logits = keras.layers.Dense(
             classes,
             kernel_initializer=keras.initializers.VarianceScaling(**DENSE_INITIALIZER),
-            dtype=self.dtype_policy,
+            dtype="float32" if self.compute_dtype in HALF else self.dtype_policy,
             name="logits",
         )
 
@@ -191,10 +194,14 @@ class EarlyExit(keras.layers.Layer):
             return logits
         if self.collaboration_weight != 1:
             previous = self.collaboration_weight * previous
-        return logits + previous
+        return logits + keras.ops.cast(previous, logits.dtype)
 
     def compute_output_shape(self, features_shape, previous_shape=None):
         return (features_shape[0], self.classes)
+
+    def compute_output_spec(self, features, previous=None, mask=None, features_mask=None):
+        shape = self.compute_output_shape(features.shape)
+        return keras.KerasTensor(shape, self.logits.compute_dtype)
 
     def compute_mask(self, features, previous=None, mask=None):
         return None

@@ -8,15 +8,32 @@ import numpy as np
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice, integer
-from keras_adaptive.costs.exit_costs import node_cost
+from keras_adaptive.costs.exit_costs import node_costs
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.models.cascade import check_model
-from keras_adaptive.training._logits import kind_of, logits_of
+from keras_adaptive.training._logits import (
+    in_float32,
+    is_half,
+    kind_of,
+    logits_of,
+    random_answers,
+)
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 FARTHEST = 0.1  # of the whole cost: how far a place may be from the share asked for
 
 MAXIMA = tuple(getattr(keras.layers, f"GlobalMaxPooling{n}D") for n in "123")
+
+RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
+
+# what these give is features, as wide as there are classes or not
+FEATURES = (
+    *RECURRENT,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+)
 
 # an exit stands before these rather than after them
 PASSING = (
@@ -110,16 +127,17 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
         _check_features(answer, inputs, classes)
     inputs, answer, nodes, places = _opened_at(at, inputs, answer)
     names = [f"exit_{k}" for k in range(len(places) + features)]
-    _check_names(nodes, names)
+    half = is_half(answer)
+    _check_names(nodes, [*names, f"exit_{len(places)}"] if half else names)
     if not features:
         answer = logits_of(inputs, answer, from_logits, stated=stated)
-    pooling = _pooling(nodes)
+    pooling, mask = _pooling(nodes)
     outputs = [
-        _head(place, classes, head_channels, name, pooling)
+        _head(inputs, place, classes, head_channels, name, pooling, mask)
         for name, place in zip(names, [*places, answer], strict=False)
     ]
     if not features:
-        outputs.append(answer)
+        outputs.append(in_float32(answer, f"exit_{len(outputs)}"))
     if not trainable:
         model.trainable = True  # so that what follows reaches every layer
         model.trainable = False
@@ -130,17 +148,40 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     return adaptive
 
 
-def _head(features, classes, head_channels, name, pooling):
+def _head(inputs, features, classes, head_channels, name, pooling, mask):
     if head_channels is None:
-        if pooling in ("first", "last") and len(features.shape) != 3:
+        steps = len(features.shape) == 3
+        if not steps and pooling in ("first", "last") or _is_blank(inputs, features, pooling):
             pooling = "mean"
-        return EarlyExit(classes, pooling=pooling, name=name)(features)
+        head = EarlyExit(classes, pooling=pooling, name=name)
+        return head(features, mask=_fitting(mask, features))
     if len(features.shape) != 4:
         raise ValueError(
             "`head_channels` must be None where features are not (batch, height, width, channels). "
             f"Received: head_channels={head_channels}, features of shape {tuple(features.shape)}"
         )
     return EarlyExit(classes, (head_channels,) * 2, name=name)(features)
+
+
+def _is_blank(inputs, features, pooling):
+    """Returns whether a class token has not seen the input yet: before the first attention."""
+    if pooling != "first" or len(features.shape) != 3:
+        return False
+    rows = random_answers(inputs, features[:, 0])
+    return rows is not None and bool(np.ptp(rows, axis=0).max() == 0)
+
+
+def _fitting(mask, features):
+    """Returns the mask that the model gives its own pooling, for features at an early place."""
+    if mask is None or len(features.shape) <= len(mask.shape):
+        return None
+    if tuple(mask.shape[1:]) == tuple(features.shape[1 : len(mask.shape)]):
+        return mask
+    raise ValueError(
+        "`at` must name places whose steps the mask fits that `model` gives its own pooling. "
+        f"Received: {_graph.node_of(features).operation.name!r} of shape {tuple(features.shape)} "
+        f"for a mask of shape {tuple(mask.shape)}"
+    )
 
 
 def _check_names(nodes, new):
@@ -181,7 +222,9 @@ def _check_features(answer, inputs, classes):
     """Raises an error if the output is answers, one for every place, rather than features."""
     kind = kind_of(answer)
     whole = any(answer.shape[1:-1] == tensor.shape[1:-1] for tensor in inputs)
-    if kind in ("softmax", "sigmoid") or answer.shape[-1] == classes or (kind and whole):
+    operation = _graph.node_of(answer).operation
+    as_many = answer.shape[-1] == classes and not isinstance(operation, FEATURES)
+    if kind in ("softmax", "sigmoid") or as_many or (kind and whole):
         raise ValueError(
             "`model` must answer once for an input, or give features. One that answers for every "
             "place (segmentation, tagging) can be a member of `SegmentationCascade`; its encoder "
@@ -194,21 +237,22 @@ def _pooling(nodes):
     """Returns how the network itself makes one vector of features at many places.
 
     By its last layer or operation that does: `"first"` where it reads a class token, `"last"`
-    where a recurrent layer gives its last step, else `"max"` or `"mean"`.
+    where a recurrent layer gives its last step, else `"max"` or `"mean"`. Beside it the mask that
+    somebody gave it as an argument, or `None`.
     """
     for node in reversed(nodes):
         operation, (first, *_) = node.operation, node.input_tensors
         if len(first.shape) <= len(node.outputs[0].shape):
             continue
+        mask = _graph.given_mask(node)
         if isinstance(operation, MAXIMA):
-            return "max"
-        recurrent = (keras.layers.RNN, keras.layers.Bidirectional)
-        if isinstance(operation, recurrent) and len(first.shape) == 3:
-            return "last"
+            return "max", mask
+        if isinstance(operation, RECURRENT) and len(first.shape) == 3:
+            return "last", mask
         if type(operation).__name__ == "GetItem" and len(first.shape) == 3:
-            return {0: "first", -1: "last"}.get(_step(node), "mean")
-        return "mean"
-    return "mean"
+            return {0: "first", -1: "last"}.get(_step(node), "mean"), None
+        return "mean", mask
+    return "mean", None
 
 
 def _step(node):
@@ -299,7 +343,11 @@ def _at_layers(names, nodes):
 
 def _near(name, nodes):
     """Returns names of layers like the one given, those where a network can be cut first."""
-    places = [_graph.node_of(tensor).operation.name for tensor in _cuts(nodes)[0]]
+    try:
+        cuts = _cuts(nodes)[0]
+    except ValueError:  # of a layer whose cost is unknown
+        cuts = [node.outputs[0] for node in nodes[:-1]]
+    places = [_graph.node_of(tensor).operation.name for tensor in cuts]
     inside = [place for place in places if name in place]
     near = difflib.get_close_matches(name, places, n=4, cutoff=0.4)
     return (inside or near or places)[:4]
@@ -342,8 +390,8 @@ def _cuts(nodes):
         last_read.update((id(tensor), number) for tensor in read)
     needed, cuts = set(), {}  # inputs of the network are at hand everywhere
     computed = {id(tensor) for node in nodes for tensor in node.outputs}
-    for number, node in enumerate(nodes):
-        total += node_cost(node, "macs")
+    for number, (node, cost) in enumerate(zip(nodes, node_costs(nodes), strict=True)):
+        total += cost
         needed |= {id(tensor) for tensor in node.outputs}
         needed = {key for key in needed & computed if last_read.get(key, -1) > number}
         alone = len(needed) == 1 and id(node.outputs[0]) in needed

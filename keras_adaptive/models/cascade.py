@@ -107,9 +107,9 @@ def chain(image, logits, combine, name, every=1):
         number, inside = divmod(k + 1, every)
         label = f"inside_{k}" if inside else f"exit_{number - 1}"
         if combine == "last":
-            answers.append(keras.layers.Identity(name=label)(answer))
+            answers.append(keras.layers.Identity(dtype="float32", name=label)(answer))
         else:
-            mean = RunningMean(COMBINATIONS[combine], k + 1, name=label)
+            mean = RunningMean(COMBINATIONS[combine], k + 1, dtype="float32", name=label)
             answers.append(mean(answer, *answers[-1:]))
     model = AdaptiveModel(image, answers[every - 1 :: every], name=name)
     model.compile()
@@ -130,10 +130,12 @@ def _checked(members, from_logits):
             "`from_logits` must be None, True or False, or a list of one for each member. "
             f"Received: from_logits={from_logits} for {len(members)} members"
         )
-    members = [
-        with_logits(member, f"member_{i}", known, "members")
-        for i, (member, known) in enumerate(zip(members, each, strict=True))
-    ]
+    same = {}  # a member that is given twice is called twice
+    for i, (member, known) in enumerate(zip(members, each, strict=True)):
+        if (id(member), known) not in same:
+            same[id(member), known] = with_logits(member, f"member_{i}", known, "members")
+    members = [same[id(member), known] for member, known in zip(members, each, strict=True)]
+    _check_own_layers(list(same.values()))
     for what, found in (
         ("input rank and channels", {(len(m.inputs[0].shape), _channels(m)) for m in members}),
         ("number of classes", {m.outputs[-1].shape[-1] for m in members}),
@@ -143,6 +145,21 @@ def _checked(members, from_logits):
                 f"`members` must have the same {what}. Received: {sorted(found, key=str)}"
             )
     return members
+
+
+def _check_own_layers(members):
+    """Raises an error if members share layers: loaded again they would have each their own."""
+    owners = {}
+    for member in members:
+        for weight in member.weights:
+            other = owners.setdefault(id(weight), member)
+            if other is not member:
+                raise ValueError(
+                    "`members` must not share layers, since they could not be saved and loaded "
+                    "again: `add_exits` gives one network several exits, and the same member may "
+                    f"be given twice. Received: {other.name!r} and {member.name!r}, which share "
+                    f"{weight.path!r}"
+                )
 
 
 def check_model(model, argument, several_inputs=False):

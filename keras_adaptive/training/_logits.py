@@ -59,7 +59,7 @@ def logits_of(inputs, answer, from_logits=None, *, argument="model", stated=Fals
         return _two(behind) if single else behind
     if kind == "logits" and from_logits is None and (stated or not single):
         return _two(answer) if single else answer
-    rows = _answers(inputs, answer)
+    rows = random_answers(inputs, answer)
     if single:
         if from_logits is False and (rows is None or _are_within_0_and_1(rows)):
             return log_of(keras.ops.concatenate([1 - answer, answer], axis=-1))
@@ -100,9 +100,19 @@ def _refusal(answer, kind, rows, from_logits, argument):
 
 def log_of(probabilities):
     """Returns the logarithms of probabilities, finite also where they are 0."""
-    if keras.backend.standardize_dtype(probabilities.dtype) in ("float16", "bfloat16"):
+    if is_half(probabilities):
         probabilities = keras.ops.cast(probabilities, "float32")
     return keras.ops.log(keras.ops.maximum(probabilities, SMALLEST))
+
+
+def is_half(tensor):
+    """Returns whether a tensor is of half precision."""
+    return keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
+
+
+def in_float32(logits, name):
+    """Returns logits in float32: those of half precision through a layer of this name."""
+    return keras.layers.Identity(dtype="float32", name=name)(logits) if is_half(logits) else logits
 
 
 def _two(logit):
@@ -268,7 +278,7 @@ def _is_before(bare, node):
 # ---- what random input shows
 
 
-def _answers(inputs, answer):
+def random_answers(inputs, answer):
     """Returns the answers to random input, `(rows, classes)`, or `None` if there are none."""
     rng = np.random.default_rng(0)
     is_open = any(None in tensor.shape[1:] for tensor in inputs)

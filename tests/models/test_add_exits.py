@@ -453,6 +453,160 @@ def test_a_layer_made_of_layers_is_opened_where_exits_must_stand_inside(rng):
     np.testing.assert_allclose(logits[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.layers.Layer):
+    """Features, and scores that are `None` unless they are asked for."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(6, activation="tanh")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, features, mask_of_steps=None, scored=False):
+        return features + self.dense(features), self.dense(features) if scored else None
+
+
+class ScoredEncoder(Encoder):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = [Block(name=f"block_{i}") for i in range(3)]
+
+    def call(self, x):
+        for block in self.blocks:
+            x, _ = block(x, scored=False)
+        return x, keras.ops.empty((0, x.shape[1]))
+
+
+def test_blocks_that_give_none_beside_features_are_opened_and_saved(rng, tmp_path):
+    tokens = keras.Input((5, 6))
+    x, _ = ScoredEncoder(name="encoder")(tokens)
+    plain = keras.Model(tokens, keras.layers.Dense(3, name="answer")(x[:, -1]))
+    model = ka.add_exits(plain, at=3)
+    x = rng.normal(size=(4, 5, 6)).astype("float32")
+    logits = model.predict(x, verbose=0)
+    np.testing.assert_allclose(logits[-1], plain.predict(x, verbose=0), atol=1e-6)
+    assert model.exit_costs().tolist() == [180 + 18, 2 * (180 + 18), 3 * (180 + 18)]
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0)
+    np.testing.assert_allclose(again, logits, atol=1e-6)
+
+
+def test_a_class_token_that_has_seen_nothing_is_not_what_a_head_reads(rng):
+    class Token(keras.layers.Layer):
+        def build(self, shape):
+            self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+
+        def call(self, x):
+            return keras.ops.concatenate([x[:, :1] * 0 + self.token, x], axis=1)
+
+    patches = keras.Input((4, 6))
+    x = early = Token(name="early")(patches)
+    x = keras.layers.Add(name="late")([x, keras.layers.MultiHeadAttention(2, 3)(x, x)])
+    x = keras.layers.Dense(6, name="later")(x)
+    plain = keras.Model(patches, keras.layers.Dense(3)(x[:, 0]))
+    model = ka.add_exits(plain, at=["early", "late"])
+    assert [model.get_layer(f"exit_{k}").pooling for k in range(2)] == ["mean", "first"]
+    x = rng.normal(size=(2, 4, 6)).astype("float32")
+    features = np.asarray(keras.Model(patches, early)(x)).mean(axis=1)
+    kernel, bias = model.get_layer("exit_0").logits.get_weights()
+    np.testing.assert_allclose(model(x)[0], features @ kernel + bias, atol=1e-5)
+
+
+def test_shares_are_known_where_sizes_are_open():
+    def network(size):
+        image = keras.Input((size, size, 1))
+        x = keras.layers.Conv2D(8, 3, name="early")(image)
+        x = keras.layers.Conv2D(8, 3, strides=2, name="late")(x)
+        x = keras.layers.Conv2D(16, 3)(x)
+        return keras.Model(image, keras.layers.Dense(5)(keras.layers.GlobalMaxPooling2D()(x)))
+
+    models = [ka.add_exits(network(size), at=[0.4]) for size in (None, 224)]
+    places = [model.get_layer("exit_0").input._keras_history.operation.name for model in models]
+    assert places == ["late", "late"]
+    costs = models[0].exit_costs(input_shape=(224, 224, 1))
+    assert costs.tolist() == models[1].exit_costs().tolist()
+
+
+POOLS = {
+    "mean": keras.layers.GlobalAveragePooling1D,
+    "last": lambda: keras.layers.SimpleRNN(4, name="pool"),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLS)
+def test_a_mask_given_by_hand_reaches_the_heads(pooling, rng):
+    series, kept = keras.Input((6, 3)), keras.Input((6,), dtype="bool")
+    x = early = keras.layers.Conv1D(4, 3, padding="same", name="early")(series)
+    x = keras.layers.Dense(4, activation="tanh")(x)
+    x = POOLS[pooling]()(x, mask=kept)
+    plain = keras.Model([series, kept], keras.layers.Dense(3)(x))
+    model = ka.add_exits(plain, at=["early"])
+    x = rng.normal(size=(2, 6, 3)).astype("float32")
+    mask = np.arange(6)[None] < [[2], [5]]
+    features = np.asarray(keras.Model(series, early)(x))
+    kept = [features[i, mask[i]] for i in range(2)]
+    wanted = [steps.mean(axis=0) if pooling == "mean" else steps[-1] for steps in kept]
+    kernel, bias = model.get_layer("exit_0").logits.get_weights()
+    found = model.predict([x, mask], verbose=0)
+    np.testing.assert_allclose(found[0], np.stack(wanted) @ kernel + bias, atol=1e-5)
+    np.testing.assert_allclose(found[1], plain([x, mask]), atol=1e-5)
+
+
+def test_a_place_with_other_steps_than_the_mask_is_refused():
+    series, kept = keras.Input((6, 3)), keras.Input((6,), dtype="bool")
+    x = keras.layers.Conv1D(4, 3, padding="same", name="early")(series)
+    x = keras.layers.Conv1D(4, 3, 2, "same", name="half")(x)
+    x = keras.layers.UpSampling1D(name="whole")(x)
+    x = keras.layers.GlobalAveragePooling1D()(x, mask=kept)
+    plain = keras.Model([series, kept], keras.layers.Dense(3)(x))
+    with pytest.raises(ValueError, match="whose steps the mask fits.*'half' of shape"):
+        ka.add_exits(plain, at=["early", "half"])
+    assert ka.add_exits(plain, at=["early", "whole"]).num_exits == 3
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda: keras.layers.LSTM(5, return_sequences=True),
+        lambda: keras.layers.Bidirectional(keras.layers.GRU(5, return_sequences=True)),
+        lambda: keras.layers.BatchNormalization(),
+    ],
+)
+def test_features_may_be_as_wide_as_there_are_classes(ending):
+    series = keras.Input((6, 3))
+    x = keras.layers.Conv1D(5, 3, padding="same", name="early")(series)
+    x = ending()(x)
+    model = ka.add_exits(keras.Model(series, x), at=["early"], classes=x.shape[-1])
+    assert [tuple(z.shape) for z in model.outputs] == [(None, x.shape[-1])] * 2
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_heads_of_half_precision_networks_give_float32(policy, rng):
+    keras.config.set_dtype_policy(policy)
+    try:
+        plain = backbone(10)
+        model = ka.add_exits(plain, at=3)
+        cascade = ka.build_cascade([plain, backbone(10)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loaded = ka.add_exits(plain, at=3)  # while Keras's policy is another one
+    x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
+    expected = keras.ops.cast(plain(x), "float32")
+    for found in (model, cascade, loaded):
+        assert {z.dtype for z in found.outputs} == {"float32"}
+        logits = found(x)
+        assert {keras.backend.standardize_dtype(z.dtype) for z in logits} == {"float32"}
+        if found is not cascade:
+            np.testing.assert_allclose(logits[-1], expected, atol=1e-6)
+    full = ka.costs.exit_costs(plain.inputs, plain.outputs)[0]
+    assert model.exit_costs()[-1] == full + 2 * 4 * 10
+    model.compile("sgd", run_eagerly=True)
+    model.fit(x, np.zeros(3, "int64"), verbose=0)
+    assert np.isfinite(model(x)[-1]).all()
+
+
 def test_a_layer_that_does_other_things_in_training_stays_closed():
     with pytest.raises(ValueError, match="no more exits than there are places"):
         ka.add_exits(encoded(twice=True), at=3)

@@ -56,7 +56,7 @@ def test_a_closed_member_is_free_only_where_its_answer_is_not_used(members):
 
 def test_an_ensemble_is_a_cascade_whose_thresholds_nobody_reaches(members, images, answers):
     policy = ka.ExitPolicy([np.inf, np.inf, -np.inf])
-    result = ka.AdaptivePredictor(ka.build_cascade(members), policy).predict(images)
+    result = ka.AdaptivePredictor(ka.build_cascade(members), policy, engine="keras").predict(images)
     assert set(result.exits) == {2}
     np.testing.assert_allclose(result.probabilities, softmax(answers.mean(0)), atol=1e-6)
 
@@ -187,3 +187,21 @@ def test_the_answer_of_exit_k_is_the_layer_exit_k():
         cascade = ka.build_cascade([classifier(2), classifier(4), classifier(2)], combine=combine)
         assert cascade.output_names == ["exit_0", "exit_1", "exit_2"]
         assert {"exit_0", "exit_1", "exit_2"} <= {layer.name for layer in cascade.layers}
+
+
+def test_the_same_member_twice_is_saved_and_loaded_again(rng, tmp_path):
+    member = classifier(4)
+    cascade = ka.build_cascade([member, member], combine="last")
+    assert cascade.exit_costs().tolist() == [(k + 1) * (36 * 36 + 40) for k in range(2)]
+    x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
+    cascade.save(tmp_path / "cascade.keras")
+    again = keras.models.load_model(tmp_path / "cascade.keras")
+    for found in again(x):
+        np.testing.assert_allclose(found, member(x), atol=1e-6)
+
+
+def test_members_that_share_layers_are_refused():
+    member = classifier(4)
+    other = keras.Model(member.inputs, keras.layers.Dense(10)(member.layers[-2].output))
+    with pytest.raises(ValueError, match="must not share layers.*'member_0' and 'member_1'.*conv"):
+        ka.build_cascade([member, other])
