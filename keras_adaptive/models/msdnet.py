@@ -35,7 +35,11 @@ IMAGENET = {
 PRESETS = {
     "cifar_anytime": {**CIFAR, "blocks": 11, "base": 4, "step": 2, "step_mode": "even"},
     **{f"cifar_budgeted_{exits}": {**CIFAR, "blocks": exits} for exits in (4, 5, 6, 7, 8)},
+    # the anytime network of MSDNet's paper, of 23 layers, and IMTA's three: their first exit
+    # stands three layers later than in the released code, that of the `imagenet_step` ones
+    "imagenet_anytime": {**IMAGENET, "base": 7, "step": 4},
     **{f"imagenet_step{n}": {**IMAGENET, "base": n, "step": n} for n in (4, 6, 7)},
+    **{f"imta_imagenet_{n}": {**IMAGENET, "base": n + 3, "step": n} for n in (4, 6, 7)},
 }
 
 
@@ -78,8 +82,8 @@ def build_msdnet(
         input_shape: `(height, width, channels)`.
         classes: Integer, the number of classes.
         preset: Name of a published configuration; it fills the arguments left out.
-            `cifar_anytime`, `cifar_budgeted_4` to `_8`, `imagenet_step4`, `_step6`,
-            `_step7`.
+            `cifar_anytime`, `cifar_budgeted_4` to `_8`, `imagenet_anytime`, `imagenet_step4`,
+            `_step6`, `_step7`, `imta_imagenet_4`, `_6`, `_7`.
         weights: Path of a `.weights.h5` file to load; or the name of a trained network
             that comes with the library, which fills the arguments left out:
             `models.pretrained(name)` knows its classes, pixels and policy; or `None`: random.

@@ -36,6 +36,8 @@ class Recipe:
             names), which trains 1.25 times as fast; without it TensorFlow is several times
             slower in bfloat16 than in float32. It is the processor that is asked: on a GPU say
             True or False.
+        imta_epochs: Two integers, the epochs of the two phases of the regime `"imta"`, in place
+            of `epochs`. `None`: halves of `epochs`.
         label_smoothing: Number from 0 to below 1, the share of each label that is spread over
             all classes. It helps the accuracy of short trainings a little, and blurs which
             answers are right, which thresholds live on. Of cross-entropies only.
@@ -57,6 +59,7 @@ class Recipe:
     augmentation: str | None = "pad_crop_flip"
     mixed_precision: bool | str = False
     label_smoothing: float = 0.0
+    imta_epochs: tuple | None = None
 
     def __post_init__(self):
         check_choice(SCHEDULES, schedule=self.schedule)
@@ -65,6 +68,15 @@ class Recipe:
         kept = {name: integer(name, getattr(self, name), 1) for name in ("epochs", "batch_size")}
         for name in ("learning_rate", "momentum", "weight_decay", "label_smoothing"):
             kept[name] = finite(getattr(self, name), name)
+        if self.imta_epochs is not None:
+            if np.shape(self.imta_epochs) != (2,):
+                raise ValueError(
+                    "`imta_epochs` must be two integers, one per phase. "
+                    f"Received: imta_epochs={self.imta_epochs}"
+                )
+            kept["imta_epochs"] = tuple(
+                integer(f"imta_epochs[{i}]", n, 1) for i, n in enumerate(self.imta_epochs)
+            )
         kept["drops"] = tuple(finite(drop, "drops") for drop in self.drops)
         if not kept["learning_rate"] > 0:
             raise ValueError(
@@ -148,9 +160,13 @@ def has_bfloat16(flags="/proc/cpuinfo"):
 
 
 RECIPES = {
-    "cifar": Recipe(),
+    "cifar": Recipe(imta_epochs=(300, 180)),
     "imagenet": Recipe(
-        epochs=90, batch_size=256, drops=(1 / 3, 2 / 3), augmentation="resized_crop_flip"
+        epochs=90,
+        batch_size=256,
+        drops=(1 / 3, 2 / 3),
+        augmentation="resized_crop_flip",
+        imta_epochs=(90, 90),
     ),
     "one_cycle": Recipe(
         epochs=30,

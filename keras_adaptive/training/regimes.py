@@ -43,6 +43,12 @@ WARM_UP = 0.1  # of the epochs: the second phase where there are more than two
 COMMON = ("loss", "metrics", "weighted_metrics", "run_eagerly", "jit_compile")
 COMMON += ("steps_per_execution", "auto_scale_loss")
 LOSS = "sparse_categorical_crossentropy"
+NEW_HEADS = {  # the second phase of "imta", unless something else is said
+    "collaboration": "dense",
+    "collaboration_stop_gradient": True,
+    "teacher": "first",
+    "heads": "new",
+}
 
 
 class Phase(NamedTuple):
@@ -73,12 +79,16 @@ def fit(
     regime="joint",
     epochs=None,
     recipe=None,
-    first_share=0.5,
+    first_share=None,
     exit_weights=None,
     distillation=None,
     gate_loss=None,
     reinforce=None,
     stopping_loss=None,
+    collaboration="dense",
+    collaboration_stop_gradient=True,
+    teacher="first",
+    heads="new",
     callbacks=(),
     backup_dir=None,
     seed=None,
@@ -90,8 +100,8 @@ def fit(
     - `"disjoint"`: the network by its last exit; then, that being frozen, the earlier exits.
     - `"mixed"`: the network by its last exit; then everything at once.
     - `"imta"`: everything with balanced gradients (by `add_gradient_equilibrium`, unless the
-      network was built so); then, that being frozen, new heads that each read the one
-      before (`collaboration="dense"`), with the first network's last exit as teacher.
+      network was built so), without distillation; then, that being frozen, new heads that each
+      read the one before, with the first network's last exit as teacher.
 
     - `"gated"`, for a network with gates: the network by its last exit, all gates held open;
       the gates alone, to let everything through; network and gates together by the last
@@ -128,9 +138,10 @@ def fit(
         epochs: Integer, of all phases together. `None`: the recipe's.
         recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`. `None`: the optimizer that
             the model was compiled with, and `"cifar"` for all else.
-        first_share: Number between 0 and 1, the share of the epochs for the first phase. Of
-            the rest `"gated"` and `"stopping"` take a tenth of all epochs for the second
-            phase and equal shares for the others.
+        first_share: Number between 0 and 1, the share of the epochs for the first phase.
+            `None`: a half; for `"imta"` what the recipe's `imta_epochs` say. Of the rest
+            `"gated"` and `"stopping"` take a tenth of all epochs for the second phase and equal
+            shares for the others.
         exit_weights: As in `AdaptiveModel.compile`, where all exits learn together. `None`:
             those that the model was compiled with.
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
@@ -141,6 +152,13 @@ def fit(
             `"gated"` only.
         stopping_loss: A `StoppingLoss`, or `None`: the one the model was compiled with. For
             `"stopping"` only.
+        collaboration, collaboration_stop_gradient: What the new heads of `"imta"` read of the
+            one before, as in `build_msdnet`.
+        teacher: Of `"imta"`: `"first"`, the last exit of the first phase's network; or
+            `"last"`, the last of the new heads as it learns (the paper's equation 8).
+        heads: Of `"imta"`: `"new"`, drawn anew; or `"copied"`: those of the first phase, with
+            zeros for what they now read of the one before, so that the second phase begins
+            with the answers of the first. With `collaboration="dense"` only.
         callbacks: List of Keras callbacks, used in every phase.
         backup_dir: Folder, new or empty, that from then on belongs to this run: to this
             network, data, regime and seed and all other arguments, but not to callbacks,
@@ -177,6 +195,10 @@ def fit(
         gate_loss=gate_loss,
         reinforce=reinforce,
         stopping_loss=stopping_loss,
+        collaboration=collaboration,
+        collaboration_stop_gradient=collaboration_stop_gradient,
+        teacher=teacher,
+        heads=heads,
         callbacks=callbacks,
         seed=seed,
         verbose=verbose,
@@ -253,8 +275,14 @@ class _Run:
         check_choice(REGIMES, regime=regime)
         optimizer = model.optimizer if recipe is None and model.optimizer_is_given else None
         recipe = _recipe(recipe)
-        epochs = recipe.epochs if epochs is None else integer("epochs", epochs, 1)
+        published = recipe.imta_epochs if regime == "imta" else None
+        whole = sum(published or [recipe.epochs])
+        epochs = whole if epochs is None else integer("epochs", epochs, 1)
+        new_heads = {name: how.pop(name) for name in NEW_HEADS}
+        _check_new_heads(regime, **new_heads)
         _check_losses(model, regime, **how)
+        if first_share is None:
+            first_share = published[0] / whole if published else 0.5
         phases = _number_of_phases(model, regime, how["reinforce"])
         if epochs < phases:
             raise ValueError(
@@ -277,12 +305,16 @@ class _Run:
             together["gate_loss"] = before["gate_loss"]
         own = {name: how[name] for name in ("gate_loss", "reinforce", "stopping_loss")}
         own["gate_loss"] = own["gate_loss"] or before.get("gate_loss")
+        own["new_heads"] = new_heads
         if regime == "stopping":
             own["stopping_loss"] = own["stopping_loss"] or model.stopping_loss or StoppingLoss()
         arguments = {"optimizer": optimizer, "recipe": recipe, "first_share": first_share}
         arguments |= {"loss": LOSS, "metrics": ["accuracy"], "weighted_metrics": None}
         arguments |= {k: v for k, v in common.items() if k in arguments}  # not how it is executed
-        arguments |= {**together, **own, "regime": regime, "epochs": epochs, "seed": seed}
+        losses = {name: value for name, value in own.items() if name != "new_heads"}
+        changed = {name: v for name, v in new_heads.items() if v != NEW_HEADS[name]}
+        arguments |= {**together, **losses, **changed}
+        arguments |= {"regime": regime, "epochs": epochs, "seed": seed}
         return cls(
             model=model,
             regime=regime,
@@ -457,6 +489,25 @@ def _recipe(recipe):
     return RECIPES[recipe]
 
 
+def _check_new_heads(regime, **how):
+    """Raises a ValueError if what IMTA's second phase is given is impossible."""
+    changed = {name: value for name, value in how.items() if value != NEW_HEADS[name]}
+    if changed and regime != "imta":
+        name, value = next(iter(changed.items()))
+        raise ValueError(
+            f'`{name}` is of the regime "imta". Received: {name}={value}, regime={regime}'
+        )
+    check_choice(("dense", "identity"), collaboration=how["collaboration"])
+    check_choice((True, False), collaboration_stop_gradient=how["collaboration_stop_gradient"])
+    check_choice(("first", "last"), teacher=how["teacher"])
+    check_choice(("new", "copied"), heads=how["heads"])
+    if how["heads"] == "copied" and how["collaboration"] != "dense":
+        raise ValueError(
+            '`collaboration` must be "dense" with heads="copied": what "identity" adds changes '
+            f"the answers. Received: collaboration={how['collaboration']}"
+        )
+
+
 def _check_losses(
     model, regime, *, exit_weights, distillation, gate_loss, reinforce, stopping_loss
 ):
@@ -525,9 +576,10 @@ def _phases(model, regime, together, own, seed):
     if regime == "imta":
         balanced = any(isinstance(layer, GradientScale) for layer in everything)
         first = model if balanced else add_gradient_equilibrium(model)
-        yield Phase("balanced", first, everything, together)
+        labels_only = {k: v for k, v in together.items() if k != "distillation"}
+        yield Phase("balanced", first, everything, labels_only)
         set_seed(1)
-        yield _new_heads(model, together["distillation"] or Distillation())
+        yield _new_heads(model, together["distillation"] or Distillation(), **own["new_heads"])
         return
     by_last_exit = {"exit_weights": [0.0] * (model.num_exits - 1) + [1.0]}
     heads = _early_heads(model)
@@ -597,12 +649,18 @@ def _early_heads(model):
     return [x for x in model.layers if id(x) not in needed and not isinstance(x, inputs)]
 
 
-def _new_heads(model, distillation):
-    """IMTA's second phase: new heads that read the one before, on a frozen network."""
-    new = add_collaboration(model)
-    taught = Distillation(model, distillation.temperature, distillation.weight)
-    heads = [logits._keras_history.operation for logits in new.outputs]
-    layers = [layer for head in heads for layer in (head.logits, *getattr(head, "embedding", []))]
+def _new_heads(model, distillation, *, collaboration, collaboration_stop_gradient, teacher, heads):
+    """IMTA's second phase: heads that read the one before, on a frozen network."""
+    new = add_collaboration(model, collaboration, collaboration_stop_gradient)
+    teacher = model if teacher == "first" else "last"
+    taught = Distillation(teacher, distillation.temperature, distillation.weight)
+    now = early_exit_heads(new)
+    if heads == "copied":
+        for old, head in zip(early_exit_heads(model), now, strict=True):
+            kernel, bias = old.logits.get_weights()
+            more = head.logits.kernel.shape[0] - len(kernel)  # of what it reads of the one before
+            head.logits.set_weights([np.pad(kernel, ((0, more), (0, 0))), bias])
+    layers = [layer for head in now for layer in (head.logits, *getattr(head, "embedding", []))]
     return Phase("new heads", new, layers, {"distillation": taught})
 
 

@@ -259,6 +259,7 @@ PUBLISHED = {
     "cifar_budgeted_4": "cifar10_lingrow_b4_nC16",
     "cifar_budgeted_6": "cifar10_lingrow_b6_nC16",
     "imagenet_step4": "imagenet_b5_step4_base4_nC32",
+    "imagenet_anytime": "imagenet_paper_b5_step4_base7_nC32",
 }
 
 

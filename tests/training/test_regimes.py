@@ -154,11 +154,37 @@ def ordered(data):
     return tf.data.Dataset.from_tensor_slices(data).batch(16)
 
 
+def test_copied_heads_begin_with_the_answers_of_the_first_phase(data):
+    model = dense_net()
+    how = {**regimes.NEW_HEADS, "heads": "copied"}
+    phase = regimes._new_heads(model, ka.training.Distillation(), **how)
+    before, after = model.predict(data[0], verbose=0), phase.model.predict(data[0], verbose=0)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    drawn = regimes._new_heads(model, ka.training.Distillation(), **regimes.NEW_HEADS).model
+    assert not np.allclose(drawn.predict(data[0], verbose=0)[1], before[1])
+
+
+@pytest.mark.parametrize(
+    ("regime", "changes", "message"),
+    [
+        ("joint", {"heads": "copied"}, '`heads` is of the regime "imta"'),
+        ("imta", {"heads": "old"}, "`heads` must be one of"),
+        ("imta", {"teacher": "mine"}, "`teacher` must be one of"),
+        ("imta", {"collaboration": None}, "`collaboration` must be one of"),
+        ("imta", {"collaboration": "identity", "heads": "copied"}, 'must be "dense" with heads='),
+    ],
+)
+def test_what_imtas_second_phase_may_be(data, regime, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ka.training.fit(dense_net(), data, regime=regime, **changes)
+
+
 @pytest.mark.slow
 def test_new_heads_have_the_reference_number_of_parameters(goldens):
     golden = goldens["imta_phase2"]["cifar10_b6"]
     model = ka.build_msdnet(preset="cifar_budgeted_6")
-    phase = regimes._new_heads(model, ka.training.Distillation())
+    phase = regimes._new_heads(model, ka.training.Distillation(), **regimes.NEW_HEADS)
     learning = sum(
         int(np.prod(v.shape)) for layer in phase.layers for v in layer.trainable_variables
     )
@@ -591,10 +617,20 @@ def test_phases_have_the_lengths_rates_weights_and_seeds_of_the_regime(data, mon
     distillation = ka.training.Distillation(temperature=3.0, weight=0.4)
     ka.training.fit(dense, data, regime="imta", distillation=distillation, **how)
     assert [phase[:2] for phase in plan.phases] == [(10, rate), (10, rate)]
-    assert plan.taught[0] is distillation
+    assert plan.taught[0] is None  # the first phase learns from the labels alone
     taught = plan.taught[1]
     assert (taught.temperature, taught.weight) == (3.0, 0.4)
     assert taught.teacher is dense
+
+    plan = Plan(monkeypatch)
+    ka.training.fit(dense, data, regime="imta", teacher="last", **{**how, "recipe": "cifar"})
+    assert [phase[0] for phase in plan.phases] == [12, 8]  # 300 and 180 of 480
+    assert plan.taught[1].teacher == "last"
+    for recipe, lengths in (("cifar", [300, 180]), ("imagenet", [90, 90])):
+        plan = Plan(monkeypatch)
+        long = {**how, "recipe": recipe, "epochs": None}
+        ka.training.fit(dense, data, regime="imta", **long)
+        assert [phase[0] for phase in plan.phases] == lengths
 
     plan = Plan(monkeypatch)
     reinforce, own = ka.training.Reinforce(rate=0.25), ka.training.GateLoss(0.1)
