@@ -37,7 +37,7 @@ class GradientScale(keras.layers.Layer):
 
     Reference:
         [Improved Techniques for Training Adaptive Deep Networks
-        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.2.
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.1.
     """
 
     def __init__(self, scale, **kwargs):
