@@ -27,6 +27,7 @@ help:
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
 	@echo "make coverage   both, and which lines of the packages they run"
 	@echo "make web    the exported network in a page, on localhost"
+	@echo "make apk    build the sample app for Android, signed: tflite/android/sample/target/sample.apk"
 	@echo "make docs   build the site from guides, tutorials and docstrings, in site/"
 	@echo "make bench  measure what benchmarks/results says (needs CIFAR-10 as images)"
 	@echo "make clean  remove the virtual environment and what was generated"
@@ -57,6 +58,20 @@ web: .venv/test
 test-slow-web:
 	@$(call needs,npm,apt-get install nodejs npm) \
 	cd tflite/web && npm ci && npm run test:slow
+
+# the app with a model in it: make apk MODEL=demo_run/model.tflite
+MODEL ?= tflite/android/target/shipped/dynamic.tflite
+
+tflite/android/target/shipped/dynamic.tflite: | .venv/test
+	$(BIN)/python tflite/android/vectors.py tflite/android/target/shipped
+
+apk: $(MODEL)
+	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
+	$(call needs,aapt2,apt-get install aapt) \
+	$(call needs,zipalign,apt-get install zipalign zip) \
+	$(call needs,apksigner,apt-get install apksigner) \
+	mvn --quiet --file tflite/android --activate-profiles apk --projects sample --also-make \
+		test-compile && tflite/android/apk.sh $(MODEL)
 
 # the shipped network on real images, on a JVM
 test-slow-android: .venv/test

@@ -181,6 +181,22 @@ internal class Json private constructor(private val text: String) {
                 null
             }
 
+        /** Returns maps, lists, texts, numbers and booleans as JSON. */
+        fun text(value: Any?): String = when (value) {
+            is Map<*, *> -> value.entries.joinToString(", ", "{", "}") { (key, each) ->
+                "${text(key.toString())}: ${text(each)}"
+            }
+            is List<*> -> value.joinToString(", ", "[", "]") { text(it) }
+            is String -> value.map(::escape).joinToString("", "\"", "\"")
+            else -> value.toString()
+        }
+
+        private fun escape(letter: Char): String = when {
+            letter == '"' || letter == '\\' -> "\\$letter"
+            letter < ' ' -> "\\u" + letter.code.toString(16).padStart(4, '0')
+            else -> letter.toString()
+        }
+
         /** Returns a value as an error shows it: as Python writes it, in one line, cut. */
         fun brief(value: Any?, most: Int = 200): String {
             val text = StringBuilder()

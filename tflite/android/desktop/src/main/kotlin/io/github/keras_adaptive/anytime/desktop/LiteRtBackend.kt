@@ -26,6 +26,7 @@ public class LiteRtBackend private constructor(
 ) : Backend {
     private val owned = ArrayList<Pair<String, Pointer>>() // what is destroyed at the end
     private val buffers = HashMap<String, Buffer>()
+    private val place = PointerByReference() // one, since a new one takes native memory each time
     private val compiled: Pointer
     private val steps: List<Step>
     private val single: Step?
@@ -168,9 +169,9 @@ public class LiteRtBackend private constructor(
     private fun <T> read(buffer: Buffer, use: Pointer.() -> T): T = locked(buffer, READ, use)
 
     private fun <T> locked(buffer: Buffer, mode: Int, use: Pointer.() -> T): T {
-        val memory = library.made { library.call("LockTensorBuffer", buffer.pointer, it, mode) }
+        library.call("LockTensorBuffer", buffer.pointer, place, mode)
         try {
-            return memory.use()
+            return place.value.use()
         } finally {
             library.call("UnlockTensorBuffer", buffer.pointer)
         }
