@@ -209,4 +209,5 @@ notebooks: .venv/test
 
 clean:
 	rm -rf .venv .venv-tflite-runtime build *.egg-info demo_run tutorial_runs site \
-		.coverage* tutorials/*.ipynb
+		.coverage* tutorials/*.ipynb \
+		tflite/web/node_modules tflite/web/dist tflite/web/demo/assets
