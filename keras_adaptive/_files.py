@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and JSON."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,11 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 LARGEST = 64 * 2**20  # bytes of a JSON file that is read
 DEEPEST = 100  # lists and objects within each other
@@ -37,6 +43,42 @@ def write_whole(path, content):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def held(folder, file, message):
+    """Holds a folder for this caller alone; the lock ends with the process, however it ends.
+
+    Args:
+        folder: Path of a folder, which is locked itself.
+        file: Path of a file in it, which is locked where folders cannot be (Windows). Its own
+            folder must exist.
+        message: String, the error where somebody else holds the folder.
+
+    Raises:
+        ValueError: If somebody else holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY) if fcntl else os.open(file, os.O_RDWR | os.O_CREAT)
+    try:
+        if not _lock(handle):
+            raise ValueError(f"{message} Received: {folder}")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle):
+    """Returns whether a lock was free; where the file system has none, nobody holds one."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
 
 
 def read_json(path, what, largest=LARGEST):

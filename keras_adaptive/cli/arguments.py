@@ -95,7 +95,9 @@ REGIMES = ("joint", "disjoint", "mixed", "imta")  # those that train an MSDNet
 PRESETS = (
     "cifar_anytime",
     *(f"cifar_budgeted_{blocks}" for blocks in range(4, 9)),
+    "imagenet_anytime",
     *(f"imagenet_step{step}" for step in (4, 6, 7)),
+    *(f"imta_imagenet_{step}" for step in (4, 6, 7)),
 )
 LARGEST_SIDE = 10_000  # pixels
 SEEDS = 2**32 - 1000  # what numpy takes, with room for the phases of a training

@@ -15,7 +15,6 @@ manifest does not list, or with another digest, is the user's and stays as it is
 
 import contextlib
 import difflib
-import errno
 import hashlib
 import json
 import os
@@ -25,12 +24,7 @@ import sys
 import uuid
 import warnings
 
-from keras_adaptive._files import read_json, reading, sha256, shown, write_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from keras_adaptive._files import held, read_json, reading, sha256, shown, write_whole
 
 FORMAT, VERSION = "keras_adaptive.Run", 1
 MANIFEST, WORK, OWNER = "manifest.json", ".keras_adaptive", "run.json"
@@ -40,7 +34,6 @@ NAMES = (*TRAINED, "policy.json", "model.tflite", *WRITTEN)
 PICTURE = re.compile(r"pictures/\w[\w-]*\.png", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}")
 RESULTS = ("policy", "exits", "result", "budgets", "device", "pictures")  # keys of report.json
-LOCK_FILE = os.O_RDWR | os.O_CREAT  # where a folder itself cannot be locked
 ROOM = 32 * 2**20  # bytes that reports and pictures may take
 LARGEST = 2**32  # bytes of what a model.keras unpacks to
 LARGEST_HISTORY = 16 * 2**20
@@ -65,33 +58,12 @@ def locked(folder, only_read=False):
         return
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"The folder must be one that can be written. Received: {folder}")
-    if fcntl is None:
+    if os.name == "nt":  # where a file in the folder is locked
         (folder / WORK).mkdir(exist_ok=True)
-    handle = os.open(*((folder, os.O_RDONLY) if fcntl else (folder / WORK / "lock", LOCK_FILE)))
-    try:
-        if not _lock(handle):
-            raise ValueError(
-                "The folder must not be in use: another command is at work in it; wait for its "
-                f"end. Received: {folder}"
-            )
+    message = "The folder must not be in use: another command is at work in it; wait for its end."
+    with held(folder, folder / WORK / "lock", message):
         _finish(folder)
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle):
-    """Returns whether a lock was free; where the file system has none, nobody holds one."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-    return True
 
 
 def _finish(folder):

@@ -204,23 +204,25 @@ def fit(
         verbose=verbose,
     )
     run.read(train, validation)
-    if backup_dir is not None:
-        data = {"train": described(train), "validation": described(validation)}
-        facts = {"seed": run.seed, "bfloat16": run.in_bfloat16}
-        run.backup = resuming.Backup(backup_dir, {**run.settings(), **data}, facts)
-        run.seed, run.in_bfloat16 = (run.backup.facts[name] for name in facts)
-    run.begin()
-    generators = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        for number, phase in enumerate(_phases(model, regime, run.together, run.own, run.seed)):
-            run.phase(number, phase)
-        return run.result(phase)
-    except BaseException:
-        run.give_back()
-        raise
-    finally:
-        random.setstate(generators[0])
-        np.random.set_state(generators[1])  # noqa: NPY002
+    with contextlib.ExitStack() as stack:
+        if backup_dir is not None:
+            data = {"train": described(train), "validation": described(validation)}
+            facts = {"seed": run.seed, "bfloat16": run.in_bfloat16}
+            run.backup = resuming.Backup(backup_dir, {**run.settings(), **data}, facts)
+            stack.enter_context(resuming.alone(backup_dir, "backup_dir"))
+            run.seed, run.in_bfloat16 = (run.backup.facts[name] for name in facts)
+        run.begin()
+        generators = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            for number, phase in enumerate(_phases(model, regime, run.together, run.own, run.seed)):
+                run.phase(number, phase)
+            return run.result(phase)
+        except BaseException:
+            run.give_back()
+            raise
+        finally:
+            random.setstate(generators[0])
+            np.random.set_state(generators[1])  # noqa: NPY002
 
 
 @dataclasses.dataclass

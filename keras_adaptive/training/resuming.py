@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_adaptive._files import write_whole
+from keras_adaptive._files import held, write_whole
 from keras_adaptive.training._identity import check_same
 
 RUN = "run.json"
@@ -49,6 +49,7 @@ def claim(folder, name, settings, facts, argument):
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`{argument}` must be a folder. Received: {argument}={folder}")
     names = {path.name for path in folder.glob("*")} if folder.exists() else set()
+    names.discard("lock")
     for begun in filter(BEGUN.fullmatch, [*names]):
         (folder / begun).unlink(missing_ok=True)
         names.remove(begun)
@@ -68,6 +69,17 @@ def claim(folder, name, settings, facts, argument):
         return None
     check_same(stored["settings"], settings, f"{must} Received: {argument}={folder}, of others:")
     return stored
+
+
+def alone(folder, argument):
+    """Holds a folder of a run for this call alone, which a context manager's block lasts.
+
+    Raises:
+        ValueError: If another call is at work in it.
+    """
+    folder = Path(folder)
+    must = f"`{argument}` must not be in use: another call is at work in it; wait for its end."
+    return held(folder, folder / "lock", must)
 
 
 def write_claim(path, settings, facts):

@@ -1,5 +1,6 @@
 """Stopping policies for a range of cost weights: accuracy against cost."""
 
+import contextlib
 import hashlib
 import json
 import random
@@ -125,24 +126,27 @@ def sweep_cost_weights(
         return known[name]
 
     reports, policies = [], []
-    for weight in weights:
-        row = rows.load(weight)
-        if row is None:
-            keras.utils.set_random_seed(rows.seed_of(weight))
-            model.set_weights(start)
-            if fit is None:
-                logits = answers("train", train[0])
-                fit_policy(model, logits, train[1], cost_weight=weight, verbose=0, **kwargs)
-            else:
-                fit(model, train, weight)
-                known.clear()
-            policy = model.learned_policy()
-            report = evaluate(policy, answers("test", test[0]), test[1], costs)
-            policy.details = {"cost_weight": weight, "mean_cost": report.mean_cost}
-            row = policy, report
-            rows.save(weight, *row)
-        policies.append(row[0])
-        reports.append(row[1])
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(resuming.alone(folder, "folder"))
+        for weight in weights:
+            row = rows.load(weight)
+            if row is None:
+                keras.utils.set_random_seed(rows.seed_of(weight))
+                model.set_weights(start)
+                if fit is None:
+                    logits = answers("train", train[0])
+                    fit_policy(model, logits, train[1], cost_weight=weight, verbose=0, **kwargs)
+                else:
+                    fit(model, train, weight)
+                    known.clear()
+                policy = model.learned_policy()
+                report = evaluate(policy, answers("test", test[0]), test[1], costs)
+                policy.details = {"cost_weight": weight, "mean_cost": report.mean_cost}
+                row = policy, report
+                rows.save(weight, *row)
+            policies.append(row[0])
+            reports.append(row[1])
     model.set_weights(start)
     return Sweep(np.array(weights), reports, policies, costs)
 

@@ -317,6 +317,20 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_folder_in_which_a_run_is_at_work_is_refused(data, tmp_path):
+    refused = []
+
+    class Again(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with pytest.raises(ValueError, match="`backup_dir` must not be in use") as error:
+                fit(data, folder=tmp_path)
+            refused.append(str(tmp_path) in str(error.value))
+
+    fit(data, folder=tmp_path, callbacks=[Again()])
+    assert refused == [True] * EPOCHS["joint"]
+    fit(data, folder=tmp_path)  # it is free again
+
+
 def test_the_folder_says_whose_it_is_before_the_first_batch(data, tmp_path):
     killed(data, "joint", tmp_path, 0, "on_train_begin")
     stored = json.loads((tmp_path / "run.json").read_text())
