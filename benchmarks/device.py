@@ -9,6 +9,7 @@ runs/device, so that the timing can be repeated alone.
 import time
 from functools import partial
 
+import keras
 import numpy as np
 
 import keras_adaptive as ka
@@ -17,8 +18,6 @@ from anytime_tflite.backends import interpreter_class
 from anytime_tflite.bench import memory_mb
 from benchmarks import _rows, common
 from keras_adaptive import _graph
-from keras_adaptive.inference._compiled import Stages
-from keras_adaptive.inference._conditional import nested
 
 FOLDER = common.RUNS / "device"
 KINDS = (None, "dynamic", "int8")
@@ -87,14 +86,24 @@ def _write_conditional(model, file, kind, images):
     import tensorflow as tf
 
     exits = model.exits
-    stages = Stages(_graph.minimal_stages(model.inputs, model.outputs))
-    function = tf.function(
-        nested(
-            lambda k, tensors: stages.models[k](tensors, training=False),
-            stages,
-            ka.ExitPolicy([0.0] * exits),
-            list(range(exits)),
+    stages = _graph.minimal_stages(model.inputs, model.outputs)
+    policy = ka.ExitPolicy([0.0] * exits)
+
+    def from_stage(k, tensors, thresholds):
+        stage, reads, adds = stages[k]
+        logits, *features = stage([tensors[name] for name in reads], training=False)
+        if k == exits - 1:
+            return logits, tf.constant(k)
+        later = {**tensors, **dict(zip(adds, features, strict=True))}
+        leaves, _ = policy.step(k, logits, (), keras.ops, thresholds[k])
+        return tf.cond(
+            leaves[0],
+            lambda: (logits, tf.constant(k)),
+            lambda: from_stage(k + 1, later, thresholds),
         )
+
+    function = tf.function(
+        lambda x, thresholds: from_stage(0, {"input_0": x}, thresholds)
     ).get_concrete_function(
         tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="x"),
         tf.TensorSpec((exits,), tf.float32, name="thresholds"),

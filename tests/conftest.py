@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_adaptive as ka
-from keras_adaptive.inference import _timings as timings
+from keras_adaptive.inference import latency
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -38,9 +38,19 @@ def sigmoid(x):
 def short_measurements():
     """Measurements are as short as they can be: no test needs times that can be trusted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timings, "REPEATS", 4)
-        patch.setattr(timings, "CHOOSING", 0.0)
+        patch.setattr(latency, "REPEATS", 1)
+        patch.setattr(latency, "SECONDS", 0.0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory):
+    """The folder where files of predictors are kept is one of the tests' own."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_ADAPTIVE_HOME", str(folder / "home"))
+        yield folder / "home"
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,7 @@ def test_samples_leave_at_the_same_exits_everywhere(network, target, file, tmp_p
     np.testing.assert_array_equal(policy.decide(logits, costs)[far], expected[far])
     few = np.arange(40)
 
-    predictor = ka.AdaptivePredictor(model, policy)
+    predictor = ka.AdaptivePredictor(model, policy, engine="keras")
     result = predictor.predict(x[few], batch_size=16)
     np.testing.assert_array_equal(result.exits[far[few]], expected[few][far[few]])
     np.testing.assert_allclose(result.costs, costs[result.exits, few], rtol=1e-5)

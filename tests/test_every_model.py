@@ -230,7 +230,8 @@ def test_predictor_leaves_where_the_policy_decides(model, data, logits, far_from
     stacked = np.stack(logits)
     costs = model.exit_costs()
     policy = ka.calibrate(stacked, data[1], costs, budget=costs.mean(), method="geometric")
-    result = ka.AdaptivePredictor(model, policy).predict(data[0], batch_size=4)
+    predictor = ka.AdaptivePredictor(model, policy, engine="keras")
+    result = predictor.predict(data[0], batch_size=4)
     far = far_from_thresholds(policy, stacked)
     np.testing.assert_array_equal(result.exits[far], policy.decide(stacked)[far])
 

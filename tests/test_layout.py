@@ -22,7 +22,8 @@ CHAIN = [
     ["evaluation"],
     ["training"],
     ["models"],
-    ["inference", "export", "compression", "tuning", "plotting", "report"],
+    ["export"],
+    ["inference", "compression", "tuning", "plotting", "report"],
     ["cli"],
 ]
 BESIDE = {"data": {"_checks", "_files"}}  # read by the command line and by users alone

@@ -42,7 +42,7 @@ def _export(options, new, report, model, splits, policy):
     device = AnytimeModel(file, num_threads=options.threads)
     images, labels = splits.arrays("test")
     runs.say(f"run: {len(images):,} images, with Keras and then with the exported file")
-    host = AdaptivePredictor(model, policy).predict(images)
+    host = AdaptivePredictor(model, policy, engine="keras").predict(images)
     answers = [device.classify(image) for image in runs.progress(images, "device")]
     exits = np.array([answer.exit for answer in answers])
     different = np.flatnonzero(exits != host.exits)

@@ -3,10 +3,12 @@
 import tempfile
 import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_adaptive.export import _costs, _forcing
+from keras_adaptive.costs._beside import NAME
+from keras_adaptive.export import _forcing
 from keras_adaptive.export._inputs import count, rows_of
 
 QUANTIZE = (None, "float16", "dynamic", "int8")
@@ -32,17 +34,12 @@ def convert(stages, quantize=None, old_runtime=False, data=None, batched=None):
     if quantize == "int8" and batched is not None:
         stages, switches = _forcing.with_switches(stages)
         batched, _ = _forcing.with_switches(batched)
-    module = tf.Module()
-    # Keras's own variable objects would be converted to a file without their values
-    module.values = list(
-        {id(v): v.value for stage, _, _ in stages for v in stage.variables}.values()
-    )
     signatures = {f"stage_{i}": _function(*stage) for i, stage in enumerate(stages)}
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             # the converter measures ranges with an interpreter it calls deprecated
             warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
-            tf.saved_model.save(module, folder, signatures=signatures)
+            tf.saved_model.save(tf.Module(), folder, signatures=signatures)
             converter = tf.lite.TFLiteConverter.from_saved_model(
                 folder, signature_keys=list(signatures)
             )
@@ -60,12 +57,17 @@ def _function(stage, inputs, outputs):
         for name, tensor in zip(inputs, stage.inputs, strict=True)
     }
 
+    # constants: variables would be saved and restored, which takes longer than the conversion,
+    # and Keras's own would arrive without their values
+    values = [(variable, variable.numpy()) for variable in stage.variables]
+
     def run(**tensors):
-        logits, *features = stage([tensors[name] for name in inputs], training=False)
+        with keras.StatelessScope([(variable, tf.constant(v)) for variable, v in values]):
+            logits, *features = stage([tensors[name] for name in inputs], training=False)
         found = {"logits": logits, **dict(zip(outputs, features, strict=True))}
-        if _costs.NAME in found:  # reshaped as floats, it would become int8
-            cost = tf.reshape(tf.cast(found[_costs.NAME], tf.int64), (1,))
-            found[_costs.NAME] = tf.cast(cost, tf.float32)
+        if NAME in found:  # reshaped as floats, it would become int8
+            cost = tf.reshape(tf.cast(found[NAME], tf.int64), (1,))
+            found[NAME] = tf.cast(cost, tf.float32)
         return found
 
     return tf.function(run, autograph=False).get_concrete_function(**specs)

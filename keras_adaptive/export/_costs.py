@@ -3,20 +3,9 @@
 import keras
 
 from keras_adaptive import _graph
+from keras_adaptive.costs._beside import Beside
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.export._forcing import decisive
-
-NAME = "cost"  # of the output
-
-
-class _Beside(keras.Operation):
-    """Gives its arguments back: a cost is then computed wherever the logits are."""
-
-    def call(self, logits, cost):
-        return logits, cost
-
-    def compute_output_spec(self, logits, cost):
-        return tuple(keras.KerasTensor(t.shape, t.dtype) for t in (logits, cost))
 
 
 def with_costs(inputs, exits):
@@ -47,7 +36,7 @@ def with_costs(inputs, exits):
                 amount = amount + _executed(gate, shares, block)
         if before is not None:
             amount = amount + ops.cast(before, "int64")
-        logits, before = _Beside()(logits, ops.cast(amount, "float32"))
+        logits, before = Beside()(logits, ops.cast(amount, "float32"))
         beside.append(logits)
     return beside
 
@@ -65,22 +54,3 @@ def _executed(gate, shares, block):
         return amount
     amount = ops.cast(amount, "int64")
     return ops.where(decisive(gate) > 0.5, amount, ops.zeros_like(amount))
-
-
-def giving_costs(stages):
-    """Returns stages that give the cost behind the logits, where `with_costs` has put one.
-
-    Args:
-        stages: As `_graph.minimal_stages` returns them.
-    """
-    return [_giving(*stage) for stage in stages]
-
-
-def _giving(model, reads, adds):
-    nodes = _graph.nodes_between(model.inputs, model.outputs)
-    beside = [node for node in nodes if isinstance(node.operation, _Beside)]
-    if not beside:
-        return model, reads, adds
-    logits, *features = model.outputs
-    outputs = [logits, beside[0].outputs[1], *features]
-    return _graph.ListModel(model.inputs, outputs, name=model.name), reads, [NAME, *adds]

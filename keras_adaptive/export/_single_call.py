@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_adaptive.export import _costs, _writer
+from keras_adaptive.costs._beside import NAME
+from keras_adaptive.export import _writer
 
 SIGNATURE = "predict"
 RUNTIME = "2.14.0"  # the oldest one tested; the first with `IF` would copy unwritten tensors
@@ -44,7 +45,7 @@ def add_single_call(model, stages, inputs, exits, policy):
     thresholds = _writer.tensor("thresholds", [len(stages)], "float32")
     body.inputs["thresholds"] = body.add(thresholds)
     # the answer so far, whether it is the last, and what the policy knows of earlier answers
-    answer = [*_ANSWER, _costs.NAME] if _costs.NAME in stages[0][2] else list(_ANSWER)
+    answer = [*_ANSWER, NAME] if NAME in stages[0][2] else list(_ANSWER)
     carried = [*answer, "leaves", *_state_names(policy)]
     known = {**body.inputs, **_stage(body, 0, stages, exits, policy)}
     for i in range(1, len(stages)):
@@ -55,7 +56,8 @@ def add_single_call(model, stages, inputs, exits, policy):
             is_read = name in reads
             like = _stage_tensor(model, stages, name) if is_read else body.tensors[known[name]]
             branch.inputs[name] = branch.place(name, like)
-        branch.outputs = _stage(branch, i, stages, exits, policy)
+        found = _stage(branch, i, stages, exits, policy)
+        branch.outputs = {name: found[name] for name in (*carried, *found) if name in found}
         read = [known[name] for name in names]
         known |= body.choose(known["leaves"], _past(branch, carried), branch, read)
     body.outputs = {name: known[name] for name in answer}
@@ -175,7 +177,15 @@ class _Body:
         )
 
     def choose(self, condition, then, otherwise, inputs):
-        """Adds an `IF` between two bodies; returns its outputs, name to number."""
+        """Adds an `IF` between two bodies; returns its outputs, name to number.
+
+        What several names share, as logits that are a feature too, is one output, under the
+        first name: the runtime moves an output out of its branch, and does not find it again.
+        """
+        numbers = dict(otherwise.outputs)
+        first = {number: name for name, number in reversed(numbers.items())}
+        for body in (then, otherwise):
+            body.outputs = {n: t for n, t in body.outputs.items() if n in first.values()}
         outputs = {
             name: self.place(name, otherwise.tensors[number])
             for name, number in otherwise.outputs.items()
@@ -187,7 +197,7 @@ class _Body:
         made.builtinOptions = options = schema.IfOptionsT()
         options.thenSubgraphIndex, options.elseSubgraphIndex = then.append(), otherwise.append()
         self.operators.append(made)
-        return outputs
+        return {name: outputs[first[number]] for name, number in numbers.items()}
 
     def _inline(self, graph, placed, outputs, opcode_of):
         place = dict(placed)

@@ -7,6 +7,7 @@ from anytime_tflite.pixels import rule as pixel_rule
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
 from keras_adaptive._files import to_json, write_whole
+from keras_adaptive.costs._beside import giving_costs
 from keras_adaptive.export import _costs, _verification, _writer
 from keras_adaptive.export._conversion import QUANTIZE, convert
 from keras_adaptive.export._features import pass_int8
@@ -137,7 +138,7 @@ def export_tflite(
     _check_stage_ms(stage_ms, len(exits))
 
     stages, branching = (
-        renamed(_costs.giving_costs(found), inputs)
+        renamed(giving_costs(found), inputs)
         for found in _stages(tensors, [outputs[k] for k in exits])
     )
     # what no stage in the file reads is not an input of it

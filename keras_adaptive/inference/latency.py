@@ -5,21 +5,22 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_adaptive import _graph
 from keras_adaptive._checks import integer
-from keras_adaptive.inference._compiled import compiled
-from keras_adaptive.inference._timings import FULL, Timings
+from keras_adaptive.inference.predictor import AdaptivePredictor
 from keras_adaptive.policy.exit_policy import ExitPolicy
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
+SECONDS = 2.0  # of measurement, for all exits together
+REPEATS = 5  # at least
 PROGRAM = """
 import json, os, sys
-path, batch_size, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+path, batch_size, threads, engine = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 import keras
@@ -29,28 +30,27 @@ if keras.backend.backend() == "tensorflow":
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 model = keras.models.load_model(path, compile=False)
-print(json.dumps(ka.measure_latency(model, batch_size).tolist()))
+print(json.dumps(ka.measure_latency(model, batch_size, engine=engine).tolist()))
 """
 
 
-def measure_latency(model, batch_size=1, threads=None):
+def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
     """Measures the time per sample that leaving at each exit takes, on this machine.
 
-    For exit `k` it is the sum over the stages up to `k` of `seconds of the stage / samples`,
-    of full batches as `AdaptivePredictor.predict` fills them, earlier heads included, plus
-    the time to copy the survivors together before each stage but the first. For single
-    samples it is the time that the one function with conditionals takes to leave there, as
-    in `AdaptivePredictor`. It is the median of a few runs with blank images. Give it to
-    `calibrate` as `costs`, with the budget in milliseconds.
+    It is the time that `AdaptivePredictor.predict` takes for `batch_size` blank samples that
+    all leave there, by `batch_size`: of the engine used here, earlier heads included. The
+    median of a few runs, the exits in turn. Give it to `calibrate` as `costs`, with
+    `unit="ms"` and the budget in milliseconds.
 
     It does not measure reading or preparing images.
 
     Args:
-        model: An `AdaptiveModel` with one input.
+        model: An `AdaptiveModel` with inputs of fixed size.
         batch_size: Integer, the batch size that will be predicted with.
         threads: Integer. `None`: as this process is set up. A number other than that is
             measured in a process of its own, since a backend cannot change it; the
             model must then be one that can be saved.
+        engine: As in `AdaptivePredictor`.
 
     Returns:
         Float array `(exits,)`, milliseconds per sample, rising.
@@ -63,7 +63,7 @@ def measure_latency(model, batch_size=1, threads=None):
 
     >>> from keras_adaptive import build_msdnet
     >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
-    >>> milliseconds = measure_latency(model, batch_size=4)
+    >>> milliseconds = measure_latency(model, batch_size=4, engine="keras")
     >>> bool(0 < milliseconds[0] < milliseconds[1])
     True
     """
@@ -78,19 +78,30 @@ def measure_latency(model, batch_size=1, threads=None):
                 f"Received: threads={threads}"
             )
         if threads != _threads():
-            return _measured_elsewhere(model, batch_size, threads)
-    stages = compiled(_graph.minimal_stages(model.inputs, model.outputs))
-    timings = Timings(stages)
-    if batch_size == 1 and stages.conditional is not None and len(model.outputs[0].shape) == 2:
-        last = ExitPolicy([*[np.inf] * (len(stages) - 1), -np.inf])
-        function = stages.conditional(last, list(range(len(stages))))
-        seconds = [timings.conditional(function, k) for k in range(len(stages))]
-        # a stage takes some time, whatever two short measurements say
-        return 1000 * (np.maximum.accumulate(seconds) + 1e-9 * np.arange(len(stages)))
-    full = [timings.full(k, batch_size, waiting=FULL) for k in range(len(stages))]
-    seconds = np.array([timings.stage(k, size) / size for k, size in enumerate(full)])
-    seconds[1:] += [timings.regrouping(k, full[k]) for k in range(1, len(stages))]
-    return 1000 * np.cumsum(seconds)
+            return _measured_elsewhere(model, batch_size, threads, engine)
+    # every head is computed, and the thresholds are such that all leave at one of the exits
+    policies = [_leaving_at(k, model.num_exits) for k in range(model.num_exits)]
+    predictor = AdaptivePredictor(model, policies, engine=engine)
+    predictor.warm_up(batch_size)
+    x = [
+        np.zeros((batch_size, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
+        for t in model.inputs
+    ]
+    x = x if len(x) > 1 else x[0]
+    seconds, end = [[] for _ in policies], time.perf_counter() + SECONDS
+    while len(seconds[-1]) < REPEATS or time.perf_counter() < end:
+        for k, taken in enumerate(seconds):
+            start = time.perf_counter()
+            predictor.predict(x, batch_size, budget=k, verbose=0)
+            taken.append(time.perf_counter() - start)
+    found = np.median(seconds, axis=1) / batch_size
+    # a stage takes some time, whatever short measurements say
+    return 1000 * (np.maximum.accumulate(found) + 1e-9 * np.arange(len(found)))
+
+
+def _leaving_at(exit, exits):
+    margins = [1e30] * exit + [-1e30] * (exits - exit)
+    return ExitPolicy(margins, "logit_margin", details={"mean_cost": exit})
 
 
 def _cores():
@@ -108,12 +119,12 @@ def _threads():
     return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
 
 
-def _measured_elsewhere(model, batch_size, threads):
+def _measured_elsewhere(model, batch_size, threads, engine):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(path), str(batch_size), str(threads)],
+            [sys.executable, "-c", PROGRAM, str(path), str(batch_size), str(threads), engine],
             env={
                 **os.environ,
                 "KERAS_BACKEND": keras.backend.backend(),

@@ -1,7 +1,7 @@
-"""Prediction on the host: each stage is computed only for the samples that have not left."""
+"""Prediction on the host that computes no further than each sample needs."""
 
-import collections
-import json
+import sys
+import threading
 from typing import NamedTuple
 
 import keras
@@ -9,18 +9,17 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_adaptive import _graph
-from keras_adaptive._checks import finite, integer
-from keras_adaptive.inference._compiled import compiled
-from keras_adaptive.inference._flow import AT_ONCE, Flow
-from keras_adaptive.inference._plan import Plan
-from keras_adaptive.inference._spending import spending
-from keras_adaptive.inference._timings import Timings
+from keras_adaptive._checks import check_choice, finite, integer
+from keras_adaptive.inference._inputs import Inputs
+from keras_adaptive.inference._stages import Stages
+from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.policy.confidence import softmax
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
+ENGINES = ("auto", "keras", "litert")
 WAITING = 64  # input batches that may wait for an answer before all are answered
-ONE_BY_ONE = 8  # up to this batch size, samples may run one by one
-LONG = 5  # seconds after which a progress bar appears
+PART = 1024  # samples that LiteRT's workers share among them at a time
+LONG = 2  # seconds after which a progress bar appears
 
 
 class Result(NamedTuple):
@@ -41,97 +40,139 @@ class Result(NamedTuple):
 
 
 class AdaptivePredictor:
-    """Predicts stage by stage, each stage only for the samples that have not left.
+    """Predicts for each sample no further than to the exit where it leaves.
 
     The exits are those that `policy.decide` chooses on the full logits, up to rounding,
-    whatever the batch size; heads that the policy closes are never computed.
+    whatever the engine and the batch size; heads that the policy closes are never computed.
+    There are two engines, chosen by a rule, and a line on stderr says which and why:
 
-    There are three ways to compute a batch, and the fastest is taken, by times measured
-    when a batch size is first used: stage by stage, where survivors of several batches
-    are put together so that late stages run full; the first exits, or all, in one function,
-    where regrouping would cost more than it saves; and, sample by sample, one function with
-    conditionals, compiled by XLA where that is faster, which single samples always use.
-    `costs` are what each sample needs; the second way may compute more than that.
+    - `"litert"`: the network is exported to a .tflite file, whose single call leaves inside the
+      graph. Each core computes one sample at a time, so nothing is regrouped and batch sizes
+      do not matter. Exporting takes seconds, once: the file is kept in the folder `predictors`
+      of `KERAS_ADAPTIVE_HOME` (else `~/.cache/keras_adaptive`), by configuration, weights and
+      the policy's form; thresholds are an input. 2 GB are kept, those used last. The weights
+      are those at the first prediction with a policy of this form.
+    - `"keras"`: stage by stage, on any backend and device; samples that stay wait until a batch
+      is full. The weights are read at every call.
 
-    Heads are not saved: every sample that reaches an exit pays for its head. Under a policy
-    with which few samples leave early, prediction may take longer than the last exit alone,
-    at any batch size. And a decision waits for its head, which for a single sample on several
-    cores cannot run beside the stage that follows, as it can where every exit is computed
-    anyway. Where time matters, calibrate with the costs of `measure_latency`, which include
-    all this.
+    `"auto"` takes LiteRT on a CPU with the TensorFlow backend, unless the network does not
+    convert or the policy needs what a file cannot say: a `worst_case`, a limit that holds for
+    each sample of a network with gates (one that cannot afford the next exit gets the answer
+    of this one). For a handful of samples, or weights that change between calls, say
+    `engine="keras"`.
 
-    In a network with gates, blocks that no sample in the batch needs are not computed, and
-    the others only for the samples that need them. A policy may then hold a `worst_case`,
-    a limit on the cost of every answer: a sample that cannot afford the next exit gets the
-    answer of this one.
-
-    The weights are those of the model when the predictor is made, stored as constants.
+    Heads are not saved: every sample that reaches an exit pays for its head. Where time
+    matters, calibrate with the costs of `measure_latency`.
 
     Args:
-        model: An `AdaptiveModel` with one input.
+        model: An `AdaptiveModel`.
         policy: A policy of any class, or a list of them, from which `budget=` chooses. `None`:
             `model.policy`, which `model.calibrate` chose.
+        engine: `"auto"`, `"keras"` or `"litert"`.
 
     Raises:
-        TypeError, ValueError: If `model` or `policy` is of another type, or a policy belongs
-            to another network.
+        TypeError, ValueError: If `model` or `policy` is of another type, a policy belongs to
+            another network, or the engine cannot do what it needs.
 
     Example:
 
     >>> from keras_adaptive import ExitPolicy, build_msdnet
     >>> model = build_msdnet((8, 8, 1), 10, blocks=2, channels=4, growth_rate=2)
-    >>> predictor = AdaptivePredictor(model, ExitPolicy([0.0, 0.0]))
+    >>> predictor = AdaptivePredictor(model, ExitPolicy([0.0, 0.0]), engine="keras")
     >>> predictor.predict(np.zeros((3, 8, 8, 1))).exits.tolist()
     [0, 0, 0]
     """
 
-    def __init__(self, model, policy=None):
+    def __init__(self, model, policy=None, *, engine="auto"):
         if not isinstance(model, AdaptiveModel):
             raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-        if len(model.inputs) != 1:
-            raise ValueError(f"`model` must have one input. Received: {len(model.inputs)} inputs")
+        check_choice(ENGINES, engine=engine)
+        policy = model.policy if policy is None else policy
         if policy is None:
-            policy = model.policy
-            if policy is None:
-                raise ValueError(
-                    "`policy` must be given for a model that has none; `model.calibrate` chooses "
-                    "one. Received: policy=None"
-                )
+            raise ValueError(
+                "`policy` must be given for a model that has none; `model.calibrate` chooses "
+                "one. Received: policy=None"
+            )
         several = isinstance(policy, (list, tuple))
         if several and not policy:
             raise ValueError("`policy` must hold at least one policy. Received: policy=[]")
-        policies = list(policy) if several else [policy]
-        for one in policies:
-            model.exits_of(one)
-            one.validate_stagewise(costs_known=True)  # before anything is compiled
-        self.model = model
-        self.policy = policy
-        self._policies = policies
-        networks = {}  # policies that use the same exits share the compiled stages
-        self._runners = []
-        for one in policies:
-            worst_case = one.worst_case
-            if worst_case is not None and worst_case >= model.exit_costs()[-1]:
-                worst_case = None  # no sample can cost more
-            needs = tuple(model.exits_of(one)), worst_case
-            if needs not in networks:
-                networks[needs] = _Network(model, *needs)
-            if worst_case is not None:
-                one.validate_stagewise(costs_known=networks[needs].gated)
-            self._runners.append(_Runner(networks[needs], one))
+        self.model, self.policy = model, policy
+        self._policies = list(policy) if several else [policy]
+        self._needs = [self._needed(one) for one in self._policies]
+        if len({one.unit for one in self._policies} - {None}) > 1:
+            raise ValueError(
+                "The policies must have costs of one unit, for a budget to pick one. Received: "
+                f"units {[one.unit for one in self._policies]}"
+            )
+        self._inputs = Inputs(model)
+        self._lock = threading.RLock()
+        self._runners = {}
+        impossible = self._impossible()
+        if engine == "litert" and impossible:
+            raise ValueError(
+                f'`engine` must be "keras" or "auto" here: {impossible}. Received: engine="litert"'
+            )
+        self._asked, self._engine, self._reason = engine, None, "it was asked for"
+        self._silent = engine != "auto"  # or the reason was printed
+        if engine == "keras":
+            self._engine = "keras"
+        elif engine == "auto":
+            self._reason = impossible or _elsewhere()
+            self._engine = "keras" if self._reason else None
+
+    def _needed(self, policy):
+        """Checks a policy; returns the exits that it uses, and its limit where it binds."""
+        exits, limit = self.model.exits_of(policy), policy.worst_case
+        if limit is not None and policy.unit not in (None, "macs"):
+            raise ValueError(
+                "`worst_case` must be in MACs, which samples are counted in here. Received: a "
+                f"policy with worst_case={limit} in {policy.unit!r}"
+            )
+        if limit is not None and limit >= self.model.exit_costs()[-1]:
+            limit = None  # no sample can cost more
+        nodes = _graph.nodes_between(self.model.inputs, self.model.outputs)
+        gated = any(isinstance(node.operation, GatedBlock) for node in nodes)
+        policy.validate_stagewise(costs_known=gated or limit is None)
+        return tuple(exits), limit
+
+    def _impossible(self):
+        """Returns why there can be no LiteRT file, or `None`: it may be tried."""
+        if keras.backend.backend() != "tensorflow":
+            return f"the backend is {keras.backend.backend()}, and files come from TensorFlow"
+        if any(limit is not None for _, limit in self._needs):
+            return "a file cannot hold a `worst_case`, the limit on what each sample spends"
+        if not self._inputs.are_fixed:
+            return "the sizes of the network's inputs are open"
+        if any(len(logits.shape) != 2 for logits in self.model.outputs):
+            return "the network's outputs are dense"
+        return None
+
+    @property
+    def engine(self):
+        """The engine in use: `"litert"` or `"keras"`. Where it must be tried, it is now."""
+        if self._engine is None:
+            self._runner(0, "auto")
+        return self._engine
+
+    @property
+    def engine_reason(self):
+        """A sentence that says why this engine."""
+        return f"The engine is {self.engine}: {self._reason}."
 
     def predict(self, x, batch_size=256, budget=None, verbose="auto"):
         """Returns the answers to all samples.
 
         Args:
-            x: Array `(samples, ...)` of the model's inputs, or a `tf.data.Dataset`,
-                generator or other iterable of such arrays or of tuples that begin with one.
-            batch_size: Integer, how many samples are computed together. Stages may use
-                batches of 64 instead, where that is faster; single samples stay single. It
+            x: Array `(samples, ...)` of the model's input; of several inputs a list of them,
+                or a dictionary by name. Or a `tf.data.Dataset`, generator or other iterable of
+                batches of such, or of tuples that begin with one.
+            batch_size: Integer, how many samples the engine `"keras"` computes together. It
                 also bounds the memory: one batch of features per stage, however long `x` is.
-            budget: Number. Of the policies whose mean cost on the calibration data is within
-                it, the most expensive is used. Needed if there are several policies.
-            verbose: 0: silent. `"auto"`: a progress bar on a terminal, if it takes long.
+            budget: Number, in the unit of the policies' costs. Of those whose mean cost on the
+                calibration data is within it, the most expensive is used. Needed if there are
+                several policies.
+            verbose: 0: silent. `"auto"`: says which engine is taken, and shows a progress bar
+                if it takes long.
 
         Returns:
             A `Result`.
@@ -140,57 +181,112 @@ class AdaptivePredictor:
             ValueError: If `x` does not fit the model or is empty, or no policy fits the
                 budget.
         """
-        runner = self._pick(budget)
+        number = self._pick(budget)
         batch_size = integer("batch_size", batch_size, 1)
-        total = None
-        if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
-            x = self._check(x)
-            total = len(x)
-            step = batch_size * max(1, AT_ONCE // batch_size)  # less to do between samples
-            batches = (x[i : i + step] for i in range(0, total, step))
-        else:
-            batches = (self._check(batch) for batch in map(_images, x))
-        hidden = True if verbose in (0, False) else None
-        bar = tqdm(total=total, unit="sample", delay=LONG, disable=hidden, leave=False)
+        batches, total = self._inputs.parts(x, max(batch_size, PART))
+        run = self._runner(number, verbose)
+        hidden = verbose in (0, False)
         parts = []
-        with bar:
-            for logits, positions in runner.run(batches, batch_size, WAITING):
-                parts.append((logits, positions))
-                bar.update(len(positions))
+        with tqdm(total=total, unit="sample", delay=LONG, disable=hidden, leave=False) as bar:
+            for part in run(self._policies[number], batches, batch_size, WAITING):
+                parts.append(part)
+                bar.update(len(part.labels))
         if not parts:
             raise ValueError("`x` must hold at least one sample. Received: none")
-        return runner.result(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return Result(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def stream(self, dataset, batch_size=256, budget=None, waiting=WAITING):
         """Yields the answers to each batch of a dataset, in order.
 
-        Survivors of several batches are computed together, so an answer may come some
-        batches late; with `waiting=0` each batch is answered before the next is read.
+        The engine `"keras"` computes survivors of several batches together, so an answer may
+        come some batches late; with `waiting=0` each batch is answered before the next is
+        read, as LiteRT does always.
 
         Args:
-            dataset: `tf.data.Dataset`, generator or other iterable of arrays
-                `(samples, ...)` or of tuples that begin with one. Batches may be of
-                different sizes.
-            batch_size: As in `predict`.
-            budget: As in `predict`.
+            dataset: `tf.data.Dataset`, generator or other iterable of batches, as in `predict`.
+                Batches may be of different sizes.
+            batch_size, budget: As in `predict`.
             waiting: Integer, how many batches may wait for their answer.
 
         Yields:
             A `Result` per batch.
         """
-        runner = self._pick(budget)
+        number = self._pick(budget)
         batch_size = integer("batch_size", batch_size, 1)
         waiting = integer("waiting", waiting, 0)
-        batches = (self._check(batch) for batch in map(_images, dataset))
-        return (runner.result(*part) for part in runner.run(batches, batch_size, waiting))
+        batches = map(self._inputs.of_batch, dataset)
+        return self._runner(number, "auto")(self._policies[number], batches, batch_size, waiting)
+
+    def warm_up(self, batch_size=1):
+        """Prepares everything, so that the first prediction takes no longer than the others.
+
+        Args:
+            batch_size: Integer, as it will be in `predict`, for blank samples. Needs a network
+                whose inputs are of fixed size.
+        """
+        batch_size = integer("batch_size", batch_size, 1)
+        shapes = [(batch_size, *tensor.shape[1:]) for tensor in self.model.inputs]
+        if not self._inputs.are_fixed:
+            raise ValueError(
+                f"`model` must have inputs of fixed size for `warm_up`. Received: {shapes}"
+            )
+        blank = [
+            np.zeros(shape, keras.backend.standardize_dtype(tensor.dtype))
+            for shape, tensor in zip(shapes, self.model.inputs, strict=True)
+        ]
+        for number, policy in enumerate(self._policies):
+            run = self._runner(number, "auto")
+            list(run(policy, [blank], batch_size, 0))
+            if policy.log_odds is not None:  # everybody stays: every stage runs
+                never = policy.with_thresholds(np.full(self.model.num_exits, np.inf))
+                list(run(never, [blank], batch_size, 0))
+
+    def _runner(self, number, verbose):
+        """Returns the function `(policy, batches, size, waiting)` that yields a `Result` a batch.
+
+        Policies that differ in thresholds alone share it.
+        """
+        policy, needs = self._policies[number], self._needs[number]
+        with self._lock:
+            if self._engine != "keras":
+                from keras_adaptive.inference._litert import form
+
+                key = form(policy, needs[0])
+                if key not in self._runners:
+                    self._open(key, policy, verbose)
+            if self._engine == "keras":
+                key = needs
+                if key not in self._runners:
+                    self._runners[key] = _by_stages(Stages(self.model, *needs))
+            if not self._silent and verbose not in (0, False):
+                print(self.engine_reason, file=sys.stderr)
+                self._silent = True
+            return self._runners[key]
+
+    def _open(self, key, policy, verbose):
+        """Opens a file; where that cannot be, the engine becomes `"keras"`, unless asked for."""
+        from keras_adaptive.inference._litert import opened
+
+        try:
+            self._runners[key] = _by_files(*opened(self.model, policy, key, verbose))
+        except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if self._asked == "litert":
+                raise
+            self._engine = "keras"
+            self._reason = f"the network does not convert ({str(error).splitlines()[0][:200]})"
+        else:
+            self._engine = "litert"
+            if self._asked == "auto":
+                self._reason = "this is a CPU, and the network converts"
 
     def _pick(self, budget):
+        """Returns the number of the policy that a budget chooses."""
         if budget is None:
             if len(self._policies) > 1:
                 raise ValueError(
                     "`budget` must be given where there are several policies. Received: budget=None"
                 )
-            return self._runners[0]
+            return 0
         costs = [policy.details.get("mean_cost") for policy in self._policies]
         if None in costs:
             raise ValueError(
@@ -204,151 +300,39 @@ class AdaptivePredictor:
                 "`budget` must be at least the mean cost of the cheapest policy, "
                 f"{min(costs):.10g}. Received: budget={budget}"
             )
-        return self._runners[max(affordable, key=costs.__getitem__)]
-
-    def _check(self, x):
-        x = np.asarray(x)
-        expected = self.model.inputs[0].shape
-        sizes = zip(x.shape[1:], expected[1:], strict=False)
-        if x.ndim != len(expected) or any(e is not None and n != e for n, e in sizes):
-            raise ValueError(
-                f"`x` must be of shape (samples, {', '.join(map(str, expected[1:]))}). "
-                f"Received: shape {x.shape}"
-            )
-        if not len(x):
-            raise ValueError("`x` must hold at least one sample. Received: none")
-        x = x.astype(keras.backend.standardize_dtype(self.model.inputs[0].dtype), copy=False)
-        if not np.isfinite(x).all():  # fused kernels may turn NaN into a number
-            raise ValueError(
-                "The logits must be finite. Received: NaN or infinity in `x`, from which they come"
-            )
-        return x
+        return max(affordable, key=costs.__getitem__)
 
 
-class _Network:
-    """The stages between the exits in use, compiled, with their costs."""
+def _elsewhere():
+    """Returns why this machine is better served by Keras, or `None`."""
+    import tensorflow as tf
 
-    def __init__(self, model, exits, worst_case):
-        self.exits = list(exits)
-        if worst_case is not None:  # one may have to leave anywhere
-            self.exits = list(range(self.exits[-1] + 1))
-        answers = [model.outputs[k] for k in self.exits]
-        classes = answers[0].shape[-1]
-        spent = spending(model.inputs, answers, worst_case)
-        if spent is None:
-            self.costs = model.exit_costs(exits=self.exits)
-        else:
-            answers, self.costs = spent
-        self.gated = spent is not None
-        single = skipping = None
-        if self.gated and keras.backend.backend() == "tensorflow":
-            # blocks run on the samples that need them, where shapes may depend on values
-            skipping = "gather"
-            single = _graph.minimal_stages(model.inputs, answers, "cond")
-        minimal = _graph.minimal_stages(model.inputs, answers, skipping)
-        self.stages = compiled(minimal, classes, single)
-        self.timings = Timings(self.stages)
-        self.dense = len(model.outputs[0].shape) > 2
-        self._conditionals = {}
-
-    def conditional(self, policy):
-        """Returns `Stages.conditional`, shared by policies that differ in thresholds only."""
-        if self.stages.conditional is None or self.dense:
-            return None
-        apart = dict.fromkeys(("thresholds", "log_odds", "unit", "network", "details"))
-        alike = json.dumps(policy.content() | apart)
-        if alike not in self._conditionals:
-            self._conditionals[alike] = self.stages.conditional(policy, self.exits)
-        return self._conditionals[alike]
+    devices = {device.device_type for device in tf.config.list_physical_devices()}
+    others = sorted(devices - {"CPU", "XLA_CPU"})
+    return f"there is a {others[0]}" if others else None
 
 
-class _Runner:
-    """A compiled network together with one policy."""
+def _by_stages(stages):
+    def run(policy, batches, size, waiting):
+        for logits, exits, costs in stages.run(policy, batches, size, waiting):
+            divisors = 1 if policy.temperatures is None else policy.temperatures[exits]
+            divisors = np.reshape(divisors, (-1, *[1] * (logits.ndim - 1)))
+            probabilities = softmax(logits / divisors).astype("float32")
+            yield Result(probabilities, logits.argmax(axis=-1), exits, costs)
 
-    def __init__(self, network, policy):
-        self.network, self.policy = network, policy
-        self._plans = {}
-
-    def plan(self, batch_size, waiting=WAITING):
-        """Returns the plan for a batch size, which keeps what it has measured and learned."""
-        network = self.network
-        if (batch_size, waiting) not in self._plans:
-            self._plans[batch_size, waiting] = Plan(
-                network.timings,
-                len(network.exits),
-                batch_size,
-                network.conditional(self.policy) if batch_size <= ONE_BY_ONE else None,
-                waiting * batch_size,
-            )
-        return self._plans[batch_size, waiting]
-
-    def run(self, batches, batch_size, waiting):
-        """Yields `(logits, positions)` of each batch, in order."""
-        pending = collections.OrderedDict()
-
-        def answer(owners, logits, position):
-            for number in set(owners[:, 0].tolist()):
-                mine = owners[:, 0] == number
-                entry = pending[number]
-                rows = owners[mine, 1]
-                if entry.logits is None:
-                    entry.logits = np.empty((len(entry.positions), *logits.shape[1:]), "float32")
-                entry.logits[rows] = logits[mine]
-                entry.positions[rows] = position
-                entry.missing -= len(rows)
-
-        network, plan = self.network, self.plan(batch_size, waiting)
-        flow = Flow(network.stages, network.exits, self.policy, plan, answer)
-
-        def ready():
-            while pending and next(iter(pending.values())).missing == 0:
-                entry = pending.popitem(last=False)[1]
-                yield entry.logits, entry.positions
-
-        for number, images in enumerate(batches):
-            pending[number] = _Entry(len(images))
-            flow.feed(images, number)
-            yield from ready()
-            if len(pending) > waiting:
-                flow.finish()
-                yield from ready()
-        flow.finish()
-        yield from ready()
-
-    def result(self, answers, positions):
-        network, classes = self.network, self.network.stages.classes
-        logits, spent = answers[..., :classes], 0
-        if answers.shape[-1] > classes:
-            spent, positions, _ = answers.reshape(len(answers), -1)[:, -3:].T
-            positions = positions.astype(int)
-        if (positions < 0).any():
-            raise ValueError(
-                "`worst_case` must be at least the cost of leaving at the first exit, for every "
-                "sample. "
-                f"Received: worst_case={self.policy.worst_case} for one that costs "
-                f"{network.costs[0] + spent[positions < 0].min():.10g} there"
-            )
-        exits = np.array(network.exits)[positions]
-        if self.policy.temperatures is not None:
-            divisors = self.policy.temperatures[exits].reshape(-1, *[1] * (logits.ndim - 1))
-        else:
-            divisors = 1
-        return Result(
-            softmax(logits / divisors).astype("float32"),
-            logits.argmax(axis=-1),
-            exits,
-            network.costs[positions] + spent,
-        )
+    return run
 
 
-class _Entry:
-    """The answers to an input batch so far."""
+def _by_files(predictor, places):
+    def run(policy, batches, size, waiting):
+        for arrays in batches:
+            given = {name: arrays[place] for name, place in places.items()}
+            found = predictor.predict(given, verbose=0, log_odds=policy.log_odds)
+            if not np.isfinite(found.probabilities).all():
+                raise ValueError(
+                    "The logits must be finite. Received: NaN or infinity; look at `x` and at "
+                    "the weights"
+                )
+            yield Result(*found)
 
-    def __init__(self, samples):
-        self.logits = None
-        self.positions = np.empty(samples, int)
-        self.missing = samples
-
-
-def _images(batch):
-    return batch[0] if isinstance(batch, (tuple, list)) else batch
+    return run

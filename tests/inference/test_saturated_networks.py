@@ -6,7 +6,6 @@ import oracle
 import pytest
 
 import keras_adaptive as ka
-from keras_adaptive.inference._compiled import TensorFlowStages
 
 EXITS, SAMPLES, CLASSES = 3, 120, 6
 FACTORS = (1, 8, 64)
@@ -40,36 +39,23 @@ def calibrated(kind, temperature, mean_costs=(1.5, 2.2)):
     return found
 
 
+ENGINES = ["keras", pytest.param("litert", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("temperature", [False, True])
 @pytest.mark.parametrize("kind", oracle.KINDS)
-def test_batches_leave_where_an_exact_rule_says(model, kind, temperature):
+def test_samples_leave_where_an_exact_rule_says(model, kind, temperature, engine):
     cases = calibrated(kind, temperature)
-    predictor = ka.AdaptivePredictor(model, [policy for policy, _ in cases])
+    predictor = ka.AdaptivePredictor(model, [policy for policy, _ in cases], engine=engine)
     early = 0
     for number, (policy, logits) in enumerate(cases):
         # thresholds are midway between samples: rounding moves none, however near it is
-        expected, _ = oracle.exits(logits, kind, policy.log_odds, policy.temperatures)
+        expected, far = oracle.exits(logits, kind, policy.log_odds, policy.temperatures)
         early += (expected < EXITS - 1).sum()
         np.testing.assert_array_equal(policy.decide(logits), expected)
-        result = predictor.predict(logits.swapaxes(0, 1), batch_size=50, budget=number)
-        np.testing.assert_array_equal(result.exits, expected)
+        result = predictor.predict(logits.swapaxes(0, 1), 50, budget=number, verbose=0)
+        sure = far | (engine == "keras")  # the rule of a file is float32 as a whole
+        assert sure.mean() > 0.95
+        np.testing.assert_array_equal(result.exits[sure], expected[sure])
     assert early > len(cases) * SAMPLES / 10
-
-
-@pytest.mark.parametrize(
-    "kind", ["max_prob", *(pytest.param(k, marks=pytest.mark.slow) for k in oracle.KINDS[1:])]
-)
-@pytest.mark.parametrize(
-    "unused", ["_by_xla", pytest.param("_interpreted", marks=pytest.mark.slow)]
-)
-def test_single_samples_leave_where_an_exact_rule_says(model, kind, unused, monkeypatch):
-    monkeypatch.setattr(TensorFlowStages, unused, lambda *arguments: None)
-    cases = calibrated(kind, False)
-    predictor = ka.AdaptivePredictor(model, [policy for policy, _ in cases])
-    wrong = 0
-    for number, (policy, logits) in enumerate(cases):
-        expected, far = oracle.exits(logits, kind, policy.log_odds)
-        found = predictor.predict(logits.swapaxes(0, 1), batch_size=1, budget=number).exits
-        np.testing.assert_array_equal(found[far], expected[far])
-        wrong += (found != expected).sum()
-    assert wrong <= 1  # of 720, those beside a threshold included

@@ -54,7 +54,7 @@ def test_a_confident_video_goes_no_further(members, videos):
     logits = np.stack(cascade.predict(videos, verbose=0))
     confidence = ka.policy.confidence(logits)
     policy = ka.ExitPolicy([np.sort(s)[3:5].mean() for s in confidence])
-    result = ka.AdaptivePredictor(cascade, policy).predict(videos)
+    result = ka.AdaptivePredictor(cascade, policy, engine="keras").predict(videos)
     np.testing.assert_array_equal(result.exits, policy.decide(logits))
     assert len(set(result.exits)) > 1
     assert result.costs.tolist() == cascade.exit_costs()[result.exits].tolist()

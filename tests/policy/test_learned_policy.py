@@ -180,7 +180,7 @@ def test_packing_keeps_every_bit(rng):
 
 @pytest.fixture(scope="module")
 def predictor(model):
-    return ka.AdaptivePredictor(model, model.learned_policy())
+    return ka.AdaptivePredictor(model, model.learned_policy(), engine="keras")
 
 
 @pytest.mark.parametrize("first", [1, 2, 3, 0])
