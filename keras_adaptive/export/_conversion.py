@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_adaptive.costs._beside import NAME
 from keras_adaptive.export import _forcing
+from keras_adaptive.export._in_child import convert_in_child, has_loop
 from keras_adaptive.export._inputs import count, rows_of
 
 QUANTIZE = (None, "float16", "dynamic", "int8")
@@ -40,12 +41,15 @@ def convert(stages, quantize=None, old_runtime=False, data=None, batched=None):
             # the converter measures ranges with an interpreter it calls deprecated
             warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
             tf.saved_model.save(tf.Module(), folder, signatures=signatures)
-            converter = tf.lite.TFLiteConverter.from_saved_model(
-                folder, signature_keys=list(signatures)
-            )
             examples = _representative(batched or stages, switches, data)
-            _configure(converter, quantize, old_runtime, examples)
-            content = converter.convert()
+            if quantize == "int8" and any(map(has_loop, signatures.values())):
+                content = convert_in_child(folder, list(signatures), old_runtime, examples)
+            else:
+                converter = tf.lite.TFLiteConverter.from_saved_model(
+                    folder, signature_keys=list(signatures)
+                )
+                configure(converter, quantize, old_runtime, examples)
+                content = converter.convert()
     except Exception as error:  # the converter's errors have no common class
         raise RuntimeError(f"Converting the {len(stages)} stages failed: {error}") from error
     return _forcing.without_switches(content) if any(switches) else content
@@ -73,7 +77,8 @@ def _function(stage, inputs, outputs):
     return tf.function(run, autograph=False).get_concrete_function(**specs)
 
 
-def _configure(converter, quantize, old_runtime, representative):
+def configure(converter, quantize, old_runtime, representative):
+    """Sets a converter; `representative` is an iterable of examples, for int8."""
     builtins, integer = tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.TFLITE_BUILTINS_INT8
     converter.target_spec.supported_ops = [builtins]
     if quantize is None:

@@ -12,7 +12,6 @@ from keras_adaptive.export import _costs, _verification, _writer
 from keras_adaptive.export._conversion import QUANTIZE, convert
 from keras_adaptive.export._features import pass_int8
 from keras_adaptive.export._inputs import (
-    at_size,
     checked_data,
     count,
     inputs_of,
@@ -20,6 +19,7 @@ from keras_adaptive.export._inputs import (
     renamed,
 )
 from keras_adaptive.export._recalibration import compare, recalibrate
+from keras_adaptive.export._settings import set_for_file
 from keras_adaptive.export._single_call import add_single_call
 from keras_adaptive.policy.agreement_policy import AgreementPolicy
 from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
@@ -60,7 +60,8 @@ def export_tflite(
     The file is opened as on a device before it gets its name, and verified: builtin operations
     only, every weight inside and of the requested type, no state, no operation newer than the
     runtime, and every exit equal to Keras: up to rounding in float32, roughly if quantized.
-    Needs the TensorFlow backend.
+    Layers of mixed precision compute in float32 in the file, and are compared so. For int8,
+    recurrent layers are unrolled, up to 64 steps. Needs the TensorFlow backend.
 
     Quantized logits differ from Keras's. With `calibration_data` the thresholds are moved
     so that as many of these images leave at each exit as before (`info["policy"]` keeps the
@@ -126,7 +127,39 @@ def export_tflite(
         for name, value in given.items()
     }
     _check(model, policy)
-    tensors, outputs = at_size(model.inputs, model.outputs, input_shape)
+    with set_for_file(model, quantize, input_shape) as (tensors, outputs):
+        return _export(
+            model,
+            tensors,
+            outputs,
+            path,
+            policy,
+            given,
+            quantize=quantize,
+            calibration_data=calibration_data,
+            single_call=single_call,
+            runtime=runtime,
+            stage_ms=stage_ms,
+            input_shape=input_shape,
+        )
+
+
+def _export(
+    model,
+    tensors,
+    outputs,
+    path,
+    policy,
+    given,
+    *,
+    quantize,
+    calibration_data,
+    single_call,
+    runtime,
+    stage_ms,
+    input_shape,
+):
+    """Writes the file of a network whose layers are set for it; returns the policy in it."""
     inputs = inputs_of(tensors)
     policy.validate_stagewise(most=model.exit_costs(input_shape=input_shape)[-1])
     class_names = _check_names(given["class_names"], outputs[0].shape[-1])
@@ -241,17 +274,19 @@ def _check(model, policy):
             "`model` must give one answer per sample, logits of shape (batch, classes) of at "
             f"least two classes. Received: outputs {[tuple(z.shape) for z in model.outputs]}"
         )
-    half = {
-        layer.name: layer.compute_dtype
-        for layer in model._flatten_layers(include_self=False)
-        if layer.compute_dtype in ("float16", "bfloat16")
-    }
-    if half:
-        name, dtype = next(iter(half.items()))
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(
+                "`model` must not be quantized by Keras: a file is quantized when it is written, "
+                'export_tflite(quantize="int8"). Give the model as it was before `quantize`. '
+                f"Received: layer {layer.name!r} with {layer.quantization_mode!r}"
+            )
+    halved = [v.path for v in model.weights if v.dtype in ("float16", "bfloat16")]
+    if halved:
         raise ValueError(
-            "`model` must compute in float32 to be converted. Build it under the policy "
-            "'float32' and load the weights: they are float32 already. Received: layer "
-            f"{name!r}, which computes in {dtype}"
+            "`model` must have float32 weights. Build it under the policy 'mixed_float16' or "
+            "'mixed_bfloat16', which computes in half precision and keeps them. "
+            f"Received: weight {halved[0]!r} of half precision"
         )
     model.exits_of(policy)
 

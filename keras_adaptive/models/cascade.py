@@ -188,6 +188,13 @@ def check_model(model, argument, several_inputs=False):
             f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
         )
     _graph.check_channels_last(model.inputs, model.outputs, argument)
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(
+                f"`{argument}` must not be quantized by Keras: give the model as it was before "
+                '`quantize`, and quantize its file, export_tflite(quantize="int8"). '
+                f"Received: layer {layer.name!r} with {layer.quantization_mode!r}"
+            )
 
 
 def _channels(model):

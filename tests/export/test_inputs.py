@@ -130,14 +130,6 @@ def test_other_dtypes_are_refused_at_once(dtype, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_networks_that_compute_in_half_precision_are_refused_at_once(tmp_path):
-    x = keras.Input((6,))
-    half = keras.layers.Dense(3, dtype="mixed_bfloat16", name="half")(x)
-    model = ka.AdaptiveModel(x, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(half)])
-    with pytest.raises(ValueError, match="must compute in float32 .* layer 'half'"):
-        ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
-
-
 def test_names_are_those_that_were_given_and_never_twice():
     shapes = [((2,), name) for name in ("logits", "a-b", "a_b", None, "features_3", "input_0")]
     tensors = [keras.Input(shape, name=name) for shape, name in shapes]
