@@ -177,8 +177,9 @@ class _Walk:
 def _unsupported(layer, what):
     name = getattr(layer, "name", type(layer).__name__)
     return ValueError(
-        f"Every layer must be one that Keras 2 has too: {', '.join(LAYERS)}, EarlyExit without "
-        f"collaboration, GradientScale. Received: layer {name!r} with {what}"
+        f"Every layer must be one that the copy in Keras 2 is made of: {', '.join(LAYERS)}, "
+        "EarlyExit without collaboration, GradientScale. `export_tflite` quantizes networks of "
+        f"any layers after training. Received: layer {name!r} with {what}"
     )
 
 
