@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._rows import RESULTS, Rows
+from keras_adaptive._files import write_whole
 
 ROOT = Path(__file__).parent.parent
 FOLDER = RESULTS / "models_table"
@@ -455,7 +456,7 @@ def whole_way(name):
         made["logits"] = logits
         answers = logits[-1].argmax(-1)
         made["policy"] = ka.calibrate(logits, answers, price[:, 0], budget_share=0.8)
-        predictor = ka.AdaptivePredictor(adaptive, made["policy"])
+        predictor = ka.AdaptivePredictor(adaptive, made["policy"], engine="keras")
         result = predictor.predict(x, verbose=0)
         wrong = int((result.exits != made["policy"].decide(logits)).sum())
         if wrong:
@@ -529,19 +530,13 @@ def _difference(before, logits):
 
 
 COLUMNS = ("add_exits", "fit", "costs", "host", *(each or "float32" for each in QUANTIZE))
+PAGE = ROOT / "docs" / "guides" / "supported_models.md"
+START, END = "<!-- written by make models-table -->", "<!-- end of what is written -->"
 
 
-def page(rows):
-    """Returns the page: one line per model."""
+def table(rows):
+    """Returns the table, one line per model, and what was said where something did not work."""
     lines = [
-        "# Supported models and layers",
-        "",
-        "Each model went the whole way with random weights: `ka.add_exits(model, at=3)`, one step",
-        "of `fit`, its costs against the multiply-accumulates in the graph that TensorFlow runs,",
-        "`calibrate`, `AdaptivePredictor`, and a file of each quantization. Numbers are the",
-        "largest difference of a probability (or logit) of the last exit: of `add_exits` from the",
-        "model as it was, of files from the network. `make models-table` writes this page.",
-        "",
         "| model | exits | " + " | ".join(COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 2) + "|",
     ]
@@ -561,6 +556,15 @@ def page(rows):
         lines += ["", "What did not work, and what was said:", ""]
         lines += [f"- {model}, {column}: {text}" for model, column, text in refused]
     return "\n".join(lines) + "\n"
+
+
+def page(text, rows):
+    """Returns the guide's text with the table of these rows in its place."""
+    before, _, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"The page must hold {START!r} and {END!r}. Received: {text[:80]!r}")
+    return f"{before}{START}\n\n{table(rows)}\n{END}{after}"
 
 
 def _child(name):
@@ -598,7 +602,8 @@ def main(arguments=None):
         row = rows.measure(name, _child, name)
         print({k: v for k, v in row.items() if k in ("model", "exits", *COLUMNS)}, flush=True)
     kept = [row for row in map(rows.find, ROWS) if row]
-    (RESULTS / "models_table.md").write_text(page(kept))
+    write_whole(RESULTS / "models_table.md", f"# Models that went the whole way\n\n{table(kept)}")
+    write_whole(PAGE, page(PAGE.read_text(), kept))
 
 
 if __name__ == "__main__":

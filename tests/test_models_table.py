@@ -9,7 +9,12 @@ def test_the_page_shows_differences_and_says_what_did_not_work():
     whole = {"model": "images", "exits": 3, "add_exits": 0.0, "fit": "yes", "costs": "equal"}
     whole |= {"host": "yes", "float32": 2e-7, "float16": 1e-4, "dynamic": 0.01, "int8": 0.02}
     refused = {"model": "regression", "add_exits": "ValueError: `model` must end in logits"}
-    text = models_table.page([whole, refused])
+    text = models_table.page(
+        f"# Title\n{models_table.START}\nold\n{models_table.END}\nrest\n", [whole, refused]
+    )
+    assert text.startswith("# Title\n")
+    assert text.endswith(f"{models_table.END}\nrest\n")
+    assert "old" not in text
     assert "| images | 3 | 0 | yes | equal | yes | 2e-07 | 1e-04 | 1e-02 | 2e-02 |" in text
     assert "| regression | - | no | - |" in text
     assert "- regression, add_exits: ValueError: `model` must end in logits" in text
