@@ -18,7 +18,8 @@ endef
 	test-slow-web test-all coverage lint docs apk web bench-web \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search bench-defects bench-mistakes bench-chaos models-table \
+	bench-compression bench-search bench-defects bench-mistakes bench-jvm bench-chaos \
+	models-table \
 	vectors notebooks readme clean
 
 help:
@@ -73,13 +74,13 @@ apk: $(MODEL)
 	mvn --quiet --file tflite/android --activate-profiles apk --projects sample --also-make \
 		test-compile && tflite/android/apk.sh $(MODEL)
 
-# the shipped network on real images, on a JVM
-test-slow-android: .venv/test
+# on a JVM: the shipped network on real images, and the app of `make apk`, which is looked at
+test-slow-android: .venv/test apk
 	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
-	$(BIN)/python tflite/android/vectors.py tflite/android/target/shipped && \
 	LITERT_LIBRARY="$$($(BIN)/python tflite/android/litert_library.py)" \
-	mvn --quiet --file tflite/android --activate-profiles slow --projects desktop --also-make \
-		-Dtest='Shipped*' -Dsurefire.failIfNoSpecifiedTests=false test
+	mvn --quiet --file tflite/android --activate-profiles slow,screens \
+		--projects desktop,screens --also-make -Dtest='Shipped*,Screens*' \
+		-Dsurefire.failIfNoSpecifiedTests=false test
 
 test-slow: .venv/test $(if $(wildcard tflite/android/pom.xml),test-slow-android) \
 		$(if $(wildcard tflite/web/package.json),test-slow-web)
@@ -157,6 +158,10 @@ bench-fuzz: .venv/test
 # usual mistakes on the command line; needs no data
 bench-mistakes: .venv/test
 	$(BIN)/python -m benchmarks.mistakes
+
+# the Kotlin runtime on a JVM beside the Python runtime; needs Java and Maven
+bench-jvm: .venv/test
+	$(BIN)/python -m benchmarks.jvm
 
 # two hours, and so not part of `bench`: commands killed at 200 moments; resumes where it was
 # interrupted

@@ -70,7 +70,9 @@ class Interpreter(content: ByteBuffer, options: Options) : AutoCloseable {
                 "exit_index" -> buffer.putInt(output.exit!!)
                 else -> {
                     runs += 1
-                    features[spec.name] = ByteArray(size) { (it + runs).toByte() }.also { buffer.put(it) }
+                    val feature = ByteArray(size) { (it + runs).toByte() }
+                    features[spec.name] = feature
+                    buffer.put(feature)
                 }
             }
         }

@@ -41,7 +41,8 @@ public object AnytimeFile {
         try {
             return file.inputStream().use { bytes(it, file.length(), file.path) }
         } catch (error: IOException) {
-            throw FileException("`path` must be a file that can be read. Received: path=$file", error)
+            val words = "`path` must be a file that can be read. Received: path=$file"
+            throw FileException(words, error)
         }
     }
 

@@ -219,7 +219,8 @@ public class AnytimeModel internal constructor(
         val deadline = own.deadline(deadlineMs)
         val limits = own.limits(thresholds)
         val run = Run(
-            info.confidence, limits, own.patience(patience), deadline, networks, info.agreement, plain,
+            info.confidence, limits, own.patience(patience), deadline,
+            networks, info.agreement, plain,
         )
         val tensors = own.tensors(image)
         lock.withLock {
@@ -376,7 +377,7 @@ public class AnytimeModel internal constructor(
             tensors.outputs.map { (name, tensor) -> spec(name, tensor) },
         )
 
-        private val dtypes = Signatures.DTYPES.entries.associate { (name, letter) -> letter to name }
+        private val dtypes = Signatures.DTYPES.entries.associate { it.value to it.key }
 
         fun spec(name: String, tensor: Tensor): TensorSpec {
             val letter = if (tensor.letter in "qQ") 'c' else tensor.letter

@@ -54,7 +54,8 @@ internal class Arguments(private val info: Info, private val inputs: List<Input>
         // behind an exit where every image leaves, and at the last, nothing is looked at
         val ends = info.exits.firstOrNull { found[it] == Double.NEGATIVE_INFINITY } ?: (total - 1)
         val missing = (0 until ends).filter {
-            it !in info.exits && found[it] < Double.POSITIVE_INFINITY && found[it] != info.thresholds[it]
+            val asked = found[it] < Double.POSITIVE_INFINITY && found[it] != info.thresholds[it]
+            asked && it !in info.exits
         }
         require(missing.isEmpty()) {
             "`thresholds` must be +inf for exits $missing, which were closed when the file was " +
@@ -108,7 +109,8 @@ internal class Arguments(private val info: Info, private val inputs: List<Input>
             else -> null
         }
         requireNotNull(size) {
-            "$called must be an array of ${input.dtype}. Received: a ${given?.javaClass?.simpleName}"
+            val kind = given?.javaClass?.simpleName
+            "$called must be an array of ${input.dtype}. Received: a $kind"
         }
         require(size == input.size) {
             "$called must be ${input.size} numbers, of shape ${input.shape}. Received: $size"

@@ -8,13 +8,22 @@ import java.nio.ByteBuffer
  * @property shape with the batch of one.
  * @property dtype see [Input.dtype].
  */
-public class TensorSpec(public val name: String, public val shape: List<Int>, public val dtype: String) {
+public class TensorSpec(
+    public val name: String,
+    public val shape: List<Int>,
+    public val dtype: String,
+) {
     /** How many numbers it has. */
     public val size: Int get() = shape.fold(1) { size, side -> size * side }
 
     /** How many bytes each of them takes. */
     public val width: Int
-        get() = when (dtype) { "float32", "int32" -> 4; "int64" -> 8; "int16", "float16" -> 2; else -> 1 }
+        get() = when (dtype) {
+            "int64" -> 8
+            "float32", "int32" -> 4
+            "float16", "int16" -> 2
+            else -> 1
+        }
 }
 
 /** A signature of the file: what it reads and returns, by name. */

@@ -22,7 +22,8 @@ internal class FileBytes(content: ByteBuffer) {
     }
 
     private fun at(position: Long, bytes: Int): Int {
-        if (position < 0 || position + bytes > size) throw Damaged("an offset points behind the file")
+        val inside = position >= 0 && position + bytes <= size
+        if (!inside) throw Damaged("an offset points behind the file")
         return position.toInt()
     }
 
@@ -76,7 +77,8 @@ internal class Table(val file: FileBytes, private val position: Long) {
         return if (offset == 0) 0 else position + offset
     }
 
-    fun int(field: Int, default: Int = 0): Int = at(field).let { if (it != 0L) file.int(it) else default }
+    fun int(field: Int, default: Int = 0): Int =
+        at(field).let { if (it != 0L) file.int(it) else default }
 
     fun unsigned(field: Int): Long = at(field).let { if (it != 0L) file.unsigned(it) else 0 }
 

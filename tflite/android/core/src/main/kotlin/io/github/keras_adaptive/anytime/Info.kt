@@ -57,7 +57,6 @@ private class Unfit(message: String) : Exception(message)
 /** Reads the info of a file, each value of which is checked. */
 internal object InfoReader {
     private const val EXITS = 1000
-    private val NUMBER = -1e300..1e300
 
     // what each key must be; the order is that in which the first wrong one is told
     private val CHECKS: Map<String, (Any?, Map<String, Any?>) -> Boolean> = linkedMapOf(
@@ -66,7 +65,9 @@ internal object InfoReader {
         "confidence" to ::confidenceFits,
         "temperatures" to { value, info -> numbersFit(exits(info), value, 0.0) },
         "patience" to { value, _ -> value == null || atLeast2(value) },
-        "class_names" to { value, _ -> value == null || (value as? List<*>)?.all { it is String } == true },
+        "class_names" to { value, _ ->
+            value == null || (value is List<*> && value.all { it is String })
+        },
         "preprocessing" to { value, _ -> value == null || preprocessingFits(value) },
         "stage_ms" to { value, info -> value == null || numbersFit(stages(info), value, 0.0) },
         "sha256" to { value, _ -> value is String && Regex("[0-9a-f]{64}").matches(value) },
@@ -119,7 +120,8 @@ internal object InfoReader {
             if (version < 3) null else numbers(json["macs"]),
             json["stage_ms"]?.let(::numbers),
             (json["class_names"] as List<*>?)?.map { it as String },
-            if (version < 3) emptyList() else (json["inputs"] as List<*>).map { input(it as Map<*, *>) },
+            (json["inputs"] as List<*>?).orEmpty().filter { version >= 3 }
+                .map { input(it as Map<*, *>) },
             preprocessing?.let { Preprocessing(numbers(it["mean"]), numbers(it["std"])) },
             json["pixels"]?.takeIf { version >= 3 }?.let(::pixelRule),
             networks(json),
@@ -135,9 +137,10 @@ internal object InfoReader {
 
     private fun stages(info: Map<String, Any?>) = (info["exits"] as List<*>).size
 
-    private fun isNumber(value: Any?) = value is Number && value.toDouble().let { it in NUMBER && it != 1e300 && it != -1e300 }
+    private fun isNumber(value: Any?) = value is Number && Math.abs(value.toDouble()) < 1e300
 
-    private fun numbers(value: Any?): List<Double> = (value as List<*>).map { (it as Number).toDouble() }
+    private fun numbers(value: Any?): List<Double> =
+        (value as List<*>).map { (it as Number).toDouble() }
 
     private fun limits(value: Any?): List<Double> = (value as List<*>).map {
         when (it) {
@@ -158,7 +161,9 @@ internal object InfoReader {
         return ascending && numbers.first() >= 0 && numbers.last() < exits(info)
     }
 
-    private fun numbersFit(count: Int, numbers: Any?, above: Double = Double.NEGATIVE_INFINITY): Boolean =
+    private fun numbersFit(
+        count: Int, numbers: Any?, above: Double = Double.NEGATIVE_INFINITY,
+    ): Boolean =
         numbers is List<*> && numbers.size == count &&
             numbers.all { isNumber(it) && (it as Number).toDouble() > above }
 
@@ -228,7 +233,8 @@ internal object InfoReader {
         val margin = if ("margin" in json) json["margin"] else 1L
         if (!isNumber(margin)) throw Unfit("`margin` must be a number")
         try {
-            val (height, width, channels) = sides.map { it.coerceIn(0, Int.MAX_VALUE.toLong()).toInt() }
+            val most = Int.MAX_VALUE.toLong()
+            val (height, width, channels) = sides.map { it.coerceIn(0, most).toInt() }
             return PixelRule(height, width, channels, (margin as Number).toDouble())
         } catch (error: IllegalArgumentException) {
             throw Unfit(error.message ?: "")
@@ -240,7 +246,8 @@ internal object InfoReader {
         val packed = info["stopping"] ?: return null
         if (packed !is List<*>) throw Unfit("stopping networks that are no list")
         return packed.map { network ->
-            val layers = (network as? List<*>)?.map(::dense) ?: throw Unfit("a network that is no list")
+            if (network !is List<*>) throw Unfit("a network that is no list")
+            val layers = network.map(::dense)
             val follow = layers.zipWithNext().all { (a, b) -> a.bias.size == b.rows }
             if (layers.size != 3 || !follow || layers[2].bias.size != 2) {
                 throw Unfit("stopping networks of other shapes")

@@ -201,7 +201,7 @@ internal class Json private constructor(private val text: String) {
         fun brief(value: Any?, most: Int = 200): String {
             val text = StringBuilder()
             write(value, text, most)
-            return if (text.length <= most) text.toString() else text.take(most - 3).toString() + "..."
+            return if (text.length <= most) "$text" else "${text.take(most - 3)}..."
         }
 
         private fun write(value: Any?, out: StringBuilder, most: Int) {

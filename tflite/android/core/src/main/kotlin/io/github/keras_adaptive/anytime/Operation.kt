@@ -121,7 +121,8 @@ internal class Operation(
     fun has(number: Int) = inputs.getOrNull(number) != null
 
     /** Returns an option, an int32. */
-    fun option(field: Int, default: Int = 0): Long = (options?.int(field, default) ?: default).toLong()
+    fun option(field: Int, default: Int = 0): Long =
+        (options?.int(field, default) ?: default).toLong()
 
     /** Returns an option, an int8 or a boolean. */
     fun small(field: Int): Int = options?.byte(field) ?: 0

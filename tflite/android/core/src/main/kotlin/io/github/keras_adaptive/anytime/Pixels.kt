@@ -129,8 +129,8 @@ public class Picture(
         }
         requireSize(height, width)
         require(pixels.size == height * width * channels) {
-            "`pixels` must be height * width * channels bytes. Received: ${pixels.size} bytes for " +
-                "height=$height, width=$width, channels=$channels"
+            "`pixels` must be height * width * channels bytes. Received: ${pixels.size} bytes " +
+                "for height=$height, width=$width, channels=$channels"
         }
     }
 
@@ -164,9 +164,9 @@ public class Picture(
         for (y in 0 until rows) for (x in 0 until columns) {
             val row = when (turns) { 1 -> height - 1 - x; 2 -> height - 1 - y; else -> x }
             val column = when (turns) { 1 -> y; 2 -> width - 1 - x; else -> width - 1 - y }
-            for (c in 0 until channels) {
-                found[(y * columns + x) * channels + c] = pixels[(row * width + column) * channels + c]
-            }
+            val from = (row * width + column) * channels
+            val to = (y * columns + x) * channels
+            for (c in 0 until channels) found[to + c] = pixels[from + c]
         }
         return Picture(found, rows, columns, channels)
     }
@@ -197,7 +197,8 @@ public class Picture(
                 val opaque = color ushr 24
                 for (c in 0 until 3) {
                     val value = color shr 16 - 8 * c and 255
-                    found[3 * i + c] = ((opaque * value + (255 - opaque) * 255 + 127) / 255).toByte()
+                    val over = opaque * value + (255 - opaque) * 255 + 127
+                    found[3 * i + c] = (over / 255).toByte()
                 }
             }
             return Picture(found, height, width, 3)
@@ -215,10 +216,9 @@ public class Picture(
             val bytes = ByteBuffer.wrap(nv21)
             val row = 2 * ((width + 1) / 2)
             val start = height * width
-            return fromYuv(
-                Plane(bytes, width, 1), Plane(bytes, row, 2, start + 1), Plane(bytes, row, 2, start),
-                height, width,
-            )
+            val y = Plane(bytes, width, 1)
+            val u = Plane(bytes, row, 2, start + 1)
+            return fromYuv(y, u, Plane(bytes, row, 2, start), height, width)
         }
 
         /**

@@ -41,7 +41,8 @@ internal object Signatures {
         for (name in named) {
             val tensor = inputs.getValue(name)
             val said = info.inputs.firstOrNull { it.name == name }
-            val shape = if (said == null) tensor.shape else listOf(1L) + said.shape.map { it.toLong() }
+            val sides = said?.shape?.map { it.toLong() }
+            val shape = if (sides == null) tensor.shape else listOf(1L) + sides
             val letter = DTYPES[said?.dtype ?: "float32"]
             if (tensor.shape != shape || shape?.firstOrNull() != 1L || tensor.letter != letter) {
                 val found = tensor.shape?.let(Operations::tuple) ?: "None"

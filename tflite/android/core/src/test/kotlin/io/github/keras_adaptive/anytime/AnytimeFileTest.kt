@@ -9,7 +9,7 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 
 class AnytimeFileTest {
-    private val whole = Testdata.json("files/damage.json").let { Testdata.file(it.text("file")).readBytes() }
+    private val whole = Testdata.file(Testdata.json("files/damage.json").text("file")).readBytes()
 
     private fun refusal(content: ByteArray): String? =
         try {
@@ -27,7 +27,9 @@ class AnytimeFileTest {
             val expected = case.values["refusal"] as String?
             // what follows `info is JSON` in parentheses is each language's own
             val words = { text: String? -> text?.replace(Regex("(info is JSON.*?) \\(.*"), "$1") }
-            if (words(found) != words(expected)) wrong.add("${case.text("what")}: $found, not $expected")
+            if (words(found) != words(expected)) {
+                wrong.add("${case.text("what")}: $found, not $expected")
+            }
         }
         assertTrue(wrong.isEmpty(), wrong.joinToString("\n"))
     }
@@ -46,7 +48,8 @@ class AnytimeFileTest {
     @Test
     fun `files of version 2 are read`() {
         for (name in listOf("float32", "int8", "learned", "single_call")) {
-            val info = AnytimeFile.readInfo(File(System.getProperty("anytime.version2"), "$name.tflite"))
+            val folder = System.getProperty("anytime.version2")
+            val info = AnytimeFile.readInfo(File(folder, "$name.tflite"))
             assertEquals(2, info.version)
             assertNull(info.logOdds)
             assertTrue("quantization" in info.json)
@@ -84,11 +87,13 @@ class AnytimeFileTest {
     @Test
     fun `JSON is bounded`() {
         fun read(text: String) = Json.read(ByteBuffer.wrap(text.toByteArray()))
-        assertEquals(listOf(1L, -2.5, "a\"\u00e9\n", true, null), read("[1, -2.5e0, \"a\\\"\\u00e9\\n\", true, null]"))
-        for (text in listOf(
-            "[".repeat(200), "1".repeat(50), "[1,]", "{\"a\" 1}", "[1] 2", "NaN", "\"a", "01", "tru", "", "\"\u0001\"",
+        val text = "[1, -2.5e0, \"a\\\"\\u00e9\\n\", true, null]"
+        assertEquals(listOf(1L, -2.5, "a\"\u00e9\n", true, null), read(text))
+        for (wrong in listOf(
+            "[".repeat(200), "1".repeat(50), "[1,]", "{\"a\" 1}", "[1] 2", "NaN", "\"a", "01",
+            "tru", "", "\"\u0001\"",
         )) {
-            assertThrows(Json.Malformed::class.java, { read(text) }, text)
+            assertThrows(Json.Malformed::class.java, { read(wrong) }, wrong)
         }
         assertThrows(Json.Malformed::class.java) { Json.read(ByteBuffer.allocate((1 shl 24) + 1)) }
     }

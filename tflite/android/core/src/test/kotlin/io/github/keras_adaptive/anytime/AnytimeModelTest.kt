@@ -65,7 +65,8 @@ class AnytimeModelTest {
         val clock = Clock()
         val backend = timed(clock, 1.0, 2.0, 4.0)
         val model = model(backend, clock)
-        for ((deadline, exit) in listOf(0.0 to 0, 1.5 to 0, 2.9 to 0, 3.2 to 1, 6.9 to 1, 7.2 to 2)) {
+        val exits = listOf(0.0 to 0, 1.5 to 0, 2.9 to 0, 3.2 to 1, 6.9 to 1, 7.2 to 2)
+        for ((deadline, exit) in exits) {
             val answer = model.classify(pixels, deadlineMs = deadline, thresholds = never)
             assertEquals(exit, answer.exit, "$deadline ms")
             val last = if (exit == 2) StoppedBy.END else StoppedBy.DEADLINE
@@ -235,12 +236,14 @@ class AnytimeModelTest {
         )) {
             assertThrows(IllegalArgumentException::class.java) { call() }
         }
-        val closed = model(FakeBackend(List(3) { logits(it, 1f) }), file = "first_exit_closed.tflite")
-        val open = doubleArrayOf(0.4, 0.5, 0.5)
-        assertThrows(IllegalArgumentException::class.java) { closed.classify(FloatArray(64), null, open) }
-        assertEquals(1, closed.classify(FloatArray(64), null, doubleArrayOf(1.0, 0.0, 0.5).also {
-            it[0] = Double.POSITIVE_INFINITY
-        }).exit)
+        val backend = FakeBackend(List(3) { logits(it, 1f) })
+        val closed = model(backend, file = "first_exit_closed.tflite")
+        val image = FloatArray(64)
+        assertThrows(IllegalArgumentException::class.java) {
+            closed.classify(image, thresholds = doubleArrayOf(0.4, 0.5, 0.5))
+        }
+        val shut = doubleArrayOf(Double.POSITIVE_INFINITY, 0.0, 0.5)
+        assertEquals(1, closed.classify(image, thresholds = shut).exit)
     }
 
     @Test

@@ -17,7 +17,8 @@ class BenchmarkTest {
             val rows = found.list("stages").map { Case(it as Map<*, *>) }
             assertEquals(listOf(0, 1, 2), rows.map { it.int("exit") })
             rows.forEachIndexed { i, row -> assertTrue(row.at("alone_ms").double("p50") >= 1 + i) }
-            assertEquals(rows.map { it.at("alone_ms").double("p50") }, found.doubles("stage_ms").toList())
+            val medians = rows.map { it.at("alone_ms").double("p50") }
+            assertEquals(medians, found.doubles("stage_ms").toList())
             assertTrue(found.at("classify_ms").double("p50") >= 6)
             assertEquals(3, found.list("deadlines").size)
         }

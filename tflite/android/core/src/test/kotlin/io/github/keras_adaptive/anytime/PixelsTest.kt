@@ -20,13 +20,14 @@ class PixelsTest {
         val vectors = Testdata.json("pixels.json")
         var count = 0
         for (case in vectors.list("scaled").map { Case(it as Map<*, *>) }) {
-            val rule = case.at("rule").let {
-                PixelRule(it.int("height"), it.int("width"), it.int("channels"), it.double("margin"))
-            }
+            val (height, width, channels) =
+                listOf("height", "width", "channels").map { case.at("rule").int(it) }
+            val rule = PixelRule(height, width, channels, case.at("rule").double("margin"))
             val found = rule.resize(picture(case.at("picture")))
             val expected = picture(case.at("expected")).pixels
             assertEquals(expected.size, found.size)
-            val most = found.indices.maxOf { abs((found[it].toInt() and 255) - (expected[it].toInt() and 255)) }
+            val level = { value: Byte -> value.toInt() and 255 }
+            val most = found.indices.maxOf { abs(level(found[it]) - level(expected[it])) }
             assertTrue(most <= vectors.int("tolerance"), "$most levels")
             count += 1
         }
@@ -60,7 +61,9 @@ class PixelsTest {
         val plain = Picture.fromNv21(nv21, 5, 7)
         fun strided(rows: Int, columns: Int, row: Int, pixel: Int, at: (Int, Int) -> Byte): Plane {
             val bytes = ByteBuffer.allocate((rows - 1) * row + (columns - 1) * pixel + 1)
-            for (r in 0 until rows) for (c in 0 until columns) bytes.put(r * row + c * pixel, at(r, c))
+            for (r in 0 until rows) for (c in 0 until columns) {
+                bytes.put(r * row + c * pixel, at(r, c))
+            }
             return Plane(bytes, row, pixel)
         }
         val found = Picture.fromYuv(
@@ -86,7 +89,8 @@ class PixelsTest {
 
     @Test
     fun `what is transparent lies over white`() {
-        val found = Picture.fromArgb(intArrayOf(0x00123456, 0xFF123456.toInt(), 0x80000000.toInt()), 1, 3)
+        val argb = intArrayOf(0x00123456, 0xFF123456.toInt(), 0x80000000.toInt())
+        val found = Picture.fromArgb(argb, 1, 3)
         val expected = listOf(255, 255, 255, 0x12, 0x34, 0x56, 127, 127, 127)
         assertEquals(expected, found.pixels.map { it.toInt() and 255 })
     }

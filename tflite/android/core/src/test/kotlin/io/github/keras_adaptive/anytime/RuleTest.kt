@@ -10,7 +10,8 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 
 class RuleTest {
-    private val files = listOf("confidence", "saturated", "learned", "patience", "agreement", "deadline")
+    private val files =
+        listOf("confidence", "saturated", "learned", "patience", "agreement", "deadline")
 
     private fun networks(case: Case): List<Network?>? {
         fun floats(text: String): DoubleArray {

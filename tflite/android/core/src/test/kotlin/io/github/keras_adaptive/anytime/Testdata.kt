@@ -68,7 +68,8 @@ class Case(val values: Map<*, *>) {
 class Packed(packed: Case) {
     val shape = packed.list("shape").map { (it as Long).toInt() }
     val dtype = packed.text("dtype")
-    private val bytes = ByteBuffer.wrap(Base64.decode(packed.text("base64"))).order(ByteOrder.LITTLE_ENDIAN)
+    private val bytes =
+        ByteBuffer.wrap(Base64.decode(packed.text("base64"))).order(ByteOrder.LITTLE_ENDIAN)
     private val size = shape.drop(1).fold(1, Int::times)
 
     /** Returns the row of one image as the array that a model takes. */

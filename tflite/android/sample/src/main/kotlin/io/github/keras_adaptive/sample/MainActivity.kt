@@ -9,10 +9,10 @@ import android.os.Build
 import android.os.Bundle
 import android.view.Gravity
 import android.view.View
-import android.view.ViewGroup
 import android.widget.Button
 import android.widget.ImageView
 import android.widget.LinearLayout
+import android.widget.LinearLayout.LayoutParams
 import android.widget.ScrollView
 import android.widget.SeekBar
 import android.widget.TextView
@@ -94,7 +94,7 @@ class MainActivity : Activity() {
         val column = LinearLayout(this).apply {
             orientation = LinearLayout.VERTICAL
             setPadding(margin, margin, margin, margin)
-            addView(preview, LinearLayout.LayoutParams(ViewGroup.LayoutParams.MATCH_PARENT, dp(180)))
+            addView(preview, LayoutParams(LayoutParams.MATCH_PARENT, dp(180)))
             addView(label)
             addView(detail)
             addView(stages, spaced())
@@ -117,16 +117,17 @@ class MainActivity : Activity() {
                     text = name
                     setOnClickListener { act() }
                 }
-                line.addView(button, LinearLayout.LayoutParams(0, dp(48), 1f))
+                line.addView(button, LayoutParams(0, dp(48), 1f))
             }
             column.addView(line, spaced())
         }
         return ScrollView(this).apply { addView(column) }
     }
 
-    private fun spaced() = LinearLayout.LayoutParams(
-        ViewGroup.LayoutParams.MATCH_PARENT, ViewGroup.LayoutParams.WRAP_CONTENT,
-    ).apply { topMargin = dp(12) }
+    private fun spaced() =
+        LayoutParams(LayoutParams.MATCH_PARENT, LayoutParams.WRAP_CONTENT).apply {
+            topMargin = dp(12)
+        }
 
     private fun dp(size: Int) = (size * resources.displayMetrics.density).toInt()
 
@@ -150,8 +151,9 @@ class MainActivity : Activity() {
             })
         }
         name.text = changed(0)
+        slider.contentDescription = name.text
         column.addView(name, spaced())
-        column.addView(slider, ViewGroup.LayoutParams(ViewGroup.LayoutParams.MATCH_PARENT, dp(48)))
+        column.addView(slider, LayoutParams(LayoutParams.MATCH_PARENT, dp(48)))
         return slider
     }
 
@@ -188,9 +190,10 @@ class MainActivity : Activity() {
         runOnUiThread {
             preview.setImageBitmap(pixels)
             label.text = named(answer)
+            val last = model.info.thresholds.size - 1
             detail.text = String.format(
                 Locale.ROOT, "%.2f ms, exit %d of %d (%s)",
-                answer.elapsedMs, answer.exit, model.info.thresholds.size - 1, answer.stoppedBy?.text,
+                answer.elapsedMs, answer.exit, last, answer.stoppedBy?.text,
             )
             stages.show(model, answer)
         }
@@ -198,7 +201,8 @@ class MainActivity : Activity() {
 
     private fun named(answer: Answer): String {
         val name = answer.className ?: "class ${answer.label}"
-        return String.format(Locale.ROOT, "%s, %.1f %%", name, 100 * answer.probabilities[answer.label])
+        val percent = 100 * answer.probabilities[answer.label]
+        return String.format(Locale.ROOT, "%s, %.1f %%", name, percent)
     }
 
     /** The same threshold at every exit that is in the file. */

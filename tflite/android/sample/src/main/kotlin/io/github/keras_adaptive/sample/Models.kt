@@ -58,7 +58,10 @@ object Models {
 
     fun bitmap(picture: Picture): Bitmap {
         val argb = IntArray(picture.height * picture.width) { i ->
-            fun level(c: Int) = picture.pixels[picture.channels * i + minOf(c, picture.channels - 1)].toInt() and 255
+            fun level(c: Int): Int {
+                val channel = minOf(c, picture.channels - 1)
+                return picture.pixels[picture.channels * i + channel].toInt() and 255
+            }
             255 shl 24 or (level(0) shl 16) or (level(1) shl 8) or level(2)
         }
         return Bitmap.createBitmap(argb, picture.width, picture.height, Bitmap.Config.ARGB_8888)

@@ -45,7 +45,11 @@ class StagesView(context: Context, private val dark: Boolean) : View(context) {
             paint.style = Paint.Style.FILL
             paint.color = if (dark) LIGHT_TEXT else DARK_TEXT
             canvas.drawText("exit ${exits[i]}", 0f, base, paint)
-            paint.color = if (i > ran) (if (dark) DARK_REST else LIGHT_REST) else if (i == ran) LEFT else RAN
+            paint.color = when {
+                i < ran -> RAN
+                i == ran -> LEFT
+                else -> if (dark) DARK_REST else LIGHT_REST
+            }
             val end = (label + room * share).toFloat()
             canvas.drawRoundRect(label, top, end, bottom, 4 * density, 4 * density, paint)
             paint.color = if (dark) LIGHT_TEXT else DARK_TEXT

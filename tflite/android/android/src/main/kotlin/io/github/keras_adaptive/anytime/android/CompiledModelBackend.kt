@@ -44,7 +44,8 @@ public class CompiledModelBackend private constructor(
     private fun step(signature: Signature): Step {
         val key = signature.key
         val inputs = signature.inputs.associate { spec ->
-            spec.name to buffers.getOrPut(spec.name) { own(model.createInputBuffer(spec.name, key)) }
+            spec.name to
+                buffers.getOrPut(spec.name) { own(model.createInputBuffer(spec.name, key)) }
         }
         val outputs = signature.outputs.associate { spec ->
             spec.name to own(model.createOutputBuffer(spec.name, key)).also {
@@ -91,7 +92,7 @@ public class CompiledModelBackend private constructor(
     }
 
     public companion object {
-        private val OWN = setOf("logits", "cost", "exit_index") // what each signature has of its own
+        private val OWN = setOf("logits", "cost", "exit_index") // of each signature alone
         private val WRITTEN = setOf("float32", "int32", "int8", "bool") // by LiteRT's TensorBuffer
 
         /**
@@ -115,8 +116,8 @@ public class CompiledModelBackend private constructor(
             val inputs = file.stages.flatMap { it.inputs }.filter { it.name !in computed }
             inputs.firstOrNull { it.dtype !in WRITTEN }?.let {
                 throw IllegalArgumentException(
-                    "CompiledModel takes inputs of $WRITTEN, and input ${it.name} is of ${it.dtype}: " +
-                        "use InterpreterBackend"
+                    "CompiledModel takes inputs of $WRITTEN, and input ${it.name} is of " +
+                        "${it.dtype}: use InterpreterBackend"
                 )
             }
             val options = CompiledModel.Options(Accelerator.CPU)

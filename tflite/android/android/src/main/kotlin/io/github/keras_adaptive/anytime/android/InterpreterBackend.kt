@@ -74,7 +74,7 @@ public class InterpreterBackend private constructor(
     override fun close(): Unit = interpreter.close()
 
     public companion object {
-        private val OWN = setOf("logits", "cost", "exit_index") // what each signature has of its own
+        private val OWN = setOf("logits", "cost", "exit_index") // of each signature alone
 
         /**
          * Returns what opens files.

@@ -36,7 +36,10 @@ public class LiteRtBackend private constructor(
 
     /** A signature with the buffers that it reads and writes, in LiteRT's order. */
     private inner class Step(
-        val index: Long, inputs: List<Buffer>, val outputs: Map<String, Buffer>, order: List<Buffer>,
+        val index: Long,
+        inputs: List<Buffer>,
+        val outputs: Map<String, Buffer>,
+        order: List<Buffer>,
     ) {
         val count = inputs.size.toLong()
         val inputPointers = pointers(inputs)
@@ -124,8 +127,9 @@ public class LiteRtBackend private constructor(
         library.made(create).also { owned.add(kind to it) }
 
     private fun pointers(buffers: List<Buffer>): Memory {
-        val found = Memory(maxOf(1L, Native.POINTER_SIZE.toLong() * buffers.size))
-        buffers.forEachIndexed { i, it -> found.setPointer(Native.POINTER_SIZE.toLong() * i, it.pointer) }
+        val width = Native.POINTER_SIZE.toLong()
+        val found = Memory(maxOf(1L, width * buffers.size))
+        buffers.forEachIndexed { i, buffer -> found.setPointer(width * i, buffer.pointer) }
         return found
     }
 
@@ -161,7 +165,9 @@ public class LiteRtBackend private constructor(
             is ShortArray -> write(0, values, 0, values.size)
             is IntArray -> write(0, values, 0, values.size)
             is LongArray -> write(0, values, 0, values.size)
-            is BooleanArray -> values.forEachIndexed { i, it -> setByte(i.toLong(), if (it) 1 else 0) }
+            is BooleanArray -> values.forEachIndexed { i, each ->
+                setByte(i.toLong(), if (each) 1 else 0)
+            }
             else -> throw IllegalArgumentException("no array: ${values.javaClass}")
         }
     }
@@ -188,7 +194,7 @@ public class LiteRtBackend private constructor(
         private const val READ = 0
         private const val WRITE = 1
         private const val TYPE = 72L // bytes of a ranked tensor type
-        private val OWN = setOf("logits", "cost", "exit_index") // what each signature has of its own
+        private val OWN = setOf("logits", "cost", "exit_index") // of each signature alone
 
         /**
          * Returns what opens files.

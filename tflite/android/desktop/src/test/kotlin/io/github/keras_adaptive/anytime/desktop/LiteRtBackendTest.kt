@@ -4,6 +4,7 @@ import io.github.keras_adaptive.anytime.AnytimeModel
 import io.github.keras_adaptive.anytime.Answer
 import io.github.keras_adaptive.anytime.Backend
 import io.github.keras_adaptive.anytime.Case
+import io.github.keras_adaptive.anytime.CheckedFile
 import io.github.keras_adaptive.anytime.FileException
 import io.github.keras_adaptive.anytime.StoppedBy
 import io.github.keras_adaptive.anytime.Testdata
@@ -13,6 +14,7 @@ import java.util.Random
 import java.util.concurrent.Callable
 import java.util.concurrent.Executors
 import kotlin.concurrent.thread
+import kotlin.io.encoding.Base64
 import kotlin.math.abs
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertTrue
@@ -24,10 +26,13 @@ import org.junit.jupiter.api.Test
 internal fun needLibrary() {
     val path = System.getenv("LITERT_LIBRARY")
     val words = "LITERT_LIBRARY does not name libLiteRt.so"
-    if (System.getenv("CI") != null) assertTrue(path != null, words) else assumeTrue(path != null, words)
+    if (System.getenv("CI") != null) assertTrue(path != null, words)
+    assumeTrue(path != null, words)
 }
 
 class LiteRtBackendTest {
+    private val opener = LiteRtBackend.opener(threads = 1)
+
     @BeforeEach
     fun library() = needLibrary()
 
@@ -35,7 +40,7 @@ class LiteRtBackendTest {
     private class Keeping : Backend.Opener {
         lateinit var backend: Backend
         var opened = 0
-        override fun open(file: io.github.keras_adaptive.anytime.CheckedFile): Backend {
+        override fun open(file: CheckedFile): Backend {
             opened += 1
             backend = LiteRtBackend.opener(threads = 1).open(file)
             return backend
@@ -97,7 +102,7 @@ class LiteRtBackendTest {
     fun `files of version 2 run`() {
         val folder = File(System.getProperty("anytime.version2"))
         for (name in listOf("float32", "int8", "learned", "single_call")) {
-            AnytimeModel(folder.resolve("$name.tflite"), LiteRtBackend.opener(threads = 1)).use { model ->
+            AnytimeModel(folder.resolve("$name.tflite"), opener).use { model ->
                 val random = Random(0)
                 repeat(5) {
                     val image = FloatArray(model.inputs[0].size) { random.nextFloat() - 0.5f }
@@ -141,11 +146,11 @@ class LiteRtBackendTest {
         repeat(300) {
             val at = random.nextInt(whole.size)
             val byte = ByteArray(1).also(random::nextBytes)
-            val edit = mapOf("at" to at.toLong(), "base64" to kotlin.io.encoding.Base64.encode(byte))
+            val edit = mapOf("at" to at.toLong(), "base64" to Base64.encode(byte))
             val case = Case(mapOf("write" to listOf(edit), "reseal" to true))
             try {
                 val content = ByteBuffer.wrap(Testdata.edited(whole, case))
-                AnytimeModel(content, LiteRtBackend.opener(threads = 1)).use { it.classify(ByteArray(64)) }
+                AnytimeModel(content, opener).use { it.classify(ByteArray(64)) }
                 ran += 1
             } catch (_: FileException) {
                 // refused, by the check or by the library
@@ -170,7 +175,7 @@ class LiteRtBackendTest {
                             val row = (7 * number + round) % images.size
                             val expected = Case(case.list("expected")[row] as Map<*, *>)
                             checkAnswer(shared.classify(images[row]), expected, null, "shared")
-                            checkAnswer(own.predict(images[row].values.single()), expected, null, "own")
+                            checkAnswer(own.predict(images[row]), expected, null, "own")
                         }
                     }
                 }
@@ -185,7 +190,7 @@ class LiteRtBackendTest {
     @Test
     fun `deadlines and cancelling end an image early, and change nothing else`() {
         val never = doubleArrayOf(1.0, 1.0, 1.0)
-        AnytimeModel(Testdata.file("float32.tflite"), LiteRtBackend.opener(threads = 1)).use { model ->
+        AnytimeModel(Testdata.file("float32.tflite"), opener).use { model ->
             val image = ByteArray(64) { it.toByte() }
             val all = model.stream(image).toList().associateBy { it.exit }
             val hurried = model.classify(image, deadlineMs = 0.0, thresholds = never)

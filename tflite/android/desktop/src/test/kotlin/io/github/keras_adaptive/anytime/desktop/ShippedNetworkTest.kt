@@ -73,7 +73,8 @@ class ShippedNetworkTest {
             val grown = residentMb() - before
             assertTrue(grown < 8, "$grown MB")
         }
-        val open = { repeat(15) { AnytimeModel(content, LiteRtBackend.opener(threads = 1)).close() } }
+        val opener = LiteRtBackend.opener(threads = 1)
+        val open = { repeat(15) { AnytimeModel(content, opener).close() } }
         repeat(2) { open() }
         val before = residentMb()
         open()

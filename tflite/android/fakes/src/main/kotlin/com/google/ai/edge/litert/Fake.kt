@@ -94,7 +94,8 @@ public class CompiledModel private constructor(
         val given = HashMap<String, Any>()
         for ((name, buffer) in inputs) {
             val data = buffer.data
-            if (data != null) given[name] = data else check(features[name] === buffer) { "feature $name" }
+            if (data != null) given[name] = data
+            else check(features[name] === buffer) { "feature $name" }
         }
         val stage = file.stages.indexOf(called)
         val output: Output = if (stage < 0) {
@@ -119,7 +120,9 @@ public class CompiledModel private constructor(
         /** Model.kt, line 446. */
         @JvmStatic
         @JvmOverloads
-        public fun create(filePath: String, options: Options = Options(Accelerator.CPU)): CompiledModel {
+        public fun create(
+            filePath: String, options: Options = Options(Accelerator.CPU),
+        ): CompiledModel {
             val threads = options.cpuOptions?.numThreads
             lateinit var file: CheckedFile
             lateinit var backend: Backend

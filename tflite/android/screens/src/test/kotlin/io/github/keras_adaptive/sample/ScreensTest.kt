@@ -1,0 +1,117 @@
+package io.github.keras_adaptive.sample
+
+import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.net.Uri
+import android.os.Looper
+import android.view.View
+import android.view.ViewGroup
+import android.widget.SeekBar
+import android.widget.TextView
+import io.github.keras_adaptive.anytime.desktop.LiteRtBackend
+import java.io.File
+import java.util.concurrent.TimeUnit
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Before
+import org.junit.Test
+import org.junit.runner.RunWith
+import org.robolectric.Robolectric
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.annotation.Config
+import org.robolectric.annotation.GraphicsMode
+
+/** The activity, with the shipped network in it, on a JVM. */
+@RunWith(RobolectricTestRunner::class)
+@Config(sdk = [34], qualifiers = "w360dp-h740dp-xhdpi")
+@GraphicsMode(GraphicsMode.Mode.NATIVE)
+class ScreensTest {
+    @Before
+    fun runtime() {
+        Models.opener = LiteRtBackend.opener(threads = 1)
+    }
+
+    private fun views(view: View): List<View> =
+        listOf(view) + ((view as? ViewGroup)?.let { group ->
+            (0 until group.childCount).flatMap { views(group.getChildAt(it)) }
+        } ?: emptyList())
+
+    private fun texts(activity: MainActivity) =
+        views(activity.window.decorView).filterIsInstance<TextView>().map { it.text.toString() }
+
+    private fun waitFor(activity: MainActivity, what: (String) -> Boolean) {
+        val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(20)
+        while (texts(activity).none(what)) {
+            assertTrue("${texts(activity)}", System.nanoTime() < end)
+            Thread.sleep(20)
+            shadowOf(Looper.getMainLooper()).idle()
+        }
+    }
+
+    private fun draw(activity: MainActivity, name: String): Bitmap {
+        val view = activity.window.decorView
+        view.measure(
+            View.MeasureSpec.makeMeasureSpec(720, View.MeasureSpec.EXACTLY),
+            View.MeasureSpec.makeMeasureSpec(1480, View.MeasureSpec.EXACTLY),
+        )
+        view.layout(0, 0, 720, 1480)
+        val bitmap = Bitmap.createBitmap(720, 1480, Bitmap.Config.ARGB_8888)
+        view.draw(Canvas(bitmap))
+        File("target/$name.png").outputStream().use {
+            bitmap.compress(Bitmap.CompressFormat.PNG, 100, it)
+        }
+        return bitmap
+    }
+
+    /** Gives the activity a picture to read: a made-up one of 200 x 100. */
+    private fun choosePicture(activity: MainActivity) {
+        val argb = IntArray(20000) { i ->
+            val (row, column) = i / 200 to i % 200
+            val sky = row < 60
+            (255 shl 24) or (if (sky) 0x70A0E0 else 0x306030) + (column / 8)
+        }
+        val bitmap = Bitmap.createBitmap(argb, 200, 100, Bitmap.Config.ARGB_8888)
+        val bytes = java.io.ByteArrayOutputStream()
+        bitmap.compress(Bitmap.CompressFormat.PNG, 100, bytes)
+        val uri = Uri.parse("content://pictures/1")
+        val resolver = shadowOf(activity.contentResolver)
+        resolver.registerInputStream(uri, bytes.toByteArray().inputStream())
+        val chosen = android.content.Intent().setData(uri)
+        val all = views(activity.window.decorView)
+        all.first { (it as? TextView)?.text == "Picture" }.performClick()
+        val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        shadowOf(activity).receiveResult(asked, android.app.Activity.RESULT_OK, chosen)
+    }
+
+    private fun screen(name: String): Bitmap {
+        val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
+        val activity = controller.get()
+        waitFor(activity) { "5 stages" in it }
+        choosePicture(activity)
+        waitFor(activity) { " ms, exit " in it }
+        assertTrue(texts(activity).any { " ms, exit 4 of 4 (end)" in it })
+        val bitmap = draw(activity, name)
+        val sliders = views(activity.window.decorView).filterIsInstance<SeekBar>()
+        val said = listOf("Deadline: none", "Confidence: as the file says")
+        assertEquals(said, sliders.map { it.contentDescription })
+        // everything is as confident as this, also after the phone was turned
+        sliders[1].progress = 1
+        controller.recreate()
+        waitFor(controller.get()) { " ms, exit 0 of 4 (confidence)" in it }
+        controller.pause().stop().destroy()
+        return bitmap
+    }
+
+    @Test
+    fun `in light`() {
+        assertTrue(screen("light").getPixel(2, 700) and 255 > 200)
+    }
+
+    @Test
+    fun `in the dark`() {
+        RuntimeEnvironment.setQualifiers("+night")
+        assertTrue(screen("dark").getPixel(2, 700) and 255 < 80)
+    }
+}
