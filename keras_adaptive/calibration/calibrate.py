@@ -14,6 +14,7 @@ import scipy
 from keras_adaptive import __version__
 from keras_adaptive._checks import check_choice, check_costs, check_labels, check_logits, finite
 from keras_adaptive.calibration import _search as search
+from keras_adaptive.calibration._reference import reference
 from keras_adaptive.calibration.geometric import (
     MORE_P,
     PUBLISHED_P,
@@ -451,7 +452,7 @@ def _calibrate(logits, labels, costs, kind, values, how):
             details["budget"] = limit
         if method == "pcee":
             details["accuracy_wanted"] = float(value)
-        policies.append(_policy(thresholds, temperatures, how, details, logits, costs.ndim == 2))
+        policies.append(_policy(thresholds, temperatures, how, details, logits, costs, problem))
     return policies
 
 
@@ -502,7 +503,7 @@ def _calibrate_risk(logits, labels, costs, how):
         "guarantee": guarantee,
         "mean_cost": cost / logits.shape[1],
     }
-    return _policy(thresholds, temperatures, how, details, logits, costs.ndim == 2)
+    return _policy(thresholds, temperatures, how, details, logits, costs, problem)
 
 
 def _warn_of_no_saving(risk, guarantee):
@@ -593,7 +594,7 @@ def _stop_at(thresholds, exit):
     return stopped
 
 
-def _policy(thresholds, temperatures, how, details, logits, per_sample):
+def _policy(thresholds, temperatures, how, details, logits, costs, problem):
     """Returns the policy; thresholds are in the form that is compared."""
     worst_case = None if how["worst_case"] is None else float(how["worst_case"])
     details = {
@@ -607,8 +608,12 @@ def _policy(thresholds, temperatures, how, details, logits, per_sample):
             "scipy": scipy.__version__,
         },
     }
-    exact = None
+    exact, per_sample = None, costs.ndim == 2
     if logits.ndim == 3:  # of geometric thresholds too: the sample's own confidence
+        if not per_sample or (worst_case is None and how["unit"] in (None, "macs")):
+            details["reference"] = reference(
+                problem.confidences, thresholds, logits, temperatures, costs if per_sample else None
+            )
         exact, thresholds = thresholds, from_log_odds(thresholds, how["confidence"])
     policy = ExitPolicy(
         thresholds,

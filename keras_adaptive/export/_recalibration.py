@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_adaptive.calibration._reference import reference
 from keras_adaptive.calibration._search import midpoint
 from keras_adaptive.policy.confidence import from_log_odds
 from keras_adaptive.policy.policy import policy_of
@@ -38,6 +39,21 @@ def recalibrate(policy, exits, logits, quantized):
             thresholds[k] = from_log_odds(log_odds[k], policy.confidence)
         now &= found < log_odds[k]
     return policy_of({**policy.content(), "thresholds": thresholds, "log_odds": log_odds})
+
+
+def reference_of(policy, exits, logits):
+    """Returns how samples leave a file and how confident its answers are, as `calibrate` does.
+
+    Args:
+        policy, exits: As in `recalibrate`.
+        logits: Array `(len(exits), samples, classes)`, of the file.
+    """
+    total = len(policy.log_odds)
+    found = np.full((total, logits.shape[1]), -np.inf)  # at closed exits nobody is confident
+    answers = np.zeros((total, *logits.shape[1:]))
+    for i, k in enumerate(exits):
+        found[k], answers[k] = policy.compared(k, logits[i]), logits[i]
+    return reference(found, policy.log_odds, answers, policy.temperatures, None)
 
 
 def _threshold(confidences, wanted):

@@ -7,7 +7,7 @@ from anytime_tflite.pixels import rule as pixel_rule
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
 from keras_adaptive._files import to_json, write_whole
-from keras_adaptive.costs._beside import giving_costs
+from keras_adaptive.costs._beside import NAME, giving_costs
 from keras_adaptive.export import _costs, _verification, _writer
 from keras_adaptive.export._conversion import QUANTIZE, convert
 from keras_adaptive.export._features import pass_int8
@@ -18,7 +18,7 @@ from keras_adaptive.export._inputs import (
     random_data,
     renamed,
 )
-from keras_adaptive.export._recalibration import compare, recalibrate
+from keras_adaptive.export._recalibration import compare, recalibrate, reference_of
 from keras_adaptive.export._settings import set_for_file
 from keras_adaptive.export._single_call import add_single_call
 from keras_adaptive.policy.agreement_policy import AgreementPolicy
@@ -187,12 +187,14 @@ def _export(
         logits = _verification.keras_answers(stages, data)["logits"]
         quantized = _verification.file_logits(_writer.write(file), len(stages), data)
         report = compare(logits, quantized, labels)
+        gated = NAME in stages[0][2]  # an exit costs another amount for each sample
         if isinstance(policy, ExitPolicy):
             before, policy = policy, recalibrate(policy, exits, logits, quantized)
             policy.details = details = {
                 "recalibrated_on": count(data),
                 "thresholds_before": [to_json(t) for t in before.thresholds],
                 "before": details,
+                "reference": None if gated else reference_of(policy, exits, quantized),
             }
     names = [one["name"] for one in inputs]
     if single_call:

@@ -51,8 +51,10 @@ def test_a_file_answers_as_is_written(case, backend):
         assert ("predict" in device._backend.signatures) == case["single_call"]
         names, costs = device.info["class_names"], file_vectors.unpack(case["costs"])
         for row, (image, expected) in enumerate(zip(images(case), case["expected"], strict=True)):
-            ways = [device.classify, *([device.predict] if case["single_call"] else [])]
-            for answer in (way(image) for way in ways):
+            answers = [device.classify(image), device.classify(image, deadline_ms=1e9)]
+            if case["single_call"]:
+                answers.append(device.predict(image))
+            for answer in answers:
                 label = expected["label"]
                 assert (answer.exit, answer.label) == (expected["exit"], label)
                 assert answer.stopped_by == expected["stopped_by"]
@@ -85,7 +87,8 @@ def test_the_single_call_leaves_alike_in_every_backend(case, rng):
                 limits = np.where(np.isin(range(len(odd)), stages.exits), chosen, np.inf)
                 limits[-1] = -np.inf
                 stages.info["log_odds"] = compiled.info["log_odds"] = limits.tolist()
-                answers = [stages.classify(image), stages.predict(image), compiled.predict(image)]
+                answers = [stages.classify(image, 1e9), stages.classify(image)]
+                answers += [stages.predict(image), compiled.predict(image)]
                 assert len({answer.exit for answer in answers}) == 1
                 assert len({answer.stopped_by for answer in answers}) == 1
 

@@ -5,6 +5,16 @@ from anytime_tflite.anytime import AnytimeModel as AnytimeModel
 from anytime_tflite.batch import BatchPredictor as BatchPredictor
 from anytime_tflite.batch import BatchResult as BatchResult
 from anytime_tflite.file import read_info as read_info
+from anytime_tflite.monitor import Monitor as Monitor
+from anytime_tflite.monitor import Status as Status
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "AnytimeModel", "BatchPredictor", "BatchResult", "read_info"]
+__all__ = [
+    "Answer",
+    "AnytimeModel",
+    "BatchPredictor",
+    "BatchResult",
+    "Monitor",
+    "Status",
+    "read_info",
+]

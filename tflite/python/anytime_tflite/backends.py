@@ -77,7 +77,8 @@ class InterpreterBackend:
     The public way to run a signature allocates its tensors anew and copies every output
     each time, which costs up to a third of a small stage. Where the interpreter's own
     wrapper can be reached, and gives the same logits, features are copied once, from the
-    stage that computes them to those that read them.
+    stage that computes them to those that read them. What runs is allocated when it first does:
+    the stages together, and the single call.
 
     Args:
         source: Path of the file, or its content.
@@ -120,10 +121,12 @@ class InterpreterBackend:
             self._tensors.update(runner(**{name: self._tensors[name] for name in names}))
             return self._answer(self._tensors)
         wrapper, graph, inputs, outputs = self._steps[stage]
-        for name, target in inputs:
-            np.copyto(target, self._tensors[name])
+        # no view is kept: where a shape depends on values, or a block can be skipped, what a
+        # run needs may be more than the last had, and then all tensors move
+        for name, number in inputs:
+            wrapper.SetTensor(number, self._tensors[name], graph)
         wrapper.Invoke(graph)
-        for name, number in outputs:  # anew: where a block can be skipped, they may move
+        for name, number in outputs:
             self._tensors[name] = wrapper.tensor(wrapper, number, graph)
         return self._answer(self._tensors)
 
@@ -183,9 +186,8 @@ class InterpreterBackend:
             steps = []
             for runner, names in zip(self._runners, self._inputs, strict=True):
                 wrapper, graph = runner._interpreter_wrapper, runner._subgraph_index
-                inputs = {n: wrapper.tensor(wrapper, runner._inputs[n], graph) for n in names}
-                outputs = list(dict(runner._outputs).items())
-                steps.append((wrapper, graph, list(inputs.items()), outputs))
+                inputs = [(name, runner._inputs[name]) for name in names]
+                steps.append((wrapper, graph, inputs, list(dict(runner._outputs).items())))
             self._steps = steps
             self.start(tensors)
             found = [self.run(i) for i in range(len(steps))]

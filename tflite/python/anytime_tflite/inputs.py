@@ -1,5 +1,6 @@
 """Checks the inputs of a network and brings them into the form that it takes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -173,8 +174,8 @@ class Inputs:
         elif array.dtype.kind != "f":
             raise ValueError(f"{called} must be of uint8 or floats. Received: dtype {array.dtype}")
         else:
-            low, high = array.min(), array.max()
-            if not (np.isfinite(low) and np.isfinite(high)):
+            low, high = float(array.min()), float(array.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{called} must be finite. Received: NaN or infinite values")
             if self._range is not None and not self._range[0] <= low <= high <= self._range[1]:
                 raise ValueError(

@@ -18,9 +18,7 @@ class Limits:
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.plain = info["version"] < 3
-        self._confidence = info["confidence"]
-        self._written: list[float] = info["thresholds"]
-        self._own: list[float] = info["thresholds" if self.plain else "log_odds"]
+        self._info = info
         self._exits: list[int] = info["exits"]
 
     def of_stages(
@@ -35,6 +33,8 @@ class Limits:
                 of the file.
             log_odds: The same in log-odds, as they are compared.
         """
+        written: list[float] = self._info["thresholds"]
+        own: list[float] = written if self.plain else self._info["log_odds"]
         if log_odds is not None:
             if thresholds is not None:
                 raise ValueError(
@@ -45,19 +45,17 @@ class Limits:
                     "`log_odds` must be None for a file of version 2, which compares "
                     f"`thresholds`: export it again. Received: {log_odds=}"
                 )
-            given = self._checked(log_odds, "log_odds", self._own)
+            given = self._checked(log_odds, "log_odds", own)
             return [given[k] for k in self._exits]
         if thresholds is None:
-            return [self._own[k] for k in self._exits]
-        given = self._checked(thresholds, "thresholds", self._written)
+            return [own[k] for k in self._exits]
+        given = self._checked(thresholds, "thresholds", written)
         if self.plain:
             return [given[k] for k in self._exits]
+        kind = self._info["confidence"]
         # the file's own keep the digits that the users' unit does not show
         return [
-            self._own[k]
-            if given[k] == self._written[k]
-            else to_log_odds(self._confidence, given[k])
-            for k in self._exits
+            own[k] if given[k] == written[k] else to_log_odds(kind, given[k]) for k in self._exits
         ]
 
     def _checked(self, given: Sequence[float], called: str, written: list[float]) -> list[float]:
