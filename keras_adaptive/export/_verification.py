@@ -19,6 +19,7 @@ TRIALS = 3  # random inputs
 LARGE = 1024  # numbers in a constant; the converter leaves smaller ones as they are
 BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "CONV_3D")
+PRODUCTS = (*HEAVY, "BATCH_MATMUL")
 
 
 def file_answers(backend, stages, data):
@@ -112,6 +113,8 @@ def check_model(model, size, stages, quantize, runtime):
 def check_weights(model, quantize):
     """Raises a RuntimeError if a large weight, or a heavy operation, of a stage stayed float32.
 
+    Biases stay float32, and with ranges measured on the device also what is added or looked up.
+
     Args:
         model: `schema.ModelT` of the stages alone.
         quantize: How the weights must be stored.
@@ -120,10 +123,17 @@ def check_weights(model, quantize):
         return
     builtin = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     for graph in model.subgraphs:
-        for tensor in graph.tensors:
+        products = [
+            int(number)
+            for operator in graph.operators
+            if builtin[model.operatorCodes[operator.opcodeIndex].builtinCode] in PRODUCTS
+            for number in operator.inputs
+        ]
+        for number, tensor in enumerate(graph.tensors):
             data = model.buffers[tensor.buffer].data
-            large = data is not None and len(data) >= 4 * LARGE
-            if large and tensor.type == schema.TensorType.FLOAT32:
+            large = data is not None and len(data) >= 4 * LARGE and len(tensor.shape) > 1
+            quantized = quantize != "dynamic" or number in products
+            if large and quantized and tensor.type == schema.TensorType.FLOAT32:
                 _raise_float(quantize, tensor)
         if quantize != "int8":
             continue

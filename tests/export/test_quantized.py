@@ -352,6 +352,26 @@ def test_a_file_that_was_not_quantized_is_refused(tmp_path, monkeypatch, kind):
         ka.export_tflite(two_exits(), tmp_path / "m.tflite", POLICY, quantize=kind)
 
 
+class Table(keras.layers.Layer):
+    def build(self, shape):
+        self.table = self.add_weight(shape=(1, *shape[1:]), initializer="uniform", name="table")
+
+    def call(self, x):
+        return x + self.table
+
+
+@pytest.mark.slow
+def test_large_biases_and_tables_may_stay_float32_where_ranges_are_measured_later(rng, tmp_path):
+    steps = keras.Input((40, 30))
+    x = Table()(steps)
+    outputs = [ka.layers.EarlyExit(3)(x)]
+    x = keras.layers.Dense(1100, activation="relu")(x)
+    model = ka.AdaptiveModel(steps, [*outputs, ka.layers.EarlyExit(3)(x)])
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(model, path, POLICY, quantize="dynamic")
+    assert path.stat().st_size < 4 * 30 * 1100  # the kernel is not float32
+
+
 @pytest.mark.slow
 def test_a_quantized_file_that_answers_otherwise_is_refused(
     trained, policy, quantized, tmp_path, monkeypatch

@@ -68,7 +68,7 @@ def test_layers_are_set_back_when_a_file_fails():
     assert (lstm.compute_dtype, lstm.unroll) == ("float16", False)
 
 
-@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have")
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a .quantize. method")
 def test_half_weights_and_quantized_layers_are_refused(tmp_path):
     path = tmp_path / "model.tflite"
     model = two_exits(L.Dense(5, dtype="float16"), L.GlobalAveragePooling1D())
