@@ -582,6 +582,7 @@ def _child(name):
     except (IndexError, json.JSONDecodeError):
         row = {"model": name, "add_exits": f"Crash: exit status {done.returncode}"}
         row["traceback"] = done.stderr[-3000:]
+    print(row.pop("traceback", ""), file=sys.stderr)  # names places of this machine
     row["seconds"] = round(time.perf_counter() - started)
     return row
 
