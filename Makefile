@@ -15,7 +15,7 @@ command -v $(1) > /dev/null || { echo "$@ left out: $(1) is not installed. Insta
 endef
 
 .PHONY: help demo test test-python test-android test-web test-slow test-slow-android \
-	test-slow-web test-all coverage lint docs apk web bench-web \
+	test-slow-web test-all coverage lint docs apk aar web bench-web \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
 	bench-compression bench-search bench-defects bench-mistakes bench-jvm bench-chaos \
@@ -74,9 +74,16 @@ apk: $(MODEL)
 	mvn --quiet --file tflite/android --activate-profiles apk --projects sample --also-make \
 		test-compile && tflite/android/apk.sh $(MODEL)
 
+# the Kotlin library as a Maven repository in tflite/android/target/repository, for apps
+aar: .venv/test
+	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
+	mvn --quiet --file tflite/android --projects android --also-make test-compile && \
+	tflite/android/publish/publish.sh tflite/android/target/repository
+
 # on a JVM: the shipped network on real images, and the app of `make apk`, which is looked at
 test-slow-android: .venv/test apk
 	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
+	$(call needs,aapt2,apt-get install aapt) \
 	LITERT_LIBRARY="$$($(BIN)/python tflite/android/litert_library.py)" \
 	mvn --quiet --file tflite/android --activate-profiles slow,screens \
 		--projects desktop,screens --also-make -Dtest='Shipped*,Screens*' \

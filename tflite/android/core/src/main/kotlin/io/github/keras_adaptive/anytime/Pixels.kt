@@ -7,7 +7,7 @@ import kotlin.math.min
 
 /**
  * How a picture becomes the network's pixels, as the file says: scaled until it covers the size,
- * bilinear with antialiasing, and cut out of the middle. Equal to Python's.
+ * bilinear with antialiasing, and cut out of the middle. Within one level of Python's.
  *
  * @property channels 3 for RGB, or 1 for gray.
  * @property margin pictures are scaled until they cover this many times the size.
@@ -51,16 +51,17 @@ public class PixelRule @JvmOverloads constructor(
     /**
      * What each of `kept` pixels is the mean of, out of the middle of a side scaled to `scaled`.
      *
-     * Weights are integers, of 22 binary places, as Pillow's are: so results are equal, not nearly.
+     * Weights are integers, of 22 binary places, as Pillow's are.
      */
     private class Weights(length: Int, private val kept: Int, scaled: Long) {
         private val first = IntArray(kept)
         private val weights: Array<IntArray>
 
         init {
-            val start = ((scaled - kept) / 2).toDouble() * length / scaled
-            val end = ((scaled - kept) / 2 + kept).toDouble() * length / scaled
-            val scale = (end - start) / kept
+            // where the kept part begins and ends, which Pillow takes as float32
+            val start = (((scaled - kept) / 2).toDouble() * length / scaled).toFloat()
+            val end = (((scaled - kept) / 2 + kept).toDouble() * length / scaled).toFloat()
+            val scale = (end - start).toDouble() / kept
             val reach = max(scale, 1.0)
             weights = Array(kept) { i ->
                 val center = start + (i + 0.5) * scale
