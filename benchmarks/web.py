@@ -20,7 +20,7 @@ FOLDER = common.RUNS / "web"
 WEB = common.ROOT.parent / "tflite" / "web"
 IMAGES = 200
 CALIBRATE = 500
-ROUNDS = 3
+ROUNDS = 6
 TURNS = 2  # of all images in a round
 # file: how weights are stored, whether it has a single call, and answers that must agree
 FILES = {

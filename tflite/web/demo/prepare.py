@@ -65,7 +65,7 @@ def own(folder):
         logits = np.stack([stage_logits(device, picture) for picture in pictures], axis=1)
     return {
         "name": "Your own",
-        "from": f"The network of `make demo`, trained on {run['data']}.",
+        "from": f"The network of make demo, trained on {run['data']}.",
         "images": images,
         **curve(path, logits, labels),
     }
