@@ -1,17 +1,12 @@
 """The engine `"keras"`: stage by stage; who has not left waits until a batch is full."""
 
-import collections
-import functools
-
 import keras
 import numpy as np
 
 from keras_adaptive import _graph
-from keras_adaptive.costs._beside import NAME, giving_costs
-from keras_adaptive.inference._spending import with_spending
+from keras_adaptive.costs._beside import NAME, giving_costs, with_spending
 
-ROUNDING = 1e-6  # relative, of float32
-OWNER = ("number of the batch", "row in it")
+ROUNDING = 1 + 1e-6  # of float32
 
 
 class Stages:
@@ -29,9 +24,8 @@ class Stages:
         self.exits = list(exits if limit is None else range(exits[-1] + 1))
         answers = [model.outputs[k] for k in self.exits]
         answers, self.fixed = with_spending(model.inputs, answers)
-        gated = self.fixed is not None
         # blocks then run on the samples that need them, where shapes may depend on values
-        skips = gated and keras.backend.backend() == "tensorflow"
+        skips = self.fixed is not None and keras.backend.backend() == "tensorflow"
         stages = _graph.minimal_stages(model.inputs, answers, "gather" if skips else None)
         models, self.reads, self.adds = zip(*giving_costs(stages), strict=True)
         # XLA compiles every batch size anew
@@ -41,14 +35,14 @@ class Stages:
             _graph.external_inputs(self.reads[k:], self.adds[k:]) for k in range(len(models))
         ]
         self.classes = answers[0].shape[-1]
-        self.prices = functools.cache(self._prices)
 
-    def _prices(self, shapes):
-        """Returns what leaving at each exit in use costs a sample of these shapes."""
+    def _prices(self, arrays):
+        """Returns what leaving at each exit in use costs one of these samples, besides gates."""
         if self.fixed is not None:
             return self.fixed
         is_open = any(None in tensor.shape[1:] for tensor in self.model.inputs)
-        return self.model.exit_costs(exits=self.exits, input_shape=shapes if is_open else None)
+        shapes = [array.shape[1:] for array in arrays] if is_open else None
+        return self.model.exit_costs(exits=self.exits, input_shape=shapes)
 
     def run(self, policy, batches, size, waiting):
         """Yields logits, exits and costs of each batch, in order.
@@ -59,27 +53,26 @@ class Stages:
             size: Integer, how many samples are computed together.
             waiting: Integer, how many batches may wait for their answer.
         """
-        pending = collections.OrderedDict()
-        flow = _Flow(self, policy, size, pending)
+        pending, known = {}, {}
+        flow = _Flow(self, policy, size)
 
         def ready():
             while pending and not next(iter(pending.values())).missing:
-                found = pending.popitem(last=False)[1]
+                found = pending.pop(next(iter(pending)))
                 yield found.logits, np.array(self.exits)[found.stages], found.costs
 
         for number, arrays in enumerate(batches):
-            pending[number] = _Answers(len(arrays[0]), self.prices(_shapes(arrays)))
-            flow.feed(number, arrays)
+            shapes = tuple(array.shape[1:] for array in arrays)
+            if shapes not in known:
+                known[shapes] = self._prices(arrays)
+            pending[number] = _Answers(len(arrays[0]), known[shapes])
+            flow.feed(pending[number], arrays)
             yield from ready()
             if len(pending) > waiting:
                 flow.finish()
                 yield from ready()
         flow.finish()
         yield from ready()
-
-
-def _shapes(arrays):
-    return tuple(array.shape[1:] for array in arrays)
 
 
 def _compiled(model, may_jit):
@@ -124,27 +117,25 @@ class _Answers:
 class _Flow:
     """One pass of samples through the stages.
 
-    What belongs to a sample, its features, what the policy knows of it and whose it is, is in
-    one dictionary of tensors and numpy arrays, which are taken apart and put together alike.
+    What belongs to samples is in one dictionary of tensors and numpy arrays, which are taken
+    apart and put together alike: features, what the policy knows, whose they are and which row.
     """
 
-    def __init__(self, stages, policy, size, pending):
-        self.stages, self.policy, self.size, self.pending = stages, policy, size, pending
+    def __init__(self, stages, policy, size):
+        self.stages, self.policy, self.size = stages, policy, size
         self.groups = [[] for _ in stages.exits]  # of samples that wait for a stage
         self.states = [f"state {i}" for i in range(len(policy.start(1, stages.classes)))]
-        self.kept = [*OWNER, *self.states]
-        if stages.limit is not None:
-            self.kept += ["logits before", "spent before"]
+        before = [] if stages.limit is None else ["logits before", "spent before"]
+        self.kept = ["owner", "row", *self.states, *before]
 
-    def feed(self, number, arrays):
+    def feed(self, owner, arrays):
         """Takes a batch; answers may come now or later."""
         for start in range(0, len(arrays[0]), self.size):
-            part = [array[start : start + self.size] for array in arrays]
-            rows = np.arange(start, start + len(part[0]))
-            state = self.policy.start(len(rows), self.stages.classes)
-            group = {f"input_{i}": array for i, array in enumerate(part)}
+            group = {f"input_{i}": a[start : start + self.size] for i, a in enumerate(arrays)}
+            count = len(group["input_0"])
+            state = self.policy.start(count, self.stages.classes)
             group |= dict(zip(self.states, state, strict=True))
-            group |= dict(zip(OWNER, (np.full(len(rows), number), rows), strict=True))
+            group |= {"owner": np.full(count, owner), "row": np.arange(start, start + count)}
             self._run(0, group)
 
     def finish(self):
@@ -161,12 +152,11 @@ class _Flow:
 
     def _run(self, k, group):
         """Runs a stage on a batch; answers who leaves, and passes the others on."""
-        stages, count = self.stages, len(group[OWNER[0]])
+        stages, count = self.stages, len(group["row"])
         padded = 1 << (count - 1).bit_length() if stages.pads else count
         reads = [group[name] for name in stages.reads[k]]
         if padded > count:
-            rows = np.arange(padded) % count
-            reads = [_rows(tensor, rows) for tensor in reads]
+            reads = [_rows(tensor, np.arange(padded) % count) for tensor in reads]
         found = stages.functions[k](list(map(keras.ops.convert_to_tensor, reads)))
         found = dict(zip(["logits", *stages.adds[k]], found, strict=True))
         logits = _host(found.pop("logits"))[:count].astype("float32", copy=False)
@@ -177,26 +167,24 @@ class _Flow:
             )
         state = tuple(group[name] for name in self.states)
         leaves, state = self.policy.step(stages.exits[k], logits, state)
-        spent = _host(found[NAME])[:count, 0] if NAME in found else np.zeros(count)
         leaves = np.asarray(leaves) | (k == len(stages.exits) - 1)
-        answer = self._within_limit(k, group, leaves, logits, np.full(count, k), spent)
-        group = {**group, **found, **dict(zip(self.states, state, strict=True))}
-        self._leave(group, np.flatnonzero(leaves), *answer)
+        spent = _host(found[NAME])[:count, 0] if NAME in found else np.zeros(count)
+        answer = logits, np.full(count, k), spent
+        if stages.limit is not None:
+            answer = self._within_limit(group, leaves, *answer)
+        for owner in set(group["owner"][leaves]):
+            mine = leaves & (group["owner"] == owner)
+            owner.add(group["row"][mine], *(part[mine] for part in answer))
         staying = np.flatnonzero(~leaves)
         if len(staying):
+            group = group | found | dict(zip(self.states, state, strict=True))
             group |= {"logits before": logits, "spent before": spent}
-            names = [*stages.carried[k + 1], *self.kept]
-            everybody = len(staying) == padded
-            self._wait(
-                k + 1, {n: group[n] if everybody else _rows(group[n], staying) for n in names}
-            )
+            group = {name: group[name] for name in (*stages.carried[k + 1], *self.kept)}
+            self._wait(k + 1, group if len(staying) == padded else _some(group, staying))
 
-    def _within_limit(self, k, group, leaves, logits, at, spent):
-        """Lets who cannot afford this exit, or the next, leave; returns who answers what."""
-        limit, fixed = self.stages.limit, self.stages.fixed
-        if limit is None:
-            return logits, at, spent
-        limit *= 1 + ROUNDING
+    def _within_limit(self, group, leaves, logits, at, spent):
+        """Has who cannot afford this exit, or the next, leave; returns who answers what."""
+        limit, fixed, k = self.stages.limit * ROUNDING, self.stages.fixed, at[0]
         over = spent + fixed[k] > limit
         if k == 0 and over.any():
             raise ValueError(
@@ -213,27 +201,18 @@ class _Flow:
             at, spent = at - over, np.where(over, group["spent before"], spent)
         return logits, at, spent
 
-    def _leave(self, group, rows, logits, at, spent):
-        numbers, places = (group[name][rows] for name in OWNER)
-        for number in np.unique(numbers):
-            mine = numbers == number
-            chosen = rows[mine]
-            self.pending[number].add(places[mine], logits[chosen], at[chosen], spent[chosen])
-
     def _wait(self, k, group):
         """Adds samples to those that wait for a stage, and runs it when they fill a batch."""
-        groups = self.groups[k]
-        if groups and any(groups[0][n].shape[1:] != t.shape[1:] for n, t in group.items()):
+        first = self.groups[k][0] if self.groups[k] else group
+        if any(first[n].shape[1:] != t.shape[1:] for n, t in group.items()):
             self._run(k, self._gathered(k))  # of another size: they cannot be computed together
-            groups = self.groups[k]
-        groups.append(group)
-        count = sum(len(each[OWNER[0]]) for each in groups)
+        self.groups[k].append(group)
+        count = sum(len(each["row"]) for each in self.groups[k])
         if count >= self.size:
             group = self._gathered(k)
             if count > self.size:
-                rest = np.arange(self.size, count)
-                self.groups[k] = [{n: _rows(t, rest) for n, t in group.items()}]
-                group = {n: _rows(t, np.arange(self.size)) for n, t in group.items()}
+                self.groups[k] = [_some(group, np.arange(self.size, count))]
+                group = _some(group, np.arange(self.size))
             self._run(k, group)
 
 
@@ -241,11 +220,14 @@ def _host(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
+def _some(group, rows):
+    return {name: _rows(tensor, rows) for name, tensor in group.items()}
+
+
 def _rows(tensor, rows):
     """Returns some rows, where the tensor is: on the host or on a device."""
-    if isinstance(tensor, np.ndarray):
-        return tensor[rows]
-    return keras.ops.take(tensor, rows, axis=0)
+    host = isinstance(tensor, np.ndarray)
+    return tensor[rows] if host else keras.ops.take(tensor, rows, axis=0)
 
 
 def _joined(tensors):

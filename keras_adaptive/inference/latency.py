@@ -35,21 +35,17 @@ print(json.dumps(ka.measure_latency(model, batch_size, engine=engine).tolist()))
 
 
 def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
-    """Measures the time per sample that leaving at each exit takes, on this machine.
+    """Measures the time per sample that leaving at each exit takes, on the engine used here.
 
     It is the time that `AdaptivePredictor.predict` takes for `batch_size` blank samples that
-    all leave there, by `batch_size`: of the engine used here, earlier heads included. The
-    median of a few runs, the exits in turn. Give it to `calibrate` as `costs`, with
-    `unit="ms"` and the budget in milliseconds.
-
-    It does not measure reading or preparing images.
+    all leave there, by `batch_size`, earlier heads included: the median of a few runs, the exits
+    in turn. Give it to `calibrate` as `costs`, with `unit="ms"` and the budget in milliseconds.
 
     Args:
         model: An `AdaptiveModel` with inputs of fixed size.
         batch_size: Integer, the batch size that will be predicted with.
-        threads: Integer. `None`: as this process is set up. A number other than that is
-            measured in a process of its own, since a backend cannot change it; the
-            model must then be one that can be saved.
+        threads: Integer. `None`: as this process is set up. Another number is measured in a
+            process of its own; the model must then be one that can be saved.
         engine: As in `AdaptivePredictor`.
 
     Returns:

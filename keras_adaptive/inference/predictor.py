@@ -16,9 +16,8 @@ from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.policy.confidence import softmax
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
-ENGINES = ("auto", "keras", "litert")
 WAITING = 64  # input batches that may wait for an answer before all are answered
-PART = 1024  # samples that LiteRT's workers share among them at a time
+PART = 1024  # samples of an array that are taken at a time
 LONG = 2  # seconds after which a progress bar appears
 
 
@@ -44,25 +43,20 @@ class AdaptivePredictor:
 
     The exits are those that `policy.decide` chooses on the full logits, up to rounding,
     whatever the engine and the batch size; heads that the policy closes are never computed.
-    There are two engines, chosen by a rule, and a line on stderr says which and why:
 
-    - `"litert"`: the network is exported to a .tflite file, whose single call leaves inside the
-      graph. Each core computes one sample at a time, so nothing is regrouped and batch sizes
-      do not matter. Exporting takes seconds, once: the file is kept in the folder `predictors`
-      of `KERAS_ADAPTIVE_HOME` (else `~/.cache/keras_adaptive`), by configuration, weights and
-      the policy's form; thresholds are an input. 2 GB are kept, those used last. The weights
-      are those at the first prediction with a policy of this form.
+    - `"litert"`: a .tflite file whose single call leaves inside the graph; each core computes
+      one sample at a time, so batch sizes do not matter. It is exported once, in some seconds,
+      and kept in the folder `predictors` of `KERAS_ADAPTIVE_HOME` (else of
+      `~/.cache/keras_adaptive`), 2 GB of those used last, by configuration, weights and form of
+      the policy; thresholds are an input. The weights are those at the first prediction.
     - `"keras"`: stage by stage, on any backend and device; samples that stay wait until a batch
       is full. The weights are read at every call.
 
-    `"auto"` takes LiteRT on a CPU with the TensorFlow backend, unless the network does not
-    convert or the policy needs what a file cannot say: a `worst_case`, a limit that holds for
-    each sample of a network with gates (one that cannot afford the next exit gets the answer
-    of this one). For a handful of samples, or weights that change between calls, say
-    `engine="keras"`.
-
-    Heads are not saved: every sample that reaches an exit pays for its head. Where time
-    matters, calibrate with the costs of `measure_latency`.
+    `"auto"` is LiteRT on a CPU with the TensorFlow backend, unless the network does not convert
+    or the policy has a `worst_case`, a limit for each sample of a network with gates, which a
+    file cannot say (who cannot afford the next exit gets the answer of this one). A line on
+    stderr says what is taken. For a handful of samples, or weights that change between calls,
+    say `engine="keras"`. Where time matters, calibrate with the costs of `measure_latency`.
 
     Args:
         model: An `AdaptiveModel`.
@@ -86,39 +80,36 @@ class AdaptivePredictor:
     def __init__(self, model, policy=None, *, engine="auto"):
         if not isinstance(model, AdaptiveModel):
             raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-        check_choice(ENGINES, engine=engine)
+        check_choice(("auto", "keras", "litert"), engine=engine)
         policy = model.policy if policy is None else policy
         if policy is None:
             raise ValueError(
                 "`policy` must be given for a model that has none; `model.calibrate` chooses "
                 "one. Received: policy=None"
             )
-        several = isinstance(policy, (list, tuple))
-        if several and not policy:
-            raise ValueError("`policy` must hold at least one policy. Received: policy=[]")
         self.model, self.policy = model, policy
-        self._policies = list(policy) if several else [policy]
+        self._policies = list(policy) if isinstance(policy, (list, tuple)) else [policy]
+        if not self._policies:
+            raise ValueError("`policy` must hold at least one policy. Received: policy=[]")
         self._needs = [self._needed(one) for one in self._policies]
-        if len({one.unit for one in self._policies} - {None}) > 1:
+        units = {one.unit for one in self._policies} - {None}
+        if len(units) > 1:
             raise ValueError(
                 "The policies must have costs of one unit, for a budget to pick one. Received: "
-                f"units {[one.unit for one in self._policies]}"
+                f"units {sorted(units)}"
             )
-        self._inputs = Inputs(model)
-        self._lock = threading.RLock()
-        self._runners = {}
+        self._inputs, self._runners, self._lock = Inputs(model), {}, threading.RLock()
         impossible = self._impossible()
         if engine == "litert" and impossible:
             raise ValueError(
                 f'`engine` must be "keras" or "auto" here: {impossible}. Received: engine="litert"'
             )
-        self._asked, self._engine, self._reason = engine, None, "it was asked for"
-        self._silent = engine != "auto"  # or the reason was printed
-        if engine == "keras":
-            self._engine = "keras"
-        elif engine == "auto":
+        self._asked, self._reason = engine, "it was asked for"
+        self._engine = "keras" if engine == "keras" else None  # None: it must be tried
+        if engine == "auto":
             self._reason = impossible or _elsewhere()
             self._engine = "keras" if self._reason else None
+        self._silent = engine != "auto"  # or the reason was printed
 
     def _needed(self, policy):
         """Checks a policy; returns the exits that it uses, and its limit where it binds."""
@@ -136,16 +127,17 @@ class AdaptivePredictor:
         return tuple(exits), limit
 
     def _impossible(self):
-        """Returns why there can be no LiteRT file, or `None`: it may be tried."""
-        if keras.backend.backend() != "tensorflow":
-            return f"the backend is {keras.backend.backend()}, and files come from TensorFlow"
-        if any(limit is not None for _, limit in self._needs):
-            return "a file cannot hold a `worst_case`, the limit on what each sample spends"
-        if not self._inputs.are_fixed:
-            return "the sizes of the network's inputs are open"
-        if any(len(logits.shape) != 2 for logits in self.model.outputs):
-            return "the network's outputs are dense"
-        return None
+        """Returns why there can be no file, or `None`: it may be tried."""
+        backend = keras.backend.backend()
+        reasons = {
+            f"the backend is {backend}, and files come from TensorFlow": backend != "tensorflow",
+            "a file cannot hold a `worst_case`, the limit on what each sample spends": any(
+                limit is not None for _, limit in self._needs
+            ),
+            "the sizes of the network's inputs are open": not self._inputs.are_fixed,
+            "the network's outputs are dense": len(self.model.outputs[0].shape) > 2,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
 
     @property
     def engine(self):
@@ -160,33 +152,26 @@ class AdaptivePredictor:
         return f"The engine is {self.engine}: {self._reason}."
 
     def predict(self, x, batch_size=256, budget=None, verbose="auto"):
-        """Returns the answers to all samples.
+        """Returns the answers to all samples, a `Result`.
 
         Args:
             x: Array `(samples, ...)` of the model's input; of several inputs a list of them,
                 or a dictionary by name. Or a `tf.data.Dataset`, generator or other iterable of
                 batches of such, or of tuples that begin with one.
-            batch_size: Integer, how many samples the engine `"keras"` computes together. It
-                also bounds the memory: one batch of features per stage, however long `x` is.
+            batch_size: Integer, how many samples the engine `"keras"` computes together: what
+                it needs memory for, however long `x` is.
             budget: Number, in the unit of the policies' costs. Of those whose mean cost on the
                 calibration data is within it, the most expensive is used. Needed if there are
                 several policies.
             verbose: 0: silent. `"auto"`: says which engine is taken, and shows a progress bar
                 if it takes long.
 
-        Returns:
-            A `Result`.
-
         Raises:
-            ValueError: If `x` does not fit the model or is empty, or no policy fits the
-                budget.
+            ValueError: If `x` does not fit the model or is empty, or no policy fits the budget.
         """
-        number = self._pick(budget)
-        batch_size = integer("batch_size", batch_size, 1)
+        number, batch_size = self._pick(budget), integer("batch_size", batch_size, 1)
         batches, total = self._inputs.parts(x, max(batch_size, PART))
-        run = self._runner(number, verbose)
-        hidden = verbose in (0, False)
-        parts = []
+        run, hidden, parts = self._runner(number, verbose), verbose in (0, False), []
         with tqdm(total=total, unit="sample", delay=LONG, disable=hidden, leave=False) as bar:
             for part in run(self._policies[number], batches, batch_size, WAITING):
                 parts.append(part)
@@ -196,23 +181,16 @@ class AdaptivePredictor:
         return Result(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def stream(self, dataset, batch_size=256, budget=None, waiting=WAITING):
-        """Yields the answers to each batch of a dataset, in order.
-
-        The engine `"keras"` computes survivors of several batches together, so an answer may
-        come some batches late; with `waiting=0` each batch is answered before the next is
-        read, as LiteRT does always.
+        """Yields the answers to each batch of a dataset, in order, a `Result` each.
 
         Args:
-            dataset: `tf.data.Dataset`, generator or other iterable of batches, as in `predict`.
-                Batches may be of different sizes.
+            dataset: Iterable of batches, as in `predict`, also of different sizes.
             batch_size, budget: As in `predict`.
-            waiting: Integer, how many batches may wait for their answer.
-
-        Yields:
-            A `Result` per batch.
+            waiting: Integer, how many batches may wait for their answer while the engine
+                `"keras"` puts survivors of several together. With 0, and with LiteRT, each is
+                answered before the next is read.
         """
-        number = self._pick(budget)
-        batch_size = integer("batch_size", batch_size, 1)
+        number, batch_size = self._pick(budget), integer("batch_size", batch_size, 1)
         waiting = integer("waiting", waiting, 0)
         batches = map(self._inputs.of_batch, dataset)
         return self._runner(number, "auto")(self._policies[number], batches, batch_size, waiting)
@@ -224,60 +202,54 @@ class AdaptivePredictor:
             batch_size: Integer, as it will be in `predict`, for blank samples. Needs a network
                 whose inputs are of fixed size.
         """
-        batch_size = integer("batch_size", batch_size, 1)
-        shapes = [(batch_size, *tensor.shape[1:]) for tensor in self.model.inputs]
+        size, tensors = integer("batch_size", batch_size, 1), self.model.inputs
         if not self._inputs.are_fixed:
             raise ValueError(
-                f"`model` must have inputs of fixed size for `warm_up`. Received: {shapes}"
+                "`model` must have inputs of fixed size for `warm_up`. Received: "
+                f"{[tensor.shape for tensor in tensors]}"
             )
-        blank = [
-            np.zeros(shape, keras.backend.standardize_dtype(tensor.dtype))
-            for shape, tensor in zip(shapes, self.model.inputs, strict=True)
-        ]
+        blank = [np.zeros((size, *t.shape[1:]), bool) for t in tensors]
+        blank = self._inputs.checked(blank)
         for number, policy in enumerate(self._policies):
             run = self._runner(number, "auto")
-            list(run(policy, [blank], batch_size, 0))
+            list(run(policy, [blank], size, 0))
             if policy.log_odds is not None:  # everybody stays: every stage runs
                 never = policy.with_thresholds(np.full(self.model.num_exits, np.inf))
-                list(run(never, [blank], batch_size, 0))
+                list(run(never, [blank], size, 0))
 
     def _runner(self, number, verbose):
         """Returns the function `(policy, batches, size, waiting)` that yields a `Result` a batch.
 
         Policies that differ in thresholds alone share it.
         """
-        policy, needs = self._policies[number], self._needs[number]
+        policy, key = self._policies[number], self._needs[number]
         with self._lock:
             if self._engine != "keras":
-                from keras_adaptive.inference._litert import form
-
-                key = form(policy, needs[0])
-                if key not in self._runners:
-                    self._open(key, policy, verbose)
-            if self._engine == "keras":
-                key = needs
-                if key not in self._runners:
-                    self._runners[key] = _by_stages(Stages(self.model, *needs))
+                key = self._opened(policy, *key[:1], verbose) or key
+            if self._engine == "keras" and key not in self._runners:
+                self._runners[key] = _by_stages(Stages(self.model, *key))
             if not self._silent and verbose not in (0, False):
                 print(self.engine_reason, file=sys.stderr)
                 self._silent = True
             return self._runners[key]
 
-    def _open(self, key, policy, verbose):
-        """Opens a file; where that cannot be, the engine becomes `"keras"`, unless asked for."""
-        from keras_adaptive.inference._litert import opened
-
+    def _opened(self, policy, exits, verbose):
+        """Opens a file and returns its key; where that cannot be, the engine becomes `"keras"`."""
         try:
-            self._runners[key] = _by_files(*opened(self.model, policy, key, verbose))
+            from keras_adaptive.export import _kept
+
+            key = _kept.form(policy, exits)
+            if key not in self._runners:
+                self._runners[key] = _by_files(*_kept.opened(self.model, policy, key, verbose))
         except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             if self._asked == "litert":
                 raise
             self._engine = "keras"
             self._reason = f"the network does not convert ({str(error).splitlines()[0][:200]})"
-        else:
-            self._engine = "litert"
-            if self._asked == "auto":
-                self._reason = "this is a CPU, and the network converts"
+            return None
+        self._engine = "litert"
+        self._reason = self._reason or "this is a CPU, and the network converts"
+        return key
 
     def _pick(self, budget):
         """Returns the number of the policy that a budget chooses."""
@@ -307,8 +279,8 @@ def _elsewhere():
     """Returns why this machine is better served by Keras, or `None`."""
     import tensorflow as tf
 
-    devices = {device.device_type for device in tf.config.list_physical_devices()}
-    others = sorted(devices - {"CPU", "XLA_CPU"})
+    kinds = {device.device_type for device in tf.config.list_physical_devices()}
+    others = sorted(kinds - {"CPU", "XLA_CPU"})
     return f"there is a {others[0]}" if others else None
 
 
@@ -330,8 +302,7 @@ def _by_files(predictor, places):
             found = predictor.predict(given, verbose=0, log_odds=policy.log_odds)
             if not np.isfinite(found.probabilities).all():
                 raise ValueError(
-                    "The logits must be finite. Received: NaN or infinity; look at `x` and at "
-                    "the weights"
+                    "The logits must be finite. Received: NaN or infinity; look at the weights"
                 )
             yield Result(*found)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tiny import classifier, three_exits
 
 import keras_adaptive as ka
-from keras_adaptive.inference import _litert, _stages, latency, measure_latency
+from keras_adaptive.export import _kept
+from keras_adaptive.inference import _stages, latency, measure_latency
 from keras_adaptive.inference._stages import Stages
 
 keras_engine = functools.partial(ka.AdaptivePredictor, engine="keras")
@@ -618,7 +619,7 @@ def test_auto_goes_on_with_keras_where_the_file_fails(
     def fails(*arguments):
         raise error
 
-    monkeypatch.setattr(_litert, "opened", fails)
+    monkeypatch.setattr(_kept, "opened", fails)
     made = ka.AdaptivePredictor(trained, policy)
     assert made.predict(test_images[0][:3], verbose=0).exits.shape == (3,)
     first = str(error).splitlines()[0]
@@ -634,121 +635,3 @@ def test_warm_up_prepares_every_stage(by_engine, trained, engine):
         by_engine[engine].warm_up(0)
     with pytest.raises(ValueError, match="inputs of fixed size"):
         keras_engine(open_size(), ka.ExitPolicy([0.5, 0])).warm_up()
-
-
-# ---- files that are kept
-
-
-@pytest.fixture
-def exports(monkeypatch, tmp_path):
-    """The files that are exported from now on, into a folder of their own; nothing is converted."""
-    made = []
-
-    def exported(model, path, policy):
-        path.write_bytes(b"file")
-        made.append(path)
-        return path
-
-    monkeypatch.setenv("KERAS_ADAPTIVE_HOME", str(tmp_path))
-    monkeypatch.setattr(_litert, "_exported", exported)
-    return made
-
-
-def opening(monkeypatch, damaged=()):
-    def open_file(source):
-        if not isinstance(source, bytes) and (not source.exists() or source in damaged):
-            raise ValueError("no file, or a damaged one")
-        return source
-
-    monkeypatch.setattr(_litert, "BatchPredictor", open_file)
-
-
-def kept(model, policy, verbose=0):
-    form = _litert.form(policy, model.exits_of(policy))
-    return _litert._opened(model, policy, form, verbose)
-
-
-def test_a_file_is_kept_by_network_weights_and_form_of_the_policy(exports, monkeypatch):
-    opening(monkeypatch)
-    model = three_exits()
-    first = kept(model, ka.ExitPolicy([0.5, 0.5, 0]))
-    assert first.parent == _litert.folder()
-    again = ka.ExitPolicy([0.7, 0.9, 0], details={"mean_cost": 3}, worst_case=1e12)
-    again.unit = "macs"
-    assert kept(model, again) == first
-    assert len(exports) == 1
-    others = [
-        ka.ExitPolicy([0.5, np.inf, 0]),  # without a head
-        ka.ExitPolicy([0.5, 0.5, 0], "entropy"),
-        ka.ExitPolicy([0.5, 0.5, 0], temperatures=[2, 2, 2]),
-        ka.PatiencePolicy(2),
-        ka.AgreementPolicy(2),
-    ]
-    assert len({first, *(kept(model, policy) for policy in others)}) == 6
-    model.set_weights([w + 1 for w in model.get_weights()])
-    assert kept(model, ka.ExitPolicy([0.5, 0.5, 0])) != first
-    assert len(exports) == 7
-
-
-def test_a_damaged_file_is_written_again(exports, monkeypatch):
-    opening(monkeypatch)
-    model, policy = three_exits(), ka.ExitPolicy([0.5, 0.5, 0])
-    first = kept(model, policy)
-    damaged = [first]
-    monkeypatch.setattr(
-        _litert, "_exported", lambda model, path, policy: (damaged.clear(), path)[1]
-    )
-    opening(monkeypatch, damaged)
-    assert kept(model, policy) == first
-    assert damaged == []
-
-
-def test_what_was_not_used_for_longest_goes_first(exports, monkeypatch):
-    opening(monkeypatch)
-    monkeypatch.setattr(_litert, "LIMIT", 11)
-    model = three_exits()
-    paths = []
-    for i in range(4):
-        policy = ka.ExitPolicy([0.5, 0.5, 0], temperatures=[i + 1] * 3)
-        paths.append(kept(model, policy))
-        for age, path in enumerate(reversed(paths)):  # times of files may be coarse
-            if path.exists():
-                _litert.os.utime(path, (1000 - age, 1000 - age))
-    assert [path.exists() for path in paths] == [False, False, True, True]
-
-
-def own(x):
-    return x * 2
-
-
-def test_code_of_the_users_own_is_not_kept(exports, monkeypatch):
-    opening(monkeypatch)
-    x = keras.Input((4,))
-    for layer in (keras.layers.Dense(3, activation=own), keras.layers.Lambda(own)):
-        model = ka.AdaptiveModel(x, two_dense(x, layer(x)))
-        assert kept(model, ka.ExitPolicy([0.5, 0])) == b"file"
-    assert not _litert.folder().exists()
-
-
-def test_where_nothing_can_be_kept_a_file_serves_the_process(exports, monkeypatch, tmp_path):
-    opening(monkeypatch)
-    (tmp_path / "home").write_text("a file where a folder should be")
-    monkeypatch.setenv("KERAS_ADAPTIVE_HOME", str(tmp_path / "home"))
-    assert kept(three_exits(), ka.ExitPolicy([0.5, 0.5, 0])) == b"file"
-
-
-def test_the_folder_is_what_the_environment_says(monkeypatch):
-    monkeypatch.delenv("KERAS_ADAPTIVE_HOME")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert str(_litert.folder()) == "/caches/keras_adaptive/predictors"
-
-
-def test_exporting_is_announced_at_once(exports, monkeypatch, capfd):
-    opening(monkeypatch)
-    model = three_exits()
-    kept(model, ka.ExitPolicy([0.5, 0.5, 0]), verbose="auto")
-    assert f"Exporting three_exits for LiteRT, once, kept in {_litert.folder()}" in (
-        capfd.readouterr().err
-    )
-    kept(model, ka.PatiencePolicy(2), verbose=0)
-    assert capfd.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""The engine `"litert"`: files of networks, made once and kept, and who runs them."""
+"""Files for the host: exported once, kept for later processes, and opened."""
 
 import contextlib
 import hashlib
@@ -9,10 +9,13 @@ import threading
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
 
 from anytime_tflite import BatchPredictor
 from keras_adaptive import __version__
+from keras_adaptive.export._inputs import inputs_of
+from keras_adaptive.export.tflite import export_tflite
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 LIMIT = 2 << 30  # bytes of all files that are kept
@@ -45,8 +48,6 @@ def opened(model, policy, form, verbose):
         form: String, its form.
         verbose: 0: nothing is printed.
     """
-    from keras_adaptive.export._inputs import inputs_of
-
     predictor = _opened(model, policy, form, verbose)
     names = [one["name"] for one in inputs_of(model.inputs)]
     return predictor, {name: names.index(name) for name in predictor.inputs}
@@ -78,8 +79,6 @@ def _opened(model, policy, form, verbose):
 
 
 def _exported(model, path, policy):
-    from keras_adaptive.export.tflite import export_tflite
-
     export_tflite(model, path, policy, single_call=True)
     return path
 
@@ -93,8 +92,6 @@ def _key(model, form):
         return None
     if not all(module.partition(".")[0] in OURS for module in _modules(config)):
         return None
-    import tensorflow as tf
-
     digest = hashlib.sha256(f"{__version__} {tf.__version__} {text}".encode())
     for variable in model.variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
