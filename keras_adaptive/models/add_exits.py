@@ -131,7 +131,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     _check_names(nodes, [*names, f"exit_{len(places)}"] if half else names)
     if not features:
         answer = logits_of(inputs, answer, from_logits, stated=stated)
-    pooling, mask = _pooling(nodes)
+    pooling, mask = _pooling(nodes, inputs)
     outputs = [
         _head(inputs, place, classes, head_channels, name, pooling, mask)
         for name, place in zip(names, [*places, answer], strict=False)
@@ -233,16 +233,16 @@ def _check_features(answer, inputs, classes):
         )
 
 
-def _pooling(nodes):
+def _pooling(nodes, inputs):
     """Returns how the network itself makes one vector of features at many places.
 
     By its last layer or operation that does: `"first"` where it reads a class token, `"last"`
     where a recurrent layer gives its last step, else `"max"` or `"mean"`. Beside it the mask that
-    somebody gave it as an argument, or `None`.
+    somebody gave it as an argument, or multiplied the features with; or `None`.
     """
     for node in reversed(nodes):
         operation, (first, *_) = node.operation, node.input_tensors
-        if len(first.shape) <= len(node.outputs[0].shape):
+        if len(first.shape) <= len(node.outputs[0].shape) or not _is_learned(first, inputs):
             continue
         mask = _graph.given_mask(node)
         if isinstance(operation, MAXIMA):
@@ -251,8 +251,26 @@ def _pooling(nodes):
             return "last", mask
         if type(operation).__name__ == "GetItem" and len(first.shape) == 3:
             return {0: "first", -1: "last"}.get(_step(node), "mean"), None
-        return "mean", mask
+        return "mean", mask if mask is not None else _multiplied_mask(first, inputs)
     return "mean", None
+
+
+def _is_learned(tensor, inputs):
+    """Returns whether weights have a part in a tensor."""
+    nodes = _graph.nodes_between(inputs, [tensor])
+    return any(getattr(node.operation, "weights", ()) for node in nodes)
+
+
+def _multiplied_mask(features, inputs):
+    """Returns where the steps count that a model multiplies by 0 or 1 to sum them, or `None`."""
+    node = _graph.node_of(features)
+    if type(node.operation).__name__ != "Multiply":
+        return None
+    for factor in node.input_tensors:
+        steps = factor.shape[-1] == 1 and factor.shape[1:-1] == features.shape[1:-1]
+        if steps and not _is_learned(factor, inputs):
+            return keras.ops.not_equal(keras.ops.squeeze(factor, axis=-1), 0)
+    return None
 
 
 def _step(node):
