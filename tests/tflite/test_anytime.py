@@ -6,6 +6,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -495,6 +496,49 @@ def test_rejects_pixels_where_the_file_does_not_standardize(plain):
     with pytest.raises(ValueError, match="`image` must be of floats"):
         plain[0].classify(np.zeros((8, 8, 1), "uint8"))
     plain[0].classify(np.full((8, 8, 1), 255.0))  # nothing is known of their range
+
+
+@pytest.fixture
+def in_one_call():
+    path = Path(__file__).parents[2] / "tflite" / "testdata" / "files" / "single_call.tflite"
+    with AnytimeModel(path, num_threads=1) as device:
+        yield device, np.zeros(device.input_shape, "float32"), [np.inf, np.inf, -np.inf]
+
+
+def test_without_a_deadline_an_image_takes_the_single_call(in_one_call, monkeypatch):
+    device, image, never = in_one_call
+    stages, whole = [], []
+    run, predict = device._backend.run, device._backend.predict
+    monkeypatch.setattr(device._backend, "run", lambda i: (stages.append(i), run(i))[1])
+    monkeypatch.setattr(device._backend, "predict", lambda t: (whole.append(1), predict(t))[1])
+    assert device.classify(image, thresholds=never).stopped_by == "end"
+    assert (stages, whole) == ([], [1])
+    for arguments in ({"deadline_ms": np.inf}, {"deadline_ms": 1e6}, {"patience": 3}):
+        stages.clear()
+        assert device.classify(image, thresholds=never, **arguments).exit == 2
+        assert (stages, whole) == ([0, 1, 2], [1])
+
+
+def test_an_image_that_was_cancelled_while_it_waited_does_not_take_the_single_call(in_one_call):
+    device, image, never = in_one_call
+    with ThreadPoolExecutor(1) as pool:
+        with device._lock:  # as another image does
+            waits = pool.submit(device.classify, image, None, never)
+            time.sleep(0.05)
+            device.cancel()
+        answer = waits.result(10)
+    assert (answer.exit, answer.stopped_by) == (0, "cancelled")
+    assert device.classify(image, None, never).stopped_by == "end"
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_a_network_whose_shapes_depend_on_values(tmp_path):
+    """Its tensors, inputs too, move when a sample needs more memory than those before."""
+    command = [sys.executable, str(Path(__file__).parent / "dynamic_shapes.py"), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["0", "of", "23"]
 
 
 def test_rejects_what_is_no_exported_file(tmp_path, exported):

@@ -387,6 +387,50 @@ def test_the_keyboard_ends_it_cleanly():
     assert run.stdout.splitlines() == ["interrupted 1", "interrupted 1", "10"], run.stderr
 
 
+ALONE = """
+import sys
+for name in ("tensorflow", "keras", "keras_adaptive"):
+    sys.modules[name] = None  # cannot be imported
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from anytime_tflite import BatchPredictor
+from anytime_tflite.bench import resident_mb
+
+predictor = BatchPredictor(sys.argv[1], workers=2)
+shape = next(iter(predictor.inputs.values()))[0]
+rng, memory = np.random.default_rng(0), []
+
+def samples():
+    for i in range(5000):
+        if i in (1000, 4999):
+            memory.append(resident_mb())
+        yield rng.normal(size=shape).astype("float32")
+
+result = predictor.predict(samples())
+assert len(result.labels) == 5000
+print(memory[1] - memory[0])
+rng = np.random.default_rng(0)
+x = np.stack([rng.normal(size=shape).astype("float32") for _ in range(5000)])
+whole = predictor.predict(x)
+print((whole.exits == result.exits).all(), (whole.probabilities == result.probabilities).all())
+with ThreadPoolExecutor(8) as pool:
+    answers = list(pool.map(predictor.classify, x[:500]))
+print([answer.exit for answer in answers] == result.exits[:500].tolist())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+@pytest.mark.parametrize("name", ["single_call", "patience"])
+def test_without_tensorflow_memory_stays_flat(name):
+    command = [sys.executable, "-c", ALONE, str(file_vectors.FOLDER / f"{name}.tflite")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    grown, *same = run.stdout.splitlines()
+    assert float(grown) < 3  # megabytes, while 4,000 samples pass
+    assert same == ["True True", "True"]
+
+
 def test_progress_is_shown_where_it_is_wanted(predictor, x, capsys, monkeypatch):
     predictor.predict(x)
     assert capsys.readouterr().err == ""  # no terminal

@@ -156,7 +156,8 @@ class AnytimeModel:
 
         `classify` then returns the best answer so far, with `stopped_by="cancelled"`. The
         first stage always ends. Images that wait for another are cancelled too, and answer
-        after their first stage. Images given later are not.
+        after their first stage. Images given later are not, nor is one in the single call,
+        which ends by itself.
         """
         self._cancel = object()
 
@@ -172,6 +173,10 @@ class AnytimeModel:
 
         The first stage always runs. A later stage is not begun if the time left is
         less than it has lately taken here, which is learned from run to run.
+
+        Where there is neither a deadline nor `patience`, and the file has a single call (of
+        version 3), this makes it: exits are taken inside. It cannot be cancelled; where you
+        want to, give `deadline_ms=math.inf`, and the image goes stage by stage.
 
         Args:
             image: Array of the network's input shape. uint8 pixels are standardized as

@@ -1,5 +1,6 @@
 // Names, arguments and results are those of LiteRT's own litert/kotlin/src/main/kotlin, in the
-// folder com/google/ai/edge/litert; the file and line there, at commit b057fa3c, are beside each.
+// folder com/google/ai/edge/litert; the file and line there are beside each, of Model.kt at commit
+// b057fa3c and of TensorBuffer.kt at 0b7af5ac.
 // They run stages on a JVM, and check that tensors are passed on as they must be.
 
 package com.google.ai.edge.litert
@@ -15,7 +16,7 @@ import java.io.File
 /** AcceleratorProvider.kt: `enum class Accelerator`. */
 public enum class Accelerator { NONE, CPU, GPU, NPU }
 
-/** Model.kt, `TensorBuffer`: TensorBuffer.kt, line 20. */
+/** TensorBuffer.kt, line 20. */
 public class TensorBuffer internal constructor(private val size: Int) : AutoCloseable {
     internal var data: Any? = null
     internal var closed = false
@@ -48,20 +49,20 @@ public class TensorBuffer internal constructor(private val size: Int) : AutoClos
     }
 }
 
-/** Model.kt, line 112. */
+/** Model.kt, line 115. */
 public class CompiledModel private constructor(
     private val file: CheckedFile,
     private val backend: Backend,
     private val model: AnytimeModel,
 ) : AutoCloseable {
-    /** Model.kt, line 122. */
+    /** Model.kt, line 125. */
     public data class CpuOptions(
         val numThreads: Int? = null,
         val xnnPackFlags: Int? = null,
         val xnnPackWeightCachePath: String? = null,
     )
 
-    /** Model.kt, line 219. */
+    /** Model.kt, line 214. */
     public class Options(internal val accelerators: Set<Accelerator>) {
         public constructor(vararg accelerators: Accelerator) : this(setOf(*accelerators))
 
@@ -73,15 +74,15 @@ public class CompiledModel private constructor(
     private fun signature(key: String?): Signature =
         (file.stages + listOfNotNull(file.predict)).first { it.key == key }
 
-    /** Model.kt, line 232. */
+    /** Model.kt, line 227. */
     public fun createInputBuffer(inputName: String, signature: String? = null): TensorBuffer =
         TensorBuffer(signature(signature).inputs.first { it.name == inputName }.size)
 
-    /** Model.kt, line 250. */
+    /** Model.kt, line 245. */
     public fun createOutputBuffer(outputName: String, signature: String? = null): TensorBuffer =
         TensorBuffer(signature(signature).outputs.first { it.name == outputName }.size)
 
-    /** Model.kt, line 348. */
+    /** Model.kt, line 343. */
     public fun run(
         inputs: Map<String, TensorBuffer>,
         outputs: Map<String, TensorBuffer>,
@@ -117,7 +118,7 @@ public class CompiledModel private constructor(
     override fun close(): Unit = model.close()
 
     public companion object {
-        /** Model.kt, line 446. */
+        /** Model.kt, line 436. */
         @JvmStatic
         @JvmOverloads
         public fun create(
