@@ -439,7 +439,8 @@ def whole_way(name):
     def fit():
         labels = np.random.default_rng(1).integers(0, made["adaptive"].outputs[0].shape[-1], 8)
         adaptive = made["adaptive"]
-        adaptive.compile(run_eagerly=True)  # tracing takes longer than one step
+        # a step so small that answers do not saturate; tracing takes longer than one
+        adaptive.compile(keras.optimizers.SGD(1e-4), run_eagerly=True)
         adaptive.fit(rows_of(made["x"], slice(8)), labels, batch_size=8, verbose=0)
 
     def costs():
