@@ -156,7 +156,8 @@ def page(results):
         _rows.table(heads, rows, cells),
         f"Time per stage, one thread: of {ROUNDS} rounds, in which Python, Chromium and Node take\n"
         "turns, the least 10 % quantile. Node 20 has no relaxed SIMD, and takes a slower build of\n"
-        "LiteRT.js.",
+        "LiteRT.js. float32, float16 and patience hold the same network: that their times differ,\n"
+        "in both, has no known cause.",
         _rows.table(times, rows, time_cells),
     )
 
