@@ -199,7 +199,8 @@ def _file(rng, kind, inputs, outputs, datas, options):
         made = writer.tensor(f"t{n}", tensor.shape, TYPES[tensor.letter][0], buffer)
         if tensor.letter in "qQ":
             made.quantization = found = schema.QuantizationParametersT()
-            many = 1 if tensor.letter == "q" else tensor.shape[tensor.dimension]
+            each = tensor.letter == "Q" and tensor.shape  # a scale of its own
+            many = tensor.shape[tensor.dimension] if each else 1
             found.scale, found.zeroPoint = [tensor.scale or 0.01] * many, [0] * many
             found.quantizedDimension = tensor.dimension
         tensors.append(made)
