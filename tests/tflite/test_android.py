@@ -4,6 +4,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import anytime_tflite
+
 ANDROID = Path(__file__).parents[2] / "tflite" / "android"
 
 
@@ -24,6 +26,7 @@ def test_its_parts_are_of_one_version():
     found = {str(path): set(own.findall(path.read_text())) for path in files}
     assert sum(map(len, found.values())) >= 8
     assert all(versions <= {version} for versions in found.values()), found
+    assert version == anytime_tflite.__version__
     for name in ("sample/build.gradle.kts", "publish/publish.sh", "apk.sh", "README.md"):
         assert version in (ANDROID / name).read_text(), name
 
