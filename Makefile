@@ -158,7 +158,7 @@ bench-web: .venv/test
 bench-stopping: .venv/test
 	$(BIN)/python -m benchmarks.stopping
 
-# a quarter of an hour; needs no data; resumes where it was interrupted
+# an hour; needs no data; resumes where it was interrupted
 bench-fuzz: .venv/test
 	$(BIN)/python -m benchmarks.fuzz
 
