@@ -3,9 +3,9 @@
 import numpy as np
 
 from keras_adaptive._files import to_json
+from keras_adaptive.policy.confidence import blocks
 
 BINS = 16  # of the confidence, about equally full
-AT_ONCE = 4096  # samples whose logits are read together
 
 
 def reference(confidences, log_odds, logits, temperatures, costs):
@@ -27,10 +27,10 @@ def reference(confidences, log_odds, logits, temperatures, costs):
     exits[-1] = True
     exits = exits.argmax(axis=0)
     found = np.empty(len(exits))
-    for start in range(0, len(exits), AT_ONCE):
-        part = exits[start : start + AT_ONCE]
-        rows = np.arange(start, start + len(part))
-        answers = np.asarray(logits[part, rows], "float64") / temperatures[part, None]
+    everybody = np.arange(len(exits))
+    for rows in blocks(logits.shape[1:]):
+        part = exits[rows]
+        answers = np.asarray(logits[part, everybody[rows]], "float64") / temperatures[part, None]
         below = np.exp(answers - answers.max(axis=1, keepdims=True))
         found[rows] = 1 / below.sum(axis=1)
     return {
