@@ -26,6 +26,7 @@ THREADS = 2
 SHARES = (0.3, 0.5, 0.8)
 IMAGES = {1: 32, 8: 64, 64: 128, 256: 256}  # batch size: how many images are predicted
 ROUNDS = 4
+REST = 0.1  # seconds in which TensorFlow's threads, which wait by computing, fall asleep
 CALIBRATE = 1000
 ROWS = _rows.Rows(common.RUNS / "inference_rows", images=IMAGES, rounds=ROUNDS)
 VIT = """(lambda L: (lambda image: (lambda tokens: ka.add_exits(keras.Model(image, L.Dense(10)(
@@ -172,11 +173,11 @@ def measure(name, before):
 
 def in_turns(predictor, by_exit, whole, other, images):
     """Returns what every contender took in every round, by name."""
-    contenders = {}
+    contenders, others = {}, {}
     for size, count in IMAGES.items():
         x = images[:count]
         parts = [x[i : i + size] for i in range(0, count, size)]
-        contenders["full", size] = lambda parts=parts: measured(
+        others["full", size] = lambda parts=parts: measured(
             lambda: [np.stack(whole(part)) for part in parts]
         )
         for i in range(len(SHARES)):
@@ -184,16 +185,18 @@ def in_turns(predictor, by_exit, whole, other, images):
                 lambda: predictor.predict(x, size, budget=i, verbose=0)
             )
             if other is not None:
-                contenders["before", size, i] = lambda size=size, i=i, n=count: other.measure(
+                others["before", size, i] = lambda size=size, i=i, n=count: other.measure(
                     i, size, n
                 )
     for k, each in enumerate(by_exit):
         contenders["exit", k] = lambda each=each: measured(
             lambda: each.predict(images[: IMAGES[8]], verbose=0)
         )
+    contenders |= others
     taken = {key: [] for key in contenders}
     for number in range(-1, ROUNDS):
         for key, contender in contenders.items():
+            time.sleep(REST)
             found = contender()
             if number >= 0:
                 taken[key].append(found)
