@@ -221,7 +221,19 @@ internal class LiteRtLibrary private constructor(path: String) {
     private val functions = java.util.concurrent.ConcurrentHashMap<String, Function>()
 
     val free: Function = process.getFunction("free")
-    val environment: Pointer = made { call("CreateEnvironment", 0, Pointer.NULL, it) }
+    val environment: Pointer = made { call("CreateEnvironment", 2, options(), it) }
+
+    /** Warnings and errors are told, no more; of accelerators only the CPU is looked for. */
+    private fun options(): Pointer {
+        val options = Memory(48) // tag, type, number: each in 8 bytes
+        options.clear()
+        listOf(MIN_LOG_SEVERITY to WARNING, ACCELERATORS to CPU).forEachIndexed { i, (tag, value) ->
+            options.setInt(24L * i, tag)
+            options.setInt(24L * i + 8, INTEGER)
+            options.setLong(24L * i + 16, value)
+        }
+        return options
+    }
 
     fun strdup(text: String): Pointer =
         process.getFunction("strdup").invokePointer(arrayOf<Any>(text))
@@ -250,6 +262,11 @@ internal class LiteRtLibrary private constructor(path: String) {
         made { call(name, *of, it) }.getString(0, "UTF-8")
 
     companion object {
+        private const val ACCELERATORS = 24
+        private const val MIN_LOG_SEVERITY = 25
+        private const val INTEGER = 2
+        private const val WARNING = 2L
+        private const val CPU = 1L
         private val opened = HashMap<String, LiteRtLibrary>()
 
         fun of(file: File?): LiteRtLibrary {
