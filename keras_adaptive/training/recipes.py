@@ -19,12 +19,16 @@ class Recipe:
     Args:
         learning_rate: Number, the highest.
         epochs: Integer.
+        iterations: Integer, the steps of the training in place of `epochs`: as many whole epochs
+            as hold them. Or a sequence of one per phase of a regime; one of fewer phases takes
+            the first of them. `None`: `epochs` count.
         batch_size: Integer.
         schedule: `"steps"`: a tenth after each of `drops`; `"cosine"`: to zero along a
             cosine; `"one_cycle"`: up along a line for three tenths of the steps, then to
             zero along a cosine. The last two suit short runs.
-        drops: Sequence of shares of the training.
-        momentum: Number, with Nesterov's correction.
+        drops: Sequence of shares of the training. None: the rate stays as it is.
+        momentum: Number.
+        nesterov: Boolean, whether the momentum has Nesterov's correction.
         weight_decay: Number, the L2 coefficient of the paper, added to the gradient before
             the momentum. Keras takes its own off after it, so it is passed on divided by
             `1 - momentum`, which comes to the same.
@@ -38,6 +42,8 @@ class Recipe:
             True or False.
         imta_epochs: Two integers, the epochs of the two phases of the regime `"imta"`, in place
             of `epochs`. `None`: halves of `epochs`.
+        gate_weight: Number, the weight of the `GateLoss` of the regime `"gated"` where none is
+            given.
         label_smoothing: Number from 0 to below 1, the share of each label that is spread over
             all classes. It helps the accuracy of short trainings a little, and blurs which
             answers are right, which thresholds live on. Of cross-entropies only.
@@ -60,14 +66,23 @@ class Recipe:
     mixed_precision: bool | str = False
     label_smoothing: float = 0.0
     imta_epochs: tuple | None = None
+    nesterov: bool = True
+    iterations: int | tuple | None = None
+    gate_weight: float = 2e-4
 
     def __post_init__(self):
         check_choice(SCHEDULES, schedule=self.schedule)
         if not isinstance(self.mixed_precision, (bool, np.bool_)):
             check_choice((False, True, "auto"), mixed_precision=self.mixed_precision)
         kept = {name: integer(name, getattr(self, name), 1) for name in ("epochs", "batch_size")}
-        for name in ("learning_rate", "momentum", "weight_decay", "label_smoothing"):
+        for name in ("learning_rate", "momentum", "weight_decay", "label_smoothing", "gate_weight"):
             kept[name] = finite(getattr(self, name), name)
+        if np.ndim(self.iterations):
+            kept["iterations"] = tuple(
+                integer(f"iterations[{i}]", n, 1) for i, n in enumerate(self.iterations)
+            )
+        elif self.iterations is not None:
+            kept["iterations"] = integer("iterations", self.iterations, 1)
         if self.imta_epochs is not None:
             if np.shape(self.imta_epochs) != (2,):
                 raise ValueError(
@@ -86,10 +101,9 @@ class Recipe:
             raise ValueError(
                 f"`momentum` must be at least 0 and below 1. Received: momentum={self.momentum}"
             )
-        if kept["weight_decay"] < 0:
-            raise ValueError(
-                f"`weight_decay` must be at least 0. Received: weight_decay={self.weight_decay}"
-            )
+        for name in ("weight_decay", "gate_weight"):
+            if kept[name] < 0:
+                raise ValueError(f"`{name}` must be at least 0. Received: {name}={kept[name]}")
         if not 0 <= kept["label_smoothing"] < 1:
             raise ValueError(
                 "`label_smoothing` must be at least 0 and below 1. "
@@ -125,7 +139,7 @@ class Recipe:
         return keras.optimizers.SGD(
             self.learning_rates(steps),
             momentum=self.momentum,
-            nesterov=True,
+            nesterov=bool(self.nesterov),
             weight_decay=self.weight_decay / (1 - self.momentum),
         )
 
@@ -133,8 +147,9 @@ class Recipe:
         """Returns the schedule for a training of so many steps: step to learning rate."""
         schedules = keras.optimizers.schedules
         if self.schedule == "steps":
-            rates = [self.learning_rate * 0.1**i for i in range(len(self.drops) + 1)]
-            return schedules.PiecewiseConstantDecay([int(d * steps) for d in self.drops], rates)
+            drops = self.drops or (1,)  # Keras wants one; after the last step it changes nothing
+            rates = [self.learning_rate * 0.1**i for i in range(len(drops) + 1)]
+            return schedules.PiecewiseConstantDecay([int(d * steps) for d in drops], rates)
         if self.schedule == "cosine":
             return schedules.CosineDecay(self.learning_rate, steps)
         warm_up = int(WARM_UP * steps)
@@ -160,6 +175,7 @@ def has_bfloat16(flags="/proc/cpuinfo"):
 
 
 RECIPES = {
+    # MSDNet, section 5, and IMTA, section 4
     "cifar": Recipe(imta_epochs=(300, 180)),
     "imagenet": Recipe(
         epochs=90,
@@ -167,6 +183,26 @@ RECIPES = {
         drops=(1 / 3, 2 / 3),
         augmentation="resized_crop_flip",
         imta_epochs=(90, 90),
+    ),
+    # He et al., 2015, section 4.2, which Guan et al. and SkipNet follow
+    "resnet_cifar": Recipe(batch_size=128, nesterov=False, iterations=64_000),
+    # DDI, section IV-A; phases: the network as "resnet_cifar" has it, gates alone (no length is
+    # given), both, exits. No drop is given for CIFAR; those for ImageNet are ResNet's.
+    "ddi_cifar": Recipe(
+        learning_rate=0.05,
+        batch_size=128,
+        drops=(),
+        nesterov=False,
+        iterations=(64_000, 6_400, 50_000, 50_000),
+    ),
+    "ddi_imagenet": Recipe(  # 90 epochs are 225,205 steps
+        learning_rate=0.05,
+        batch_size=512,
+        drops=(1 / 3, 2 / 3),
+        augmentation="resized_crop_flip",
+        nesterov=False,
+        iterations=(225_205, 22_520, 225_205, 225_205),
+        gate_weight=4e-6,
     ),
     "one_cycle": Recipe(
         epochs=30,

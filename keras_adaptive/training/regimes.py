@@ -135,9 +135,10 @@ def fit(
         validation: The same, of a `data.Splits` the calibrate split; or a generator of
             batches, which is read once; or `None`.
         regime: One of the names above.
-        epochs: Integer, of all phases together. `None`: the recipe's.
-        recipe: A `Recipe` or its name, `"cifar"` or `"imagenet"`. `None`: the optimizer that
-            the model was compiled with, and `"cifar"` for all else.
+        epochs: Integer, of all phases together. `None`: the recipe's, or as many as its
+            `iterations` need.
+        recipe: A `Recipe` or its name, one of `RECIPES`. `None`: the optimizer that the model
+            was compiled with, and `"cifar"` for all else.
         first_share: Number between 0 and 1, the share of the epochs for the first phase.
             `None`: a half; for `"imta"` what the recipe's `imta_epochs` say. Of the rest
             `"gated"` and `"stopping"` take a tenth of all epochs for the second phase and equal
@@ -146,8 +147,8 @@ def fit(
             those that the model was compiled with.
         distillation: As in `AdaptiveModel.compile`, likewise. `"imta"` uses its temperature
             and weight in the second phase, with its own teacher.
-        gate_loss: A `GateLoss`, or `None`: the one that the model was compiled with, or the
-            default one. For `"gated"` only.
+        gate_loss: A `GateLoss`, or `None`: the one that the model was compiled with, or one of
+            the recipe's weight. For `"gated"` only.
         reinforce: A `Reinforce`, or `None`: gates learn by their gradient alone. For
             `"gated"` only.
         stopping_loss: A `StoppingLoss`, or `None`: the one the model was compiled with. For
@@ -230,6 +231,8 @@ class _Run:
     """A training with everything checked.
 
     Attributes:
+        lengths: List, the epochs of every phase. `None` until the number of steps is known, where
+            the recipe counts steps.
         optimizer: The optimizer of the user's `compile`, or `None`: that of the recipe counts.
         before: Dictionary, how the model was compiled; empty if it was not.
         was_given: Boolean, whether its optimizer was the user's then.
@@ -244,7 +247,9 @@ class _Run:
 
     model: AdaptiveModel
     regime: str
-    lengths: list
+    lengths: list | None
+    number_of_phases: int
+    first_share: float
     recipe: Recipe
     optimizer: keras.optimizers.Optimizer | None
     before: dict
@@ -279,16 +284,24 @@ class _Run:
         recipe = _recipe(recipe)
         published = recipe.imta_epochs if regime == "imta" else None
         whole = sum(published or [recipe.epochs])
-        epochs = whole if epochs is None else integer("epochs", epochs, 1)
+        if epochs is not None:
+            epochs = integer("epochs", epochs, 1)
+        elif recipe.iterations is None or published:
+            epochs = whole
         new_heads = {name: how.pop(name) for name in NEW_HEADS}
         _check_new_heads(regime, **new_heads)
         _check_losses(model, regime, **how)
         if first_share is None:
             first_share = published[0] / whole if published else 0.5
         phases = _number_of_phases(model, regime, how["reinforce"])
-        if epochs < phases:
+        if epochs is not None and epochs < phases:
             raise ValueError(
                 f"`epochs` must be at least {phases}, one per phase. Received: epochs={epochs}"
+            )
+        if epochs is None and np.ndim(recipe.iterations) and len(recipe.iterations) < phases:
+            raise ValueError(
+                f"`iterations` of the recipe must be one number, or one for each of {phases} "
+                f"phases. Received: iterations={recipe.iterations}"
             )
         if not 0 < finite(first_share, "first_share") < 1:
             raise ValueError(
@@ -317,10 +330,13 @@ class _Run:
         changed = {name: v for name, v in new_heads.items() if v != NEW_HEADS[name]}
         arguments |= {**together, **losses, **changed}
         arguments |= {"regime": regime, "epochs": epochs, "seed": seed}
+        own["gate_loss"] = own["gate_loss"] or GateLoss(recipe.gate_weight)
         return cls(
             model=model,
             regime=regime,
-            lengths=_lengths(epochs, phases, first_share),
+            lengths=None if epochs is None else _lengths(epochs, phases, first_share),
+            number_of_phases=phases,
+            first_share=first_share,
             recipe=recipe,
             optimizer=optimizer,
             before=before,
@@ -346,7 +362,15 @@ class _Run:
         self.train = for_training(train, self.model, loss, self.recipe, self.seed)
         self.validation = for_validation(validation, self.model, loss, self.recipe)
         self.steps = steps(self.train)
-        if self.steps is None and self.optimizer is None:
+        if self.lengths is None and self.steps is not None:
+            iterations = self.recipe.iterations
+            if np.ndim(iterations):
+                iterations = iterations[: self.number_of_phases]
+                self.lengths = [-(-n // self.steps) for n in iterations]
+            else:
+                epochs = max(-(-iterations // self.steps), self.number_of_phases)
+                self.lengths = _lengths(epochs, self.number_of_phases, self.first_share)
+        if self.steps is None and (self.optimizer is None or self.lengths is None):
             raise ValueError(
                 "`train` must be of known size, for the schedule. Use "
                 "`tf.data.experimental.assert_cardinality`, or compile the model with your own "
@@ -598,7 +622,7 @@ def _phases(model, regime, together, own, seed):
         others = {id(leaf) for x in gates + heads for leaf in _leaves(x)}
         network = [leaf for leaf in _leaves(model) if id(leaf) not in others]
         warm_up = {**by_last_exit, "gate_loss": GateLoss(weight=1.0, target=1.0)}
-        with_cost = {"gate_loss": own["gate_loss"] or GateLoss()}
+        with_cost = {"gate_loss": own["gate_loss"]}
         yield Phase("base", model, network, by_last_exit, open_gates=True)
         set_seed(1)
         yield Phase("warm-up", model, gates, warm_up)

@@ -610,7 +610,9 @@ def test_a_budget_is_in_macs_and_a_share_is_a_share(given, budget, worst_case, r
 
 def test_settings_are_those_of_the_recipes():
     library = {None: program.QUICK, **training.RECIPES}
-    assert set(checks.RECIPES) == set(library)
+    # those that count steps are of networks that the command does not train
+    counted = {name for name, recipe in library.items() if getattr(recipe, "iterations", None)}
+    assert set(checks.RECIPES) == set(library) - counted
     for name, values in checks.RECIPES.items():
         assert values == {key: getattr(library[name], key) for key in values}
     for regime in REGIMES:

@@ -17,6 +17,13 @@ def test_published_recipes():
     imagenet = rates(RECIPES["imagenet"], 90)
     np.testing.assert_allclose(imagenet[[0, 29, 40, 70]], [0.1, 0.1, 0.01, 0.001])
     assert RECIPES["imagenet"].batch_size == 256
+    ddi, resnet = RECIPES["ddi_cifar"], RECIPES["resnet_cifar"]
+    assert set(rates(ddi)) == {np.float32(0.05)}
+    np.testing.assert_allclose(rates(resnet, 64)[[31, 33, 47, 49]], [0.1, 0.01, 0.01, 0.001])
+    assert [ddi.optimizer(9).nesterov, RECIPES["cifar"].optimizer(9).nesterov] == [False, True]
+    assert (ddi.gate_weight, RECIPES["ddi_imagenet"].gate_weight) == (2e-4, 4e-6)
+    # 90 epochs of the 1,281,167 images of ImageNet
+    assert RECIPES["ddi_imagenet"].iterations[0] == round(90 * 1_281_167 / 512)
 
 
 def test_short_schedules_end_near_zero():
@@ -35,9 +42,11 @@ def test_schedules_end_low():
     assert np.isclose(float(Recipe(schedule="cosine").learning_rates(100)(100)), 0)
 
 
-def test_weight_decay_is_the_papers_inside_the_momentum():
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_weight_decay_is_the_papers_inside_the_momentum(nesterov):
     """One weight without gradient shrinks as L2 inside the momentum makes it shrink."""
-    recipe = Recipe(weight_decay=0.01, schedule="cosine", learning_rate=0.01)
+    how = {"schedule": "cosine", "learning_rate": 0.01, "nesterov": nesterov}
+    recipe = Recipe(weight_decay=0.01, **how)
     optimizer = recipe.optimizer(10**9)
     weight = keras.Variable([1.0])
     optimizer.build([weight])
@@ -46,20 +55,29 @@ def test_weight_decay_is_the_papers_inside_the_momentum():
         optimizer.apply([keras.ops.zeros(1)])
         gradient = 0.01 * expected
         velocity = 0.9 * velocity - 0.01 * gradient
-        expected += 0.9 * velocity - 0.01 * gradient
+        expected += 0.9 * velocity - 0.01 * gradient if nesterov else velocity
     assert float(weight[0]) == pytest.approx(expected, rel=0.02)
     assert expected < 0.75
 
 
 def test_numpy_numbers_are_kept_as_pythons():
-    given = Recipe(np.float32(0.5), np.int64(3), np.int32(16), drops=np.array([0.5]))
-    assert given == Recipe(0.5, 3, 16, drops=(0.5,))
+    how = {"drops": np.array([0.5]), "iterations": np.array([7, 5])}
+    given = Recipe(np.float32(0.5), np.int64(3), np.int32(16), **how)
+    assert given == Recipe(0.5, 3, 16, drops=(0.5,), iterations=(7, 5))
     kinds = [type(value) for value in (given.learning_rate, given.epochs, given.batch_size)]
     assert kinds == [float, int, int]
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"epochs": 0}, {"epochs": 1.5}, {"batch_size": True}, {"momentum": np.nan}]
+    "arguments",
+    [
+        {"epochs": 0},
+        {"epochs": 1.5},
+        {"batch_size": True},
+        {"momentum": np.nan},
+        {"iterations": 0},
+        {"gate_weight": -1.0},
+    ],
 )
 def test_rejects_impossible_numbers(arguments):
     ((name, value),) = arguments.items()

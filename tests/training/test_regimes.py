@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -577,7 +579,7 @@ class Plan:
     """Takes the place of `fit`: notes how each phase is compiled and called."""
 
     def __init__(self, monkeypatch):
-        self.phases, self.seeds, self.taught = [], [], []
+        self.phases, self.seeds, self.taught, self.gated = [], [], [], []
         plan = self
 
         def fit(self, *args, **how):
@@ -585,6 +587,7 @@ class Plan:
             rate = round(float(first.learning_rate), 8)
             plan.phases.append((how["epochs"], rate, self.exit_weights))
             plan.taught.append(self.distillation)
+            plan.gated.append(getattr(self.gate_loss, "weight", None))
             plan.how = how
 
         monkeypatch.setattr(keras.Model, "fit", fit)
@@ -644,6 +647,21 @@ def test_phases_have_the_lengths_rates_weights_and_seeds_of_the_regime(data, mon
     ]
     assert plan.seeds == [7, 8, 9, 10, 11]
 
+    steps = {**how, "epochs": None}  # 32 images are two steps of 16
+    for net, iterations, lengths in (
+        (gated, (5, 1, 4, 4), [3, 1, 2, 2]),
+        (gated, 40, [10, 2, 4, 4]),
+        (gated, 3, [1, 1, 1, 1]),
+    ):
+        plan = Plan(monkeypatch)
+        counting = dataclasses.replace(RECIPE, iterations=iterations, gate_weight=0.25)
+        ka.training.fit(net, data, regime="gated", **{**steps, "recipe": counting})
+        assert [phase[0] for phase in plan.phases] == lengths
+        assert plan.gated == [None, 1.0, 0.25, 0.25]
+    plan = Plan(monkeypatch)
+    ka.training.fit(dense, data, **{**steps, "recipe": counting})
+    assert [phase[0] for phase in plan.phases] == [2]
+
     plan = Plan(monkeypatch)
     loss = ka.training.StoppingLoss(0.3)
     how["exit_weights"] = [1, 2, 3]
@@ -682,3 +700,11 @@ def test_gated_needs_gates_and_gate_loss_needs_gated(data):
         ka.training.fit(dense_net(), data, regime="gated", epochs=4)
     with pytest.raises(ValueError, match="`gate_loss` is of the regime.*Received: regime=joint"):
         ka.training.fit(dense_net(), data, epochs=4, gate_loss=ka.training.GateLoss())
+
+
+def test_iterations_are_of_every_phase_and_need_a_number_of_batches(data):
+    with pytest.raises(ValueError, match="`iterations` of the recipe must be .*of 4 phases"):
+        ka.training.fit(gated_net(), data, regime="gated", recipe=Recipe(iterations=(8, 1)))
+    endless = tf.data.Dataset.from_tensors(data).repeat()
+    with pytest.raises(ValueError, match="`train` must be of known size"):
+        ka.training.fit(dense_net(), endless, recipe="resnet_cifar")
