@@ -136,8 +136,10 @@ bench-gates: .venv/test
 bench-gate-time: .venv/test
 	$(BIN)/python -m benchmarks.gate_time
 
+# beside the predictor of another version, in a folder with its environment in .venv:
+# make bench-inference BEFORE=../before
 bench-inference: .venv/test
-	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.inference $(if $(BEFORE),--before $(abspath $(BEFORE)))
 
 # also CamVid: ../shared/data/camvid_180x240.tar.xz
 bench-cascades: .venv/test

@@ -1,13 +1,14 @@
 """The predictor on the host: CPU time against the ideal, the full network and an older version.
 
     make bench-inference
-    python -m benchmarks.inference --before FOLDER    (another version, with a .venv inside)
+    make bench-inference BEFORE=FOLDER    (beside another version, with a .venv inside)
 
 All contenders of a row are measured in turn, in one run: wall and CPU time, of all threads. Each
 row, a network and a budget, is kept in runs/inference_rows, so that an interrupted run resumes;
 published rows that are not measured anew stay.
 """
 
+import functools
 import itertools
 import json
 import subprocess
@@ -24,11 +25,11 @@ from benchmarks import _rows, common, networks
 
 THREADS = 2
 SHARES = (0.3, 0.5, 0.8)
-IMAGES = {1: 32, 8: 64, 64: 128, 256: 256}  # batch size: how many images are predicted
+IMAGES = {1: 128, 8: 128, 64: 128, 256: 256}  # batch size: how many images are predicted
 ROUNDS = 4
 REST = 0.1  # seconds in which TensorFlow's threads, which wait by computing, fall asleep
 CALIBRATE = 1000
-ROWS = _rows.Rows(common.RUNS / "inference_rows", images=IMAGES, rounds=ROUNDS)
+ROWS = _rows.Rows(common.RUNS / "inference_rows", images=IMAGES, rounds=ROUNDS, single_calls=True)
 VIT = """(lambda L: (lambda image: (lambda tokens: ka.add_exits(keras.Model(image, L.Dense(10)(
     L.GlobalAveragePooling1D()(tokens[-1]))), at=["block_1", "block_3"], classes=10))(
     __import__("itertools").accumulate(range(6), lambda x, i: L.Add(name=f"block_{i}")([x,
@@ -96,15 +97,13 @@ class Before:
         self._process.wait()
 
 
-def measured(function):
-    """Returns CPU and wall time of a call, and what it returned."""
+def measured(*calls):
+    """Returns CPU and wall time of calls, and the exits that they returned."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = function()
-    return {
-        "cpu": time.process_time() - cpu,
-        "wall": time.perf_counter() - wall,
-        "exits": getattr(found, "exits", None),
-    }
+    found = [call() for call in calls]
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    exits = [part.exits for part in found if hasattr(part, "exits")]
+    return {"cpu": cpu, "wall": wall, "exits": np.concatenate(exits) if exits else None}
 
 
 def frozen(model):
@@ -181,9 +180,9 @@ def in_turns(predictor, by_exit, whole, other, images):
             lambda: [np.stack(whole(part)) for part in parts]
         )
         for i in range(len(SHARES)):
-            contenders["ours", size, i] = lambda x=x, size=size, i=i: measured(
-                lambda: predictor.predict(x, size, budget=i, verbose=0)
-            )
+            given = parts if size == 1 else [x]
+            calls = [functools.partial(predictor.predict, g, size, i, 0) for g in given]
+            contenders["ours", size, i] = functools.partial(measured, *calls)
             if other is not None:
                 others["before", size, i] = lambda size=size, i=i, n=count: other.measure(
                     i, size, n
@@ -242,14 +241,15 @@ def page(rows):
     return _rows.page(
         "# Time on the host",
         f"`AdaptivePredictor` with the engine LiteRT, {THREADS} workers; all contenders of a "
-        f"network in turn, medians of {ROUNDS} rounds, CPU time of all threads. `before`: the "
-        "predictor of the version before, which regrouped batches and chose between TensorFlow "
-        "and XLA. `ideal`: the sum over exits of the share that leaves there times the CPU time "
-        "of the single call that is forced to that exit. `full`: all exits computed for every "
-        "image, in LiteRT one image at a time, in TensorFlow in batches of this size, weights as "
-        "constants. Thresholds: geometric, on other images; budgets are shares of the full "
-        "network's MACs, at least the first exit. Networks without trained weights are timed "
-        "as they are.",
+        f"network in turn, medians of {ROUNDS} rounds, CPU time of all threads. Batch 1: a "
+        "call of `predict` for each image; the others: one call for all, with this "
+        "`batch_size`. `before`: the predictor of the version before, which regrouped batches "
+        "and chose between TensorFlow and XLA. `ideal`: the sum over exits of the share that "
+        "leaves there times the CPU time of the single call that is forced to that exit. "
+        "`full`: all exits computed for every image, in LiteRT one image at a time, in "
+        "TensorFlow in batches of this size, weights as constants. Thresholds: geometric, on "
+        "other images; budgets are shares of the full network's MACs, at least the first "
+        "exit. Networks without trained weights are timed as they are.",
         *(part for r in rows for part in part_of(r)),
     )
 

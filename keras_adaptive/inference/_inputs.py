@@ -24,6 +24,8 @@ class Inputs:
                 x = x[0] if alone else np.asarray(x)
             arrays = self._each(x)
             total = max(map(len, arrays))
+            if total <= size:
+                return [self.checked(arrays)], total
             self.checked([array[:1] for array in arrays])  # before any work
             starts = range(0, total, size)
             return (self.checked([a[i : i + size] for a in arrays]) for i in starts), total

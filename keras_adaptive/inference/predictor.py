@@ -99,6 +99,7 @@ class AdaptivePredictor:
                 f"units {sorted(units)}"
             )
         self._inputs, self._runners, self._lock = Inputs(model), {}, threading.RLock()
+        self._found = {}  # number of a policy: its runner
         impossible = self._impossible()
         if engine == "litert" and impossible:
             raise ValueError(
@@ -171,13 +172,15 @@ class AdaptivePredictor:
         """
         number, batch_size = self._pick(budget), integer("batch_size", batch_size, 1)
         batches, total = self._inputs.parts(x, max(batch_size, PART))
-        run, hidden, parts = self._runner(number, verbose), verbose in (0, False), []
-        with tqdm(total=total, unit="sample", delay=LONG, disable=hidden, leave=False) as bar:
-            for part in run(self._policies[number], batches, batch_size, WAITING):
-                parts.append(part)
-                bar.update(len(part.labels))
+        run = self._runner(number, verbose)
+        found = run(self._policies[number], batches, batch_size, WAITING)
+        if total != 1 and verbose not in (0, False):
+            found = _shown(found, total)
+        parts = list(found)
         if not parts:
             raise ValueError("`x` must hold at least one sample. Received: none")
+        if len(parts) == 1:
+            return parts[0]
         return Result(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def stream(self, dataset, batch_size=256, budget=None, waiting=WAITING):
@@ -223,6 +226,8 @@ class AdaptivePredictor:
         Policies that differ in thresholds alone share it.
         """
         policy, key = self._policies[number], self._needs[number]
+        if number in self._found and (self._silent or verbose in (0, False)):
+            return self._found[number]
         with self._lock:
             if self._engine != "keras":
                 key = self._opened(policy, *key[:1], verbose) or key
@@ -231,7 +236,8 @@ class AdaptivePredictor:
             if not self._silent and verbose not in (0, False):
                 print(self.engine_reason, file=sys.stderr)
                 self._silent = True
-            return self._runners[key]
+            self._found[number] = self._runners[key]
+            return self._found[number]
 
     def _opened(self, policy, exits, verbose):
         """Opens a file and returns its key; where that cannot be, the engine becomes `"keras"`."""
@@ -273,6 +279,14 @@ class AdaptivePredictor:
                 f"{min(costs):.10g}. Received: budget={budget}"
             )
         return max(affordable, key=costs.__getitem__)
+
+
+def _shown(parts, total):
+    """Yields results; a progress bar appears if they take long."""
+    with tqdm(total=total, unit="sample", delay=LONG, leave=False) as bar:
+        for part in parts:
+            yield part
+            bar.update(len(part.labels))
 
 
 def _elsewhere():

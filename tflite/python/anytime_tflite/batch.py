@@ -19,7 +19,7 @@ from anytime_tflite.limits import Limits, is_integer
 from anytime_tflite.rule import Array
 from anytime_tflite.workers import Pool, SampleError, Worker
 
-_PORTION_MS = 5  # of work that a thread takes at a time
+_PORTION_MS = 10  # of work that a thread takes at a time
 _MOST = 64  # samples that it takes at most
 _SILENT_S = 2  # before the progress is shown
 _SHOWN_S = 0.2  # between two times that it is shown
@@ -198,9 +198,21 @@ class BatchPredictor:
             job.feed(x)
         else:
             total = self._inputs.count(arrays)
+            if total == 1:
+                return self._alone(arrays, limits)
             job = _Job(self._pool, self._inputs, limits, _Progress(total, verbose), self._pace)
             job.share(arrays, total)
         return job.result()
+
+    def _alone(self, arrays: dict[str, Any], limits: list[float]) -> BatchResult:
+        """Returns the answer to one sample, in the thread that calls."""
+        given = {name: np.asarray(array[:1]) for name, array in arrays.items()}
+        tensors = self._inputs.batch(given, "x")
+        with self._pool.worker() as worker:
+            try:
+                return BatchResult(*worker.answers(tensors, 1, limits))
+            except SampleError as error:
+                raise error.counted_from(0) from error
 
 
 def _cores() -> int:
@@ -345,9 +357,7 @@ class _Job:
             try:
                 answers = worker.answers(tensors, samples, self._limits)
             except SampleError as error:
-                raise RuntimeError(
-                    f"Sample {start + error.sample} of `x` cannot be computed: {error}"
-                ) from error
+                raise error.counted_from(start) from error
             took_ms = 1000 * (time.perf_counter() - before)
         with self._lock:
             self._parts.append((start, answers))

@@ -25,6 +25,10 @@ class SampleError(Exception):
         super().__init__(reason)
         self.sample = sample
 
+    def counted_from(self, start: int) -> RuntimeError:
+        """Returns the error that users see, of a portion that begins with sample `start`."""
+        return RuntimeError(f"Sample {start + self.sample} of `x` cannot be computed: {self}")
+
 
 class Worker(AnytimeModel):
     """A model that prepares only what it runs: the single call, the stages, or both."""
