@@ -372,7 +372,8 @@ ROWS = {
 EXITS = {
     "LSTM": 2,
     "GRU": 2,
-    "both ways": 2,
+    "both ways": [0.75],
+    "video, ConvLSTM": [0.75, 0.88],
     "a model in a model": [0.25, 0.8],
     "group and spectral normalization": [0.4, 0.85],
 }
