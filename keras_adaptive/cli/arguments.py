@@ -18,7 +18,9 @@ examples:
   keras-adaptive evaluate run --budget-share 0.5
   keras-adaptive export run --quantize int8
   keras-adaptive run run/model.tflite picture.png --deadline-ms 5
+  keras-adaptive compare run other_run
 
+Every command takes --json: one JSON document on stdout, all else on stderr.
 exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted
 """
 EXAMPLES = {
@@ -62,15 +64,28 @@ examples:
     "run": """\
 examples:
   keras-adaptive run run/model.tflite cat.png dog.png
-  keras-adaptive run run/model.tflite cat.png --deadline-ms 5
+  keras-adaptive run run/model.tflite photos/ --deadline-ms 5
+  keras-adaptive run run/model.tflite cat.png --json
 """,
     "report": """\
 examples:
   keras-adaptive report run
+  keras-adaptive report run --measurement pixel.json galaxy.json
+
+A measurement is what the button "Measure" of the Android app shares, or what
+`anytime-tflite bench run/model.tflite --out pi.json` writes on a device with Python.
 """,
     "card": """\
 examples:
   keras-adaptive card run > MODEL_CARD.md
+""",
+    "compare": """\
+examples:
+  keras-adaptive compare run other_run
+""",
+    "doctor": """\
+examples:
+  keras-adaptive doctor
 """,
 }
 DEMO = "demo: trains, calibrates, evaluates, exports and runs a small network in about a minute"
@@ -87,6 +102,8 @@ COMMANDS = {
     "run": ("run", "classify images with an exported file, as a device does"),
     "report": ("document", "write report.md, report.html and card.md again from report.json"),
     "card": ("document", "print the model card"),
+    "compare": ("compare", "show the results of several runs side by side"),
+    "doctor": ("doctor", "show what is installed here, and which engine computes"),
 }
 # as in calibration and training, whose imports --help does not wait for
 METHODS = ("optimal", "geometric", "percentile", "pcee")
@@ -157,6 +174,7 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
+    _add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="command")
     subs = {}
     for name, (module, text) in COMMANDS.items():
@@ -164,6 +182,9 @@ def _parser():
             name, help=text, description=text, epilog=EXAMPLES[name], formatter_class=_Help
         )
         subs[name].set_defaults(function=_late(module, name), parser=subs[name])
+        subs[name].add_argument(
+            "--json", action="store_true", help="print the result as JSON; all else goes to stderr"
+        )
     for name, out in (("demo", "demo_run"), ("train", "run")):
         _add_training(subs[name], out)
     for name in ("calibrate", "evaluate", "export", "report", "card"):
@@ -179,14 +200,43 @@ def _parser():
             default=1,
             help="number of threads of the TFLite interpreter",
         )
+    subs["report"].add_argument(
+        "--measurement",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="JSON",
+        help="what was measured of model.tflite on devices, in place of what was given before",
+    )
     subs["run"].add_argument("file", type=Path, help="a .tflite file written by export")
-    subs["run"].add_argument("pictures", type=Path, nargs="+", help="image files")
+    subs["run"].add_argument("pictures", type=Path, nargs="+", help="image files, or folders")
+    subs["compare"].add_argument("runs", type=Path, nargs="+", help="folders of runs")
     subs["run"].add_argument(
         "--deadline-ms",
         type=_number("of milliseconds, of at least 0", 0),
         help="stop after this many milliseconds",
     )
     return parser
+
+
+def _add_completion(parser):
+    """Adds the option that prints what a shell completes commands, options and paths by."""
+    try:
+        import shtab
+    except ImportError:
+        parser.add_argument("--print-completion", action=_NoCompletion, help=_COMPLETION)
+    else:
+        shtab.add_argument_to(parser, "--print-completion", help=_COMPLETION)
+
+
+_COMPLETION = "print the completion script of a shell: bash, zsh or tcsh"
+
+
+class _NoCompletion(argparse.Action):
+    """Says what to install."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error("--print-completion needs shtab: pip install 'keras_adaptive[completion]'")
 
 
 def _late(module, name):
@@ -198,9 +248,9 @@ def _late(module, name):
         check = getattr(importlib.import_module("keras_adaptive.cli.checks"), name, None)
         if check is not None:
             if check(options) == "done":
-                return
+                return None
             print(f"{name}: loading TensorFlow", flush=True)
-        getattr(importlib.import_module(f"keras_adaptive.cli.{module}"), name)(options)
+        return getattr(importlib.import_module(f"keras_adaptive.cli.{module}"), name)(options)
 
     return run
 

@@ -33,7 +33,8 @@ WRITTEN = ("report.json", "report.md", "report.html", "card.md")  # by `report.w
 NAMES = (*TRAINED, "policy.json", "model.tflite", *WRITTEN)
 PICTURE = re.compile(r"pictures/\w[\w-]*\.png", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}")
-RESULTS = ("policy", "exits", "result", "budgets", "device", "pictures")  # keys of report.json
+# keys of report.json
+RESULTS = ("policy", "exits", "result", "budgets", "device", "measurements", "pictures")
 ROOM = 32 * 2**20  # bytes that reports and pictures may take
 LARGEST = 2**32  # bytes of what a model.keras unpacks to
 LARGEST_HISTORY = 16 * 2**20

@@ -2,6 +2,7 @@
 
 from keras_adaptive.report.form import check_report as check_report
 from keras_adaptive.report.form import read_report as read_report
+from keras_adaptive.report.measurements import read_measurements as read_measurements
 from keras_adaptive.report.tables import budget_table as budget_table
 from keras_adaptive.report.tables import exit_ratio_lines as exit_ratio_lines
 from keras_adaptive.report.tables import exit_table as exit_table

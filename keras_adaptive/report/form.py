@@ -9,6 +9,8 @@ LONGEST = 10_000  # characters of one text
 MOST_ROWS, MOST_TEXTS = 1000, 100_000  # of one list
 RESULTS = ("policy", "exits", "result", "budgets")
 PICTURE = re.compile(r"(pictures/)?\w[\w-]*\.png", re.ASCII)
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+DIGEST = re.compile(r"[0-9a-f]{64}")
 RISKS = {
     "accuracy_drop": "the accuracy lost against the full network",
     "disagreement": "the fraction of predictions that differ from the full network's",
@@ -37,14 +39,25 @@ def check_report(report, received="report"):
     Raises:
         ValueError: If it does not; the message names the entry.
     """
-    _check(report, REPORT, "report", received)
+    check_form(report, REPORT, "report", received)
     if "exits" in report and not all(report.get(key) for key in RESULTS):
         raise ValueError(
             f"`report` must hold all or none of {', '.join(RESULTS)}. Received: {received}"
         )
 
 
-def _check(value, form, where, received):
+def check_form(value, form, where, received):
+    """Checks that a value has a form: a dictionary, a list of one form, or a kind of value.
+
+    Args:
+        value: What JSON holds.
+        form: As `REPORT`.
+        where: String, how an error names the value.
+        received: String, how an error names what was given.
+
+    Raises:
+        ValueError: If it does not; the message names the entry.
+    """
     if isinstance(form, tuple):  # a type of value: what it must be, and the test of it
         must, fits = form
         if not fits(value):
@@ -54,7 +67,7 @@ def _check(value, form, where, received):
         if not isinstance(value, list) or len(value) > most:
             _refuse(where, f"a list of at most {most:,}", value, received)
         for number, item in enumerate(value):
-            _check(item, form[0], f"{where}[{number}]", received)
+            check_form(item, form[0], f"{where}[{number}]", received)
     else:
         if not isinstance(value, dict):
             _refuse(where, "an object", value, received)
@@ -62,10 +75,10 @@ def _check(value, form, where, received):
             name = key.rstrip("?")
             if key == ANY:
                 for given, item in value.items():
-                    _check(given, TEXT, f"a name in {where}", received)
-                    _check(item, inner, f"{where}.{shown(given, 50)}", received)
+                    check_form(given, TEXT, f"a name in {where}", received)
+                    check_form(item, inner, f"{where}.{shown(given, 50)}", received)
             elif name in value:
-                _check(value[name], inner, f"{where}.{name}", received)
+                check_form(value[name], inner, f"{where}.{name}", received)
             elif not key.endswith("?"):
                 _refuse(f"{where}.{name}", "given", None, received)
 
@@ -88,10 +101,6 @@ def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15
 
 
-def _is_picture(value):
-    return isinstance(value, str) and bool(PICTURE.fullmatch(value))
-
-
 def _is_plain(value):
     """Returns whether a value is what JSON holds, with texts and numbers as above."""
     if isinstance(value, dict):
@@ -99,6 +108,14 @@ def _is_plain(value):
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool) or _is_text(value) or _is_number(value)
+
+
+def _matches(pattern):
+    return lambda value: isinstance(value, str) and bool(pattern.fullmatch(value))
+
+
+def _is(known):
+    return repr(known), lambda value: type(value) is type(known) and value == known
 
 
 def _or_none(form):
@@ -118,7 +135,10 @@ THRESHOLD = (
     lambda value: _is_number(value) or value in ("+inf", "-inf"),
 )
 SIZE = ("null, or height and width", lambda v: v is None or _are_sides(v))
-FILE = ("the name of a .png file in pictures/", _is_picture)
+FILE = ("the name of a .png file in pictures/", _matches(PICTURE))
+NAME = ("a text of 1 to 200 characters", lambda v: _is_text(v) and 0 < len(v) <= 200)
+AMOUNT = ("a finite number of at least 0", lambda v: _is_number(v) and v >= 0)
+SHARE = ("a number between 0 and 1", lambda v: _is_number(v) and 0 <= v <= 1)
 GUARANTEE = {
     "metric": (f"one of {tuple(RISKS)}", lambda v: isinstance(v, str) and v in RISKS),
     "level": NUMBER,
@@ -138,7 +158,7 @@ def _is_guarantee(value):
     if value is None:
         return True
     try:
-        _check(value, GUARANTEE, "", "")
+        check_form(value, GUARANTEE, "", "")
     except ValueError:
         return False
     return value["p_value"] is not None or not value["passed"]
@@ -152,6 +172,33 @@ ROW = {
     "worst_macs": NUMBER,
     "share_of_full": NUMBER,
     "exit_ratios": [NUMBER],
+}
+TIMES = dict.fromkeys(("p50", "p95", "p99"), AMOUNT)
+WAYS = ("alone_ms", "until_here_ms", "staged_ms", "classify_ms", "predict_ms")
+MEASUREMENT = {  # as tflite/README.md describes it
+    "format": _is("keras_adaptive.measurement"),
+    "version": _is(1),
+    "sha256": ("64 hexadecimal digits, the digest of the file", _matches(DIGEST)),
+    "file": TEXT,
+    "bytes": COUNT,
+    "date": ("a date, as 2026-11-30", _matches(DATE)),
+    "machine": NAME,
+    "system": NAME,
+    "interpreter": NAME,
+    "backend": NAME,
+    "threads": SIDE,
+    "runs": SIDE,
+    "stages": [
+        {
+            "stage": COUNT,
+            "exit": COUNT,
+            **dict.fromkeys(WAYS[:2], TIMES),
+            **{f"{way}?": TIMES for way in WAYS[2:]},
+        }
+    ],
+    "deadlines": [{"deadline_ms": AMOUNT, "elapsed_ms": TIMES, "late": SHARE, "mean_exit": AMOUNT}],
+    "memory_mb?": AMOUNT,
+    "baseline?": {"file": TEXT, "bytes": COUNT, "ms": TIMES, "memory_mb?": AMOUNT},
 }
 DEADLINE = ("deadline_ms", "accuracy", "median_ms", "p99_ms", "mean_exit", "stopped_by_deadline")
 REPORT = {
@@ -213,5 +260,6 @@ REPORT = {
         "thresholds?": [THRESHOLD],
         "deadlines": [dict.fromkeys(DEADLINE, NUMBER)],
     },
+    "measurements?": [MEASUREMENT],
     "pictures?": {ANY: {"title": TEXT, "file": FILE}},
 }

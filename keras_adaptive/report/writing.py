@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from keras_adaptive._files import write_whole
-from keras_adaptive.report import document
+from keras_adaptive.report import document, measurements
 from keras_adaptive.report.form import RISKS, check_report
 from keras_adaptive.report.tables import exit_ratio_table
 
@@ -83,6 +83,7 @@ def report_parts(report):
         ("list", [*facts, *_training(run)]),
         *_results(report),
         *_device(report),
+        *measurements.parts(report),
     ]
 
 
@@ -109,6 +110,7 @@ def card_parts(report):
         ("list", [*what, *_training(run), f"date: {report['machine']['date']}"]),
         *_results(report),
         *_device(report),
+        *measurements.parts(report),
         ("heading", "Limits"),
         ("list", [*run.get("limits", ()), *LIMITS]),
     ]

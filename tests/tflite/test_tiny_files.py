@@ -9,6 +9,7 @@ import pytest
 
 from anytime_tflite import AnytimeModel, read_info
 from anytime_tflite.bench import bench
+from keras_adaptive import report as reports
 
 ANSWERS = json.loads((file_vectors.FOLDER / "answers.json").read_text())["cases"]
 DAMAGE = json.loads((file_vectors.FOLDER / "damage.json").read_text())
@@ -99,10 +100,19 @@ def _probabilities(device, image):
 
 
 @pytest.mark.subprocess
-@pytest.mark.parametrize("name", ["integers", "two_inputs"])
-def test_files_of_every_kind_are_timed(name):
-    result = bench(file_vectors.FOLDER / f"{name}.tflite", runs=3)
+@pytest.mark.parametrize("name", ["integers", "two_inputs", "float32"])
+def test_files_of_every_kind_are_timed(name, tmp_path):
+    file = file_vectors.FOLDER / f"{name}.tflite"
+    result = bench(file, runs=3)
     assert all(row["alone_ms"]["p50"] > 0 for row in result["stages"])
+    (tmp_path / "bench.json").write_text(json.dumps(result))
+    (found,) = reports.read_measurements([tmp_path / "bench.json"], read_info(file), file)
+    assert set(result) - set(found) == {"stage_ms", "python"}
+    ways = {"alone_ms", "until_here_ms", "staged_ms", "classify_ms"}
+    if name != "float32":  # which has no single call
+        ways.add("predict_ms")
+    assert all(set(row) == {"stage", "exit", *ways} for row in found["stages"])
+    assert len(found["deadlines"]) == 3
 
 
 def test_every_key_of_a_file_is_described():

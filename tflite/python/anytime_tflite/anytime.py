@@ -374,6 +374,17 @@ class AnytimeModel:
             self._times.forget_slowly(i + 1)
         return stopped_by
 
+    def _staged(self, image: Image) -> list[float]:
+        """Runs the stages and nothing else; returns the milliseconds until each one's end."""
+        tensors = self._prepare(image)
+        with self._lock:
+            start = time.perf_counter()
+            backend, ends = self._begin(tensors), []
+            for i in range(len(self.exits)):
+                backend.run(i)
+                ends.append(1000 * (time.perf_counter() - start))
+            return ends
+
     def _open(self) -> Backend:
         if self._backend is None:
             raise ValueError("The model must be open. Received: a model that was closed")

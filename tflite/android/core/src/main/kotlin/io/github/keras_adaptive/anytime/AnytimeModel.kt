@@ -47,7 +47,7 @@ public class AnytimeModel internal constructor(
     content: ByteBuffer,
     name: String,
     opener: Backend.Opener,
-    private val clock: () -> Double,
+    internal val clock: () -> Double,
 ) : AutoCloseable {
     /**
      * Opens a file, which is read into memory and checked before the runtime sees it.
@@ -82,6 +82,7 @@ public class AnytimeModel internal constructor(
     /** Whether the file has a single call, see [predict]. */
     public val hasPredict: Boolean
 
+    internal val bytes = content.limit()
     private val plain: Boolean
     private val own: Arguments
     private val temperatures: List<Double>
@@ -312,6 +313,19 @@ public class AnytimeModel internal constructor(
         val agreeing = info.patience != null || info.agreement != null
         val other = if (agreeing) StoppedBy.PATIENCE else StoppedBy.CONFIDENCE
         return answer(run, stage, by ?: other, start, output.cost)
+    }
+
+    /** Runs the stages and nothing else; returns the milliseconds until each one's end. */
+    internal fun staged(image: Any): List<Double> {
+        val tensors = own.tensors(image)
+        lock.withLock {
+            val start = clock()
+            val backend = begin(tensors)
+            return exits.indices.map {
+                backend.run(it)
+                clock() - start
+            }
+        }
     }
 
     private fun open(): Backend =
