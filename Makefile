@@ -60,7 +60,8 @@ test-slow-web:
 	@$(call needs,npm,apt-get install nodejs npm) \
 	cd tflite/web && npm ci && npm run test:slow
 
-# the app with a model in it: make apk MODEL=demo_run/model.tflite
+# the app with a model in it: make apk MODEL=demo_run/model.tflite; with BASELINE=cut.tflite, too,
+# "Measure" times another file in turn with it
 MODEL ?= tflite/android/target/shipped/dynamic.tflite
 
 tflite/android/target/shipped/dynamic.tflite: | .venv/test
@@ -72,7 +73,7 @@ apk: $(MODEL)
 	$(call needs,zipalign,apt-get install zipalign zip) \
 	$(call needs,apksigner,apt-get install apksigner) \
 	mvn --quiet --file tflite/android --activate-profiles apk --projects sample --also-make \
-		test-compile && tflite/android/apk.sh $(MODEL)
+		test-compile && tflite/android/apk.sh $(MODEL) $(BASELINE)
 
 # the Kotlin library as a Maven repository in tflite/android/target/repository, for apps
 aar: .venv/test
