@@ -83,6 +83,24 @@ MODELS = {
         ka.build_resnet,
         {**IMAGE, "depth": 14, "width": 0.25, "exits": 2, "head_channels": 4, "gates": "both"},
     ),
+    "resnet-feedforward-gates": (
+        ka.build_resnet,
+        {
+            **IMAGE,
+            "depth": 14,
+            "width": 0.25,
+            "exits": (0.5,),
+            "head_channels": 4,
+            "gates": "both",
+            "gate_kind": "feedforward",
+            "soft_gates": True,
+            "pooled_exits": True,
+        },
+    ),
+    "msdnet-one-scale": (
+        ka.build_msdnet,
+        {**TINY, "blocks": 2, "multi_scale": False, "dense": False, "head_channels": 4},
+    ),
     "densenet-gates": (
         ka.build_densenet,
         {**IMAGE, "depth": 16, "growth_rate": 2, "exits": 2, "gates": "layer"},
@@ -104,7 +122,13 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = ("resnet-feedforward-gates", "msdnet-one-scale")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(x, marks=pytest.mark.slow) if x in SLOW else x for x in MODELS],
+)
 def model(request):
     build, arguments = MODELS[request.param]
     keras.utils.set_random_seed(0)

@@ -32,6 +32,7 @@ class ChannelGate(keras.layers.Layer):
         bottleneck: Integer, the width of the light form, or `None`.
         return_probability: Boolean, whether the probabilities are returned too.
         forced: `None`: the gate decides. Boolean: all channels are open, or closed.
+        soft: Boolean: while it learns, gates are the probabilities themselves.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -57,7 +58,15 @@ class ChannelGate(keras.layers.Layer):
         section III.
     """
 
-    def __init__(self, channels, bottleneck=None, return_probability=False, forced=None, **kwargs):
+    def __init__(
+        self,
+        channels,
+        bottleneck=None,
+        return_probability=False,
+        forced=None,
+        soft=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         check_channels_last()
         channels = integer("channels", channels, 1)
@@ -68,6 +77,7 @@ class ChannelGate(keras.layers.Layer):
         self.bottleneck = bottleneck
         self.return_probability = bool(return_probability)
         self.forced = None if forced is None else bool(forced)
+        self.soft = bool(soft)
         self.pool = keras.layers.GlobalAveragePooling2D(dtype=self.dtype_policy, name="average")
         self.decision = keras.layers.Dense(
             channels,
@@ -101,7 +111,7 @@ class ChannelGate(keras.layers.Layer):
         features = apply_layers(self.convolutions, features, kept, training)
         probability = self.decision(self.pool(features))
         if self.forced is None:
-            gates = straight_through(probability)
+            gates = probability if self.soft and training else straight_through(probability)
         else:
             gates = keras.ops.full_like(probability, float(self.forced))
         return [gates, probability] if self.return_probability else gates
@@ -118,4 +128,5 @@ class ChannelGate(keras.layers.Layer):
             "bottleneck": self.bottleneck,
             "return_probability": self.return_probability,
             "forced": self.forced,
+            "soft": self.soft,
         }

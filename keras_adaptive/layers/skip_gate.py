@@ -41,6 +41,8 @@ class SkipGate(keras.layers.Layer):
         return_state: Boolean, whether `h` and `c` are returned too. Recurrent only.
         forced: `None`: the gate decides. Boolean: it is always open, or always closed,
             whatever the features.
+        soft: Boolean: while it learns, the gate is the probability itself. At inference it is 0
+            or 1 all the same.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
@@ -49,7 +51,8 @@ class SkipGate(keras.layers.Layer):
         state: List of `h` and `c`, `(batch, units)` each. `None`: zeros.
 
     Output shape:
-        `(batch, 1)`, 0 or 1; with the flags a list: gate, probability, `h`, `c`.
+        `(batch, 1)`, 0 or 1 (while a soft gate learns, between them); with the flags a list:
+        gate, probability, `h`, `c`.
 
     Raises:
         ValueError: If an argument is impossible, or channels come first.
@@ -72,6 +75,7 @@ class SkipGate(keras.layers.Layer):
         return_probability=False,
         return_state=False,
         forced=None,
+        soft=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -89,6 +93,7 @@ class SkipGate(keras.layers.Layer):
         self.return_probability = bool(return_probability)
         self.return_state = bool(return_state)
         self.forced = None if forced is None else bool(forced)
+        self.soft = bool(soft)
         self.decision = keras.layers.Dense(
             1,
             bias_initializer=keras.initializers.Constant(OPEN_AT_FIRST),
@@ -137,7 +142,7 @@ class SkipGate(keras.layers.Layer):
             shape = layer.compute_output_shape(shape)
         self.decision.build((None, channels))
 
-    def call(self, features, state=None):
+    def call(self, features, state=None, training=None):
         if self.kind == "recurrent":
             if len(features.shape) == 4:
                 features = self.projection(self.pool(features))
@@ -149,7 +154,7 @@ class SkipGate(keras.layers.Layer):
             output = self.pool(apply_layers(self.convolutions, features))
         probability = self.decision(output)
         if self.forced is None:
-            gate = straight_through(probability)
+            gate = probability if self.soft and training else straight_through(probability)
         else:
             # compared all the same, so that a forced gate costs what a free one does
             gate = keras.ops.cast(probability > (-1.0 if self.forced else 2.0), probability.dtype)
@@ -167,7 +172,7 @@ class SkipGate(keras.layers.Layer):
         """
         return _FusedGate(self) if self.kind == "recurrent" else self
 
-    def compute_output_spec(self, features, state=None):
+    def compute_output_spec(self, features, state=None, training=None):
         widths = [1] * (1 + self.return_probability) + [self.units] * (2 * self.return_state)
         specs = [keras.KerasTensor((features.shape[0], n), self.compute_dtype) for n in widths]
         return specs if len(specs) > 1 else specs[0]
@@ -180,6 +185,7 @@ class SkipGate(keras.layers.Layer):
             "return_probability": self.return_probability,
             "return_state": self.return_state,
             "forced": self.forced,
+            "soft": self.soft,
         }
 
 

@@ -3,11 +3,18 @@
 import math
 
 import keras
+import numpy as np
 
-from keras_adaptive._checks import check_choice, check_image, finite, integer, integers
+from keras_adaptive._checks import (
+    check_choice,
+    check_image,
+    finite,
+    integer,
+    integer_sequence,
+)
 from keras_adaptive.layers._conv_unit import apply_layers, conv, norm_relu
 from keras_adaptive.layers._data_format import check_channels_last
-from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.models._exit_head import exit_head
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
 from keras_adaptive.models._stem import imagenet_stem, stem_for
@@ -29,7 +36,13 @@ PRESETS = {
     # MSDNet's baseline: two exits in each of three blocks of eight layers. Its 3e8 operations
     # are two a MAC, heads included, to 3 percent.
     "densenet_mc": {"depth": 52, "growth_rate": 12, "exits": (3, 6, 11, 14, 19, 22)},
+    # MSDNet's DenseNet*, growth doubled after every transition. Its sizes are not published: these
+    # cost what DenseNet-BC-100 of growth 12 does, to 3 percent
+    "densenet_star": {"depth": 100, "growth_rate": (8, 16, 32)},
     **{f"imagenet_{depth}": {**IMAGENET, "depth": depth} for depth in IMAGENET_DEPTHS},
+    # DDI: after half of the first block, and a quarter and three quarters "of the remaining two,
+    # respectively", which are three: read as those of the second and of the third
+    "ddi_imagenet_201": {**IMAGENET, "depth": 201, "exits": (3, 9, 54), "pooled_exits": True},
 }
 BOTTLENECK = 4  # times the growth rate
 
@@ -48,7 +61,10 @@ def build_densenet(
     stem=None,
     exits=None,
     head_channels=None,
+    pooled_exits=False,
     gates=None,
+    gate_kind="recurrent",
+    soft_gates=False,
 ):
     """Builds a densely connected network, compiled with the recipe of `build_msdnet`.
 
@@ -62,11 +78,12 @@ def build_densenet(
         input_shape: `(height, width, channels)`.
         classes: Integer, the number of classes.
         preset: Name of a published configuration; it fills the arguments left out.
-            `densenet_mc` (52 layers, seven exits), `imagenet_121`, `_169`, `_201`.
+            `densenet_mc` (52 layers, seven exits), `densenet_star`, `imagenet_121`,
+            `_169`, `_201`, `ddi_imagenet_201` (four exits).
         weights: Path of a `.weights.h5` file to load, or `None`: random.
         depth: Integer. For small images `6 n + 4` with bottlenecks, `3 n + 4` without, of
             three blocks of `n` layers. With the ImageNet stem 121, 169 or 201.
-        growth_rate: Integer, channels that each layer adds.
+        growth_rate: Integer, channels that each layer adds; or a sequence of one per block.
         reduction: Number from 0 (excluded) to 1.
         bottleneck: Boolean.
         stem: `"cifar"`: a 3x3 convolution; `"imagenet"`: 7x7 with stride 2, then pooling.
@@ -77,11 +94,19 @@ def build_densenet(
             block.
         head_channels: Integer, channels of the two convolutions of an early exit. `None`: 64;
             256 with the ImageNet stem.
+        pooled_exits: Boolean, whether an early exit first shrinks its features to the size of the
+            last block, by 2x2 maximum pooling, and its convolutions then keep it. False:
+            convolutions of stride 2.
         gates: What may be skipped, decided per image: `None`: nothing; `"layer"`: whole
             layers, as one recurrent `SkipGate` decides; `"channel"`: channels, as one
             `ChannelGate` per layer decides; `"both"`. A block's first layer has no gate.
             Skipped channels lower the MAC count only, and latency does not change (see
             `ChannelGate`); skipped layers lower both.
+        gate_kind: Of the gates of layers: `"recurrent"`, or `"feedforward"` or
+            `"feedforward_deep"`, one gate per gated layer, which reads all features before it and
+            so costs more than the layer; see `SkipGate`.
+        soft_gates: Boolean, whether gates are probabilities while they learn (SkipNet's soft
+            form), in place of hard ones with straight-through gradients.
 
     Returns:
         An `AdaptiveModel`.
@@ -103,8 +128,8 @@ def build_densenet(
     """
     check_channels_last()
     input_shape, classes = check_image(input_shape, classes)
-    growth_rate, depth = integers(1, growth_rate=growth_rate, depth=depth)
-    check_choice((True, False), bottleneck=bottleneck)
+    depth = integer("depth", depth, 1)
+    check_choice((True, False), bottleneck=bottleneck, pooled_exits=pooled_exits)
     if not 0 < finite(reduction, "reduction") <= 1:
         raise ValueError(
             f"`reduction` must be above 0 and at most 1. Received: reduction={reduction}"
@@ -114,21 +139,22 @@ def build_densenet(
         head_channels = 256 if stem == "imagenet" else 64
     head_channels = integer("head_channels", head_channels, 1)
     blocks = _blocks(depth, bottleneck, stem)
+    growths = _growths(growth_rate, blocks)
     early = exit_positions(exits, blocks)
 
-    gating = Gating(gates)
+    gating = Gating(gates, gate_kind, soft_gates)
     inputs = keras.Input(input_shape, name="image")
-    x = _stem(inputs, growth_rate, bottleneck, stem)
+    x = _stem(inputs, growths[0], bottleneck, stem)
     outputs, done = [], 0
-    for block, layers in enumerate(blocks):
+    for block, (layers, growth) in enumerate(zip(blocks, growths, strict=True)):
         if block > 0:
             x = _transition(x, reduction, f"block_{block}_transition")
         new = None
         for i in range(layers):
             name = f"block_{block}_layer_{i}"
-            layer = _dense_layer(growth_rate, bottleneck, name)
+            layer = _dense_layer(growth, bottleneck, name)
             if gating.any and i > 0:  # a skipped layer repeats the one before
-                new = gating.block(x, new, layer, "replace", name, 2 * growth_rate)
+                new = gating.block(x, new, layer, "replace", name, 2 * growth)
             else:
                 new = apply_layers(layer, x)
             x = keras.layers.Concatenate(name=name)([x, new])
@@ -136,8 +162,11 @@ def build_densenet(
             if done in early or done == sum(blocks):
                 name = f"exit_{len(outputs)}"
                 features = apply_layers(norm_relu(f"{name}_features"), x)
-                convolutions = (head_channels,) * 2 if done in early else ()
-                outputs.append(EarlyExit(classes, convolutions, name=name)(features))
+                head = {}
+                if done in early:
+                    pools = len(blocks) - 1 - block if pooled_exits else None
+                    head = {"convolutions": (head_channels,) * 2, "pools": pools}
+                outputs.append(exit_head(features, classes, name, **head))
 
     model = AdaptiveModel(inputs, outputs, name="densenet")
     if weights is not None:
@@ -163,6 +192,14 @@ def _blocks(depth, bottleneck, stem):
             f"Received: depth={depth}"
         )
     return (layers,) * 3
+
+
+def _growths(growth_rate, blocks):
+    """Returns the growth rate of every block."""
+    if np.ndim(growth_rate) == 0:
+        return [integer("growth_rate", growth_rate, 1)] * len(blocks)
+    must = "a positive integer, or a sequence of one per block"
+    return integer_sequence("growth_rate", growth_rate, 1, must, len(blocks))
 
 
 def _stem(x, growth_rate, bottleneck, stem):

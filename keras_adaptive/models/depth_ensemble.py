@@ -1,4 +1,4 @@
-"""Ensembles of networks of one kind and growing depth, the baseline of the MSDNet paper."""
+"""Ensembles of networks of one kind, growing or alike: the baseline of the MSDNet paper."""
 
 from keras_adaptive._checks import integer_sequence
 from keras_adaptive.models.cascade import build_cascade
@@ -9,7 +9,7 @@ PRESETS = {
 
 
 def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
-    """Chains networks of one kind and growing depth, trained independently.
+    """Chains networks of one kind and growing or equal depth, trained independently.
 
     At every exit the predictions of all networks so far are averaged. Used whole it is an
     ensemble; calibrated, the ensemble with dynamic evaluation: an image goes on to a deeper
@@ -17,8 +17,9 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
 
     Args:
         build: `build_resnet` or `build_densenet`, or another function that takes `depth`.
-        depths: Sequence of integers, growing; or `"imagenet_resnets"`, the five depths of
-            the MSDNet paper. Those for CIFAR are not published.
+        depths: Sequence of integers that do not fall; equal ones are networks of their own. Or
+            `"imagenet_resnets"`, the five depths of the MSDNet paper. Those for CIFAR are not
+            published.
         combine: As in `build_cascade`. The paper averages predictions.
         **arguments: Passed to `build`, for example `input_shape=(32, 32, 3)`.
 
@@ -28,7 +29,7 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
         model, which trains them together, through the averages.
 
     Raises:
-        ValueError: If the depths do not grow.
+        ValueError: If the depths fall.
 
     Example:
 
@@ -42,9 +43,9 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), sections 5.1 and
         5.2.
     """
-    must = f"growing integers or one of {tuple(PRESETS)}"
+    must = f"integers that do not fall or one of {tuple(PRESETS)}"
     named = PRESETS.get(depths) if isinstance(depths, str) else depths
     found = integer_sequence("depths", depths if named is None else named, 1, must)
-    if not found or sorted(set(found)) != list(found):
+    if not found or sorted(found) != list(found):
         raise ValueError(f"`depths` must be {must}. Received: depths={depths}")
     return build_cascade([build(depth=d, **arguments) for d in found], combine=combine)

@@ -61,6 +61,8 @@ def build_msdnet(
     head_channels=None,
     prune="max",
     reduction=0.5,
+    dense=True,
+    multi_scale=True,
     stem=None,
     gradient_equilibrium=False,
     collaboration=None,
@@ -105,6 +107,11 @@ def build_msdnet(
             `"min"`: only in the last layers.
         reduction: Number from 0 to 1, the share of channels a transition keeps. 0:
             no transitions.
+        dense: Boolean. False: a layer gives its new features alone, without those it reads.
+        multi_scale: Boolean. False: there is one scale at a time, at first the finest; where
+            the network would drop its finest scale, features are halved in size instead, by
+            averages and by convolutions of stride 2, and exits read what there is. With `dense`,
+            for the comparison of the paper's parts, in which the growth rate evens out the cost.
         stem: `"cifar"`: a 3x3 convolution; `"imagenet"`: 7x7 with stride 2, then
             pooling. `None`: by the image's size, ImageNet from 128 pixels.
         gradient_equilibrium: Whether the gradients of the exits are balanced.
@@ -113,7 +120,8 @@ def build_msdnet(
         collaboration: Whether an exit reads the one before: `None`, `"identity"`
             (adds its logits) or `"dense"` (reads an embedding of them).
         collaboration_stop_gradient: Whether the exit before gets no gradient through this
-            connection (the paper: yes; its code: no).
+            connection (the paper: yes; its code: no). If it gets one, balanced gradients no
+            longer have the published shares in the heads that are read.
         collaboration_weight: Positive number, times the logits that `"identity"` adds. 0.5,
             with `gradient_equilibrium="coarsest"`, is BoostNet.
 
@@ -146,6 +154,7 @@ def build_msdnet(
     )
     check_choice(("lin_grow", "even"), step_mode=step_mode)
     check_choice(("max", "min"), prune=prune)
+    check_choice((True, False), dense=dense, multi_scale=multi_scale)
     check_choice((False, True, "all", "coarsest"), gradient_equilibrium=gradient_equilibrium)
     check_choice((None, "identity", "dense"), collaboration=collaboration)
     collaboration_weight = checked_weight(collaboration, collaboration_weight)
@@ -160,7 +169,7 @@ def build_msdnet(
     if head_channels is None and stem == "cifar":
         head_channels = 128
 
-    network = _Layers(growth_rate, growth_factors, bottleneck_factors)
+    network = _Layers(growth_rate, growth_factors, bottleneck_factors, dense, multi_scale)
     plan = _plan(_layers_per_block(blocks, base, step, step_mode), len(growth_factors), prune)
     inputs = keras.Input(input_shape, name="image")
     features = network.first(inputs, channels, stem)
@@ -234,7 +243,8 @@ def _plan(layers_per_block, scales, prune):
 class _Layers:
     """Makes the layers of one network. Features are lists, one tensor per scale kept."""
 
-    def __init__(self, growth_rate, growth_factors, bottleneck_factors):
+    def __init__(self, growth_rate, growth_factors, bottleneck_factors, dense, multi_scale):
+        self.dense, self.multi_scale = dense, multi_scale
         self.growth_rate = growth_rate
         self.growth = growth_factors
         self.bottleneck = bottleneck_factors
@@ -242,7 +252,7 @@ class _Layers:
 
     def first(self, x, channels, stem):
         features = []
-        for scale, factor in enumerate(self.growth):
+        for scale, factor in enumerate(self.growth if self.multi_scale else self.growth[:1]):
             name = f"block_0_layer_0_scale_{scale}"
             if scale == 0 and stem == "imagenet":
                 x = imagenet_stem(x, channels * factor, name, use_bias=True)
@@ -253,6 +263,8 @@ class _Layers:
         return features
 
     def layer(self, features, layer):
+        if not self.multi_scale:
+            return [self._single(*features, layer)]
         dropped = layer.scales_in - layer.scales_out
         offset = self.scales - layer.scales_in
         result = []
@@ -260,13 +272,23 @@ class _Layers:
             scale = offset + i
             width = self.growth_rate * self.growth[scale]
             name = f"{layer.name}_scale_{scale}"
-            parts = [features[i]]
+            parts = [features[i]] if self.dense else []
             if i > 0:
                 width //= 2
                 parts.append(self._branch(features[i - 1], scale - 1, width, 2, f"{name}_down"))
             parts.append(self._branch(features[i], scale, width, 1, f"{name}_same"))
-            result.append(keras.layers.Concatenate(name=name)(parts))
+            result.append(_joined(parts, name))
         return result
+
+    def _single(self, x, layer):
+        """A layer of a network with one scale at a time."""
+        scale, halved = self.scales - layer.scales_out, layer.scales_out < layer.scales_in
+        name, width = f"{layer.name}_scale_{scale}", self.growth_rate * self.growth[scale]
+        read, strides, kind = (scale - 1, 2, "down") if halved else (scale, 1, "same")
+        parts = [self._branch(x, read, width, strides, f"{name}_{kind}")]
+        if self.dense and halved:
+            x = keras.layers.AveragePooling2D(2, padding="same", name=f"{name}_average")(x)
+        return _joined([x, *parts] if self.dense else parts, name)
 
     def _branch(self, x, source_scale, width, strides, name):
         narrow = min(x.shape[-1], self.bottleneck[source_scale] * width)
@@ -287,6 +309,12 @@ class _Layers:
             name = f"{layer.name}_scale_{scale}_transition"
             result.append(apply_layers(conv_unit(width, 1, name=name), x))
         return result
+
+
+def _joined(parts, name):
+    if len(parts) == 1:
+        return keras.layers.Identity(name=name)(parts[0])
+    return keras.layers.Concatenate(name=name)(parts)
 
 
 def _balance(features, exit, blocks, coarsest_only):

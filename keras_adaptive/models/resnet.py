@@ -5,7 +5,7 @@ import keras
 from keras_adaptive._checks import check_choice, check_image, finite, integer
 from keras_adaptive.layers._conv_unit import apply_layers, conv, conv_unit, norm_relu
 from keras_adaptive.layers._data_format import check_channels_last
-from keras_adaptive.layers.early_exit import EarlyExit
+from keras_adaptive.models._exit_head import exit_head
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
 from keras_adaptive.models._stem import imagenet_stem, stem_for
@@ -45,7 +45,10 @@ def build_resnet(
     stem=None,
     exits=None,
     head_channels=None,
+    pooled_exits=False,
     gates=None,
+    gate_kind="recurrent",
+    soft_gates=False,
 ):
     """Builds a residual network, compiled with the recipe of `build_msdnet`.
 
@@ -84,11 +87,18 @@ def build_resnet(
         head_channels: Integer, channels of the two convolutions of an early exit. `None`:
             as many as the last stage of small images has: `64 * width`; 256 with the
             ImageNet stem.
+        pooled_exits: Boolean, whether an early exit first shrinks its features to the size of the
+            last stage, by 2x2 maximum pooling, and its convolutions then keep it (DDI, whose
+            heads are described so and not published). False: convolutions of stride 2.
         gates: What may be skipped, decided per image: `None`: nothing; `"layer"`: whole
             blocks, as one recurrent `SkipGate` decides; `"channel"`: channels, as one
             `ChannelGate` per block decides; `"both"`. The first block has no gate.
             Skipped channels lower the MAC count only, and latency does not change (see
             `ChannelGate`); skipped blocks lower both.
+        gate_kind: Of the gates of layers: `"recurrent"`, or `"feedforward"` or
+            `"feedforward_deep"`, one gate per gated layer; see `SkipGate`.
+        soft_gates: Boolean, whether gates are probabilities while they learn (SkipNet's soft
+            form), in place of hard ones with straight-through gradients.
 
     Returns:
         An `AdaptiveModel`.
@@ -116,6 +126,7 @@ def build_resnet(
     input_shape, classes = check_image(input_shape, classes)
     depth = integer("depth", depth, 8)
     check_choice(STYLES, style=style)
+    check_choice((True, False), pooled_exits=pooled_exits)
     if not finite(width, "width") > 0:
         raise ValueError(f"`width` must be a positive number. Received: width={width}")
     if head_channels is not None:
@@ -128,7 +139,7 @@ def build_resnet(
         head_channels = 256 if stem == "imagenet" else channels[-1]
     early = exit_positions(exits, stages)
 
-    gating = Gating(gates)
+    gating = Gating(gates, gate_kind, soft_gates)
     inputs = keras.Input(input_shape, name="image")
     x = _stem(inputs, channels[0], stem, style)
     outputs = []
@@ -145,8 +156,11 @@ def build_resnet(
         if done in early or done == len(places):
             name = f"exit_{len(outputs)}"
             features = apply_layers(norm_relu(f"{name}_features"), x) if style == "pre" else x
-            convolutions = (head_channels,) * 2 if done in early else ()
-            outputs.append(EarlyExit(classes, convolutions, name=name)(features))
+            head = {}
+            if done in early:
+                pools = len(stages) - 1 - stage if pooled_exits else None
+                head = {"convolutions": (head_channels,) * 2, "pools": pools}
+            outputs.append(exit_head(features, classes, name, **head))
 
     model = AdaptiveModel(inputs, outputs, name="resnet")
     if weights is not None:

@@ -134,3 +134,15 @@ def test_a_forced_gate_says_one_thing_whatever_it_thinks(rng, kind, forced):
 def test_refuses_features_it_cannot_read(arguments, shape):
     with pytest.raises(ValueError, match="`features` .*Received: shape"):
         SkipGate(**arguments)(np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("layer", [ka.layers.SkipGate, ka.layers.ChannelGate])
+def test_a_soft_gate_is_its_probability_while_it_learns(layer, rng):
+    gate = layer(3, return_probability=True, soft=True)
+    x = rng.normal(size=(5, 4, 4, 3)).astype("float32")
+    soft, probability = (np.asarray(part) for part in gate(x, training=True))
+    hard, same = (np.asarray(part) for part in gate(x, training=False))
+    np.testing.assert_array_equal(soft, probability)
+    np.testing.assert_array_equal(same, probability)
+    np.testing.assert_array_equal(hard, probability > 0.5)
+    assert layer.from_config(gate.get_config()).soft

@@ -30,6 +30,27 @@ def test_a_layer_adds_its_channels_and_a_transition_keeps_a_share():
     assert tuple(model.get_layer("block_1_transition").output.shape[1:]) == (4, 4, 4)
 
 
+def test_growth_may_differ_from_block_to_block():
+    model = ka.build_densenet((8, 8, 1), depth=16, growth_rate=(2, 4, 8))
+    shapes = [model.get_layer(f"block_{b}_layer_1").output.shape[-1] for b in range(3)]
+    # 4 + 2 * 2, half of it + 2 * 4, half of it + 2 * 8
+    assert shapes == [8, 12, 22]
+
+
+@pytest.mark.slow
+def test_dense_net_star_costs_what_dense_net_does():
+    star, plain = ka.build_densenet(preset="densenet_star"), ka.build_densenet()
+    assert star.exit_costs()[-1] == pytest.approx(plain.exit_costs()[-1], rel=0.03)
+
+
+@pytest.mark.slow
+def test_ddis_network_for_imagenet_has_three_branches():
+    model = ka.build_densenet(preset="ddi_imagenet_201")
+    assert [layer.name for layer in model.layers if "exit_" in layer.name and "pool" in layer.name]
+    sizes = [model.get_layer(f"exit_{k}").input.shape[1:3] for k in range(4)]
+    assert sizes == [(7, 7)] * 4
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -37,6 +58,10 @@ def test_a_layer_adds_its_channels_and_a_transition_keeps_a_share():
         {"depth": 4},
         {"depth": 42, "bottleneck": False},
         {"growth_rate": 0},
+        {"growth_rate": (2, 4)},
+        {"pooled_exits": 2},
+        {"gate_kind": "soft"},
+        {"gate_kind": "feedforward"},
         {"reduction": 0},
         {"reduction": 1.5},
         {"bottleneck": "no"},

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -267,6 +269,25 @@ PUBLISHED = {
 def test_presets_are_the_published_networks(goldens, preset):
     costs = ka.build_msdnet(preset=preset).exit_costs().tolist()
     assert costs == goldens["msdnet"][PUBLISHED[preset]]["lazy_macs"]
+
+
+PARTS = {"blocks": 3, "channels": 4, "growth_rate": 4, "step_mode": "even", "step": 2}
+
+
+def test_without_dense_connections_a_layer_gives_its_new_features_alone():
+    model = ka.build_msdnet((16, 16, 1), 4, **PARTS, dense=False, reduction=0)
+    widths = {}
+    for layer in model.layers:
+        if re.fullmatch(r"block_\d_layer_[1-9]_scale_\d", layer.name):
+            widths.setdefault(layer.name[-1], set()).add(layer.output.shape[-1])
+    assert widths == {"0": {4}, "1": {8}, "2": {16}}
+
+
+def test_one_scale_at_a_time_is_halved_where_a_scale_would_be_dropped():
+    model = ka.build_msdnet((16, 16, 1), 4, **PARTS, multi_scale=False, reduction=0)
+    # five layers and three scales: two layers at each of the first two
+    joined = [x.output.shape[1:] for x in model.layers if type(x).__name__ == "Concatenate"]
+    assert joined == [(16, 16, 8), (16, 16, 12), (8, 8, 20), (8, 8, 28), (4, 4, 44)]
 
 
 def test_what_is_given_wins_over_the_preset():

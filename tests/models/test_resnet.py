@@ -48,6 +48,17 @@ def test_resnet_with_several_classifiers_is_that_of_msdnets_paper():
     assert 2 * model.exit_costs()[-1] == pytest.approx(3e8, rel=0.05)
 
 
+def test_pooled_exits_classify_maps_of_the_last_stages_size():
+    model = ka.build_resnet(**SMALL, depth=14, width=0.25, exits=(0.5,), pooled_exits=True)
+    heads = [model.get_layer(f"exit_{k}") for k in range(4)]
+    assert [head.input.shape[1:3] for head in heads] == [(2, 2)] * 4
+    assert [head.strides for head in heads[:-1]] == [1, 1, 1]
+    # of the first stage: two poolings, two 3x3 convolutions on 2x2 places, from 4 to 16 channels
+    convolutions = 9 * (4 * 16 + 16 * 16) * 4
+    stem, block = 9 * 64 * 4, 2 * 9 * 4 * 4 * 64
+    assert model.exit_costs()[0] == stem + block + convolutions + 16 * 10
+
+
 def forward(model, style):
     """The first stage's blocks, computed with numpy from the layers' weights."""
 
