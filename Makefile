@@ -16,7 +16,7 @@ endef
 
 .PHONY: help demo test test-python test-android test-web test-slow test-slow-android \
 	test-slow-web test-all coverage lint docs apk aar web bench-web \
-	bench bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
+	bench bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
 	bench-compression bench-search bench-defects bench-mistakes bench-jvm bench-chaos \
 	models-table \
@@ -114,7 +114,7 @@ docs: .venv/docs
 readme: .venv/test
 	$(BIN)/python -m benchmarks.readme
 
-bench: bench-calibration bench-training bench-throughput bench-inference bench-gate-time \
+bench: bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
 	bench-compression bench-search bench-mistakes
 
@@ -141,6 +141,10 @@ bench-gate-time: .venv/test
 # make bench-inference BEFORE=../before
 bench-inference: .venv/test
 	$(BIN)/python -m benchmarks.inference $(if $(BEFORE),--before $(abspath $(BEFORE)))
+
+# throughput, memory and a server's view for 1, 2 and 4 workers
+bench-workers: .venv/test
+	$(BIN)/python -m benchmarks.workers
 
 # also CamVid: ../shared/data/camvid_180x240.tar.xz
 bench-cascades: .venv/test

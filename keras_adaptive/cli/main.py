@@ -1,5 +1,7 @@
 """The entry point of the command line."""
 
+import contextlib
+import json
 import shlex
 import sys
 
@@ -18,7 +20,10 @@ def main(arguments=None):
     options.command = shlex.join([PROGRAM, *arguments])
     try:
         with quiet():
-            options.function(options)
+            if options.json:
+                _print_json(options)
+            else:
+                options.function(options)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         sys.exit(INTERRUPTED)
@@ -30,6 +35,16 @@ def main(arguments=None):
         if not type(error).__module__.startswith("tensorflow"):  # a defect: where it is counts
             raise
         _end(error, FAILED)
+
+
+def _print_json(options):
+    """Prints what a command returns, or the report of its run; what it says goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        found = options.function(options)
+    if found is None:
+        folder = options.run if hasattr(options, "run") else options.out
+        found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    print(json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def _end(error, code):

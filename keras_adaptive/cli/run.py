@@ -4,18 +4,45 @@ import sys
 
 from anytime_tflite import AnytimeModel, pixels
 
+SHOWN = ("label", "class_name", "exit", "stopped_by", "elapsed_ms", "cost")
+
 
 def run(options):
     model = AnytimeModel(options.file, num_threads=options.threads)
     rule = _rule(model, options.file)
-    for path in options.pictures:
-        answer = model.classify(pixels.read(path, rule), options.deadline_ms)
-        line = f"{path}: {answer.class_name or answer.label} "
-        line += f"({answer.probabilities[answer.label]:.1%})"
+    answers = []
+    for path, image in _pictures(options.pictures, rule):
+        answer = model.classify(image, options.deadline_ms)
+        probability = float(answer.probabilities[answer.label])
+        line = f"{path}: {answer.class_name or answer.label} ({probability:.1%})"
         if sys.stdout.isatty():  # other programs get nothing that differs from time to time
             line += f", exit {answer.exit}, stopped by {answer.stopped_by}"
             line += f", {answer.elapsed_ms:.2f} ms"
         print(line, flush=True)
+        facts = {key: getattr(answer, key) for key in SHOWN}
+        answers.append({"picture": str(path), "probability": probability, **facts})
+    return {"file": str(options.file), "answers": answers}
+
+
+def _pictures(paths, rule):
+    """Yields every picture with its path; of a folder all those in it that can be read."""
+    for path in paths:
+        if not path.is_dir():
+            yield path, pixels.read(path, rule)
+            continue
+        found = 0
+        for each in sorted(path.rglob("*")):
+            if each.suffix.lower() not in pixels.SUFFIXES or not each.is_file():
+                continue
+            try:
+                image = pixels.read(each, rule)
+            except ValueError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            found += 1
+            yield each, image
+        if not found:
+            raise ValueError(f"The folder must hold pictures that can be read. Received: {path}")
 
 
 def _rule(model, file):

@@ -32,12 +32,6 @@ NAMED = 20  # files that a warning names
 
 BLOCK = 512  # images that are read at a time, before any is forgotten
 
-# files with these names are meant to be pictures: one that cannot be read is damaged
-PICTURES = {
-    *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-}
-
 
 def datasets():
     with needs_extra("data"):
@@ -120,7 +114,7 @@ def _table(names):
 
 
 def _is_picture(name):
-    return Path(name).suffix.lower() in PICTURES
+    return Path(name).suffix.lower() in pixels.SUFFIXES
 
 
 def _classes(entries, in_table=False):

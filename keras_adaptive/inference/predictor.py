@@ -108,7 +108,7 @@ class AdaptivePredictor:
         self._asked, self._reason = engine, "it was asked for"
         self._engine = "keras" if engine == "keras" else None  # None: it must be tried
         if engine == "auto":
-            self._reason = impossible or _elsewhere()
+            self._reason = impossible or accelerator()
             self._engine = "keras" if self._reason else None
         self._silent = engine != "auto"  # or the reason was printed
 
@@ -289,7 +289,7 @@ def _shown(parts, total):
             bar.update(len(part.labels))
 
 
-def _elsewhere():
+def accelerator():
     """Returns why this machine is better served by Keras, or `None`."""
     import tensorflow as tf
 

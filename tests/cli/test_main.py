@@ -1,5 +1,6 @@
 """The command line: help, errors and exit codes, and what it does not import."""
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from keras_adaptive import calibration
 from keras_adaptive.calibration import risk_control
 from keras_adaptive.cli import main
 from keras_adaptive.cli.arguments import COMMANDS, METHODS, METRICS, REGIMES
+from keras_adaptive.models.pretrained import FOLDER
 from keras_adaptive.training import regimes
 
 # runs the command line, then says what was imported
@@ -115,3 +117,24 @@ def test_exit_codes_tell_what_went_wrong(monkeypatch, capsys):
             main(["card", "run"])
         assert stop.value.code == code
     assert "error: broken" in capsys.readouterr().err
+
+
+def test_json_alone_is_on_stdout(capsys):
+    main(["card", str(FOLDER / "cifar10")])
+    text = capsys.readouterr().out
+    main(["card", str(FOLDER / "cifar10"), "--json"])
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"card": text}
+    assert said.err == text
+
+
+def test_shells_complete_commands_and_options(capsys, monkeypatch):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", "bash"])
+    script = capsys.readouterr().out
+    assert "doctor" in script
+    assert "--budget-share" in script
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--print-completion", "bash"])
+    assert "keras_adaptive[completion]" in capsys.readouterr().err

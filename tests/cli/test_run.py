@@ -27,6 +27,7 @@ class Model:
         self.seen.append(image)
         answer = type("Answer", (), {"class_name": None, "label": 1, "exit": 0})
         answer.probabilities, answer.stopped_by, answer.elapsed_ms = [0.25, 0.75], "end", 1.5
+        answer.cost = 10.0
         return answer
 
 
@@ -184,3 +185,35 @@ def test_from_a_folder_of_photos_to_answers(tmp_path, monkeypatch, capsys):
         found = re.fullmatch(rf"{re.escape(str(path))}: {name} \((\d+\.\d)%\)", line)
         assert float(found[1]) == pytest.approx(100 * share.max(), abs=2)
     assert report["device"]["images"] == splits.size("test")
+
+
+def test_of_a_folder_every_picture_is_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/b.JPG", "a.png"):
+        picture(tmp_path, name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "cut.jpeg").write_bytes(b"\xff\xd8\xff")
+    model = Model((16, 16, 3))
+    assert len(seen(monkeypatch, model, tmp_path)) == 2
+    said = capsys.readouterr()
+    assert [line.split(":")[0] for line in said.out.splitlines()] == [
+        str(tmp_path / "a.png"),
+        str(tmp_path / "sub" / "b.JPG"),
+    ]
+    assert "left out" in said.err
+    assert "cut.jpeg" in said.err
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        seen(monkeypatch, model, tmp_path / "empty")
+    assert "must hold pictures" in capsys.readouterr().err
+
+
+def test_json_is_all_that_stdout_gets(tmp_path, monkeypatch, capsys):
+    picture(tmp_path)
+    seen(monkeypatch, Model((16, 16, 3)), tmp_path / "a.png", "--json")
+    said = capsys.readouterr()
+    (answer,) = json.loads(said.out)["answers"]
+    assert answer["picture"] == str(tmp_path / "a.png")
+    assert (answer["label"], answer["exit"], answer["cost"]) == (1, 0, 10.0)
+    assert answer["probability"] == 0.75
+    assert "a.png: 1 (75.0%)" in said.err

@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
+# files with these names are meant to be pictures: one that cannot be read is damaged
+SUFFIXES = {
+    *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+}
+
 # bounds, so that the work is known before it begins
 PIXELS = 2**27  # of a picture: a camera of 108 megapixels is below
 BYTES = 2**28  # of a file
