@@ -20,6 +20,7 @@ from .calibration import calibrate as calibrate
 from .calibration import select_cascade as select_cascade
 from .evaluation import accuracy_cost_curve as accuracy_cost_curve
 from .evaluation import evaluate as evaluate
+from .export import export_onnx as export_onnx
 from .export import export_tflite as export_tflite
 from .inference import AdaptivePredictor as AdaptivePredictor
 from .inference import measure_latency as measure_latency
@@ -34,6 +35,7 @@ from .models import build_efficientnet as build_efficientnet
 from .models import build_msdnet as build_msdnet
 from .models import build_resnet as build_resnet
 from .models import build_self_cascade as build_self_cascade
+from .models import build_stopping_cascade as build_stopping_cascade
 from .models import build_x3d as build_x3d
 from .models import scale_cascade as scale_cascade
 from .policy import AgreementPolicy as AgreementPolicy

@@ -223,6 +223,91 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, top_k=1,
     )
 
 
+def interpolated(costs, accuracies, budgets):
+    """Returns the accuracy of several networks at budgets between their costs.
+
+    A share `alpha` of the samples, drawn at random, is classified by the network of cost `C1`
+    and the rest by that of the next cost `C2`, so that `B = alpha C1 + (1 - alpha) C2` is spent.
+
+    Args:
+        costs: Array `(networks,)`.
+        accuracies: Array `(networks,)`.
+        budgets: Array of any shape.
+
+    Returns:
+        Float array of that shape: NaN below the least cost, the accuracy of the most expensive
+        network from its cost on.
+
+    Example:
+
+    >>> interpolated([1.0, 3.0], [0.5, 0.9], [0.5, 1.5, 4.0]).round(6).tolist()
+    [nan, 0.6, 0.9]
+
+    Reference:
+        [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 5.2.
+    """
+    costs, accuracies = np.asarray(costs, "float64"), np.asarray(accuracies, "float64")
+    if costs.ndim != 1 or costs.shape != accuracies.shape or len(np.unique(costs)) < costs.size:
+        raise ValueError(
+            "`costs` and `accuracies` must be one number per network, costs all different. "
+            f"Received: costs={costs.tolist()}, accuracies={accuracies.tolist()}"
+        )
+    order = np.argsort(costs)
+    return np.interp(np.asarray(budgets), costs[order], accuracies[order], left=np.nan)
+
+
+class Best(NamedTuple):
+    """What `best_of` returns, budget by budget.
+
+    Attributes:
+        costs: `(budgets,)`, the mean cost of the chosen policy on test data; NaN where none is
+            within the budget.
+        accuracies: `(budgets,)`, likewise.
+        networks: List of the names of the chosen networks, or `None`.
+        policies: List of the chosen policies, or `None`.
+    """
+
+    costs: np.ndarray
+    accuracies: np.ndarray
+    networks: list
+    policies: list
+
+
+def best_of(curves, budgets):
+    """Returns, for each budget, what the best of several networks does.
+
+    Network and policy are chosen on the data that the policies were calibrated on: of those
+    within the budget there, the one of the highest accuracy there. What is returned is measured
+    on the test data of the curves.
+
+    Args:
+        curves: Dictionary: name of a network to its `Curve`, made with `test=`.
+        budgets: Array `(budgets,)`.
+
+    Returns:
+        A `Best`.
+
+    Reference:
+        [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 5.2, figure 4.
+    """
+    found = []
+    for name, curve in curves.items():
+        for cost, accuracy, policy in zip(
+            curve.costs, curve.accuracies, curve.policies, strict=True
+        ):
+            details = policy.details
+            found.append((details["accuracy"], -details["mean_cost"], cost, accuracy, name, policy))
+    chosen = []
+    for budget in np.asarray(budgets, "float64"):
+        within = [each for each in found if -each[1] <= budget * (1 + 1e-9)]
+        best = max(
+            within, key=lambda each: each[:2], default=(None, None, np.nan, np.nan, None, None)
+        )
+        chosen.append(best[2:])
+    costs, accuracies, networks, policies = zip(*chosen, strict=True)
+    return Best(np.array(costs), np.array(accuracies), list(networks), list(policies))
+
+
 def anytime_accuracy(accuracies, costs, distribution, before=0.0):
     """Returns the expected accuracy of an anytime network under a random budget.
 
@@ -409,6 +494,66 @@ def aurc(logits, labels, *, confidence="max_prob"):
         wrong = np.repeat(wrong, counts)
         found.append((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean())
     return np.array(found)
+
+
+def selective_accuracy(logits, labels, *, confidence="max_prob", shares=100):
+    """Returns the accuracy of the most confident part of the samples, for growing parts.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        labels: Integer array `(samples,)`.
+        confidence: As in `failure_auroc`.
+        shares: Integer: the part grows from one of so many equal steps to all.
+
+    Returns:
+        Tuple of the parts `(shares,)`, the accuracy of each exit on its most confident samples
+        `(exits, shares)`, and the most that any confidence could reach,
+        `min(1, accuracy / part)`, of the same shape.
+
+    Example:
+
+    >>> logits = [[[0, 3], [0, 2], [1, 0], [0, 4]]]   # right but for the third
+    >>> [a.tolist() for a in selective_accuracy(logits, [1, 1, 1, 1], shares=2)[1:]]
+    [[[1.0, 0.75]], [[1.0, 0.75]]]
+
+    Reference:
+        [Wisdom of Committees (Wang et al., 2022)](https://arxiv.org/abs/2012.01988), figure A of
+        its first version.
+    """
+    shares = integer("shares", shares, 1)
+    scores, right = _judged(logits, labels, confidence)
+    parts = np.arange(1, shares + 1) / shares
+    counts = np.maximum(np.rint(parts * right.shape[1]).astype(int), 1)
+    ranked = np.take_along_axis(right, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    found = np.cumsum(ranked, axis=1)[:, counts - 1] / counts
+    most = np.minimum(1, ranked.sum(axis=1, keepdims=True) / counts)
+    return parts, found, most
+
+
+def confidence_ranks(logits, *, confidence="max_prob"):
+    """Returns the rank of every sample's confidence at each exit, and how far two exits agree.
+
+    Args:
+        logits: Array `(exits, samples, classes)`.
+        confidence: As in `failure_auroc`.
+
+    Returns:
+        Tuple of ranks `(exits, samples)`, from 1, the least confident, on, ties in the middle;
+        and of Spearman's correlation of the ranks of every two exits, `(exits, exits)`.
+
+    Example:
+
+    >>> ranks, agreement = confidence_ranks([[[0, 3], [0, 2]], [[0, 1], [0, 4]]])
+    >>> ranks.tolist(), agreement.round(6).tolist()
+    ([[2.0, 1.0], [1.0, 2.0]], [[1.0, -1.0], [-1.0, 1.0]])
+
+    Reference:
+        [Improved Techniques for Training Adaptive Deep Networks
+        (Li et al., 2019)](https://arxiv.org/abs/1908.06294), figure 7.
+    """
+    logits = check_logits(logits)
+    ranks = stats.rankdata(log_odds(logits, confidence), axis=-1)
+    return ranks, np.atleast_2d(np.corrcoef(ranks))
 
 
 def _judged(logits, labels, confidence):

@@ -289,3 +289,70 @@ def test_a_guarantee_may_be_of_the_first_classes(rng):
     assert ka.evaluate(policy, logits, labels, [1, 2], top_k=3).accuracy > 0.8
     with pytest.warns(ka.NoSavingWarning):
         ka.calibrate(logits, labels, [1, 2], risk=ka.RiskControl("error", 0.05, 0.1))
+
+
+# ---- comparisons of networks
+
+
+def test_between_two_networks_a_share_of_the_samples_goes_to_each(rng):
+    costs, accuracies = [4.0, 1.0, 2.0], [0.9, 0.5, 0.8]
+    found = evaluation.interpolated(costs, accuracies, [0.9, 1.0, 1.25, 3.5, 4.0, 9.0])
+    assert np.isnan(found[0])
+    # 1.25 = 0.75 * 1 + 0.25 * 2; 3.5 = 0.25 * 2 + 0.75 * 4
+    by_hand = [0.5, 0.75 * 0.5 + 0.25 * 0.8, 0.25 * 0.8 + 0.75 * 0.9, 0.9, 0.9]
+    np.testing.assert_allclose(found[1:], by_hand)
+
+
+@pytest.mark.parametrize("costs", [[1.0, 1.0], [1.0], [[1.0, 2.0]]])
+def test_interpolates_between_different_costs_only(costs):
+    with pytest.raises(ValueError, match="`costs` and `accuracies` must be one number per network"):
+        evaluation.interpolated(costs, [0.5, 0.6], [1.0])
+
+
+def test_the_best_network_is_chosen_on_the_data_of_calibration(rng):
+    """Whatever the test data says, on which the other one may be better."""
+    labels, curves, seen = rng.integers(0, 3, 60), {}, []
+    for name, costs in (("small", [1.0, 2.0]), ("large", [3.0, 6.0])):
+        chosen_on, reported_on = (rng.normal(size=(2, 60, 3)) for _ in range(2))
+        curves[name] = ka.accuracy_cost_curve(
+            chosen_on, labels, costs, points=4, test=(reported_on, labels, costs)
+        )
+        for policy in curves[name].policies:
+            own = ka.evaluate(policy, chosen_on, labels, costs)
+            new = ka.evaluate(policy, reported_on, labels, costs)
+            seen.append((own, new, name, policy))
+    budgets = [0.5, 1.2, 2.0, 4.0, 6.0]
+    best = evaluation.best_of(curves, budgets)
+    assert np.isnan(best.costs[0])
+    assert (best.networks[0], best.policies[0]) == (None, None)
+    for i, budget in enumerate(budgets[1:], start=1):
+        most = max(own.accuracy for own, *_ in seen if own.mean_cost <= budget + 1e-9)
+        own, new, name, _ = next(each for each in seen if each[3] is best.policies[i])
+        assert (own.accuracy, name) == (most, best.networks[i])
+        assert (best.costs[i], best.accuracies[i]) == (new.mean_cost, new.accuracy)
+
+
+def test_the_most_confident_part_by_counting(rng):
+    logits, labels = rng.normal(size=(2, 50, 4)) * 3, rng.integers(0, 4, 50)
+    parts, found, most = evaluation.selective_accuracy(logits, labels, shares=10)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for k in range(2):
+        order = sorted(range(50), key=lambda i: -p[k, i].max())  # noqa: B023
+        right = [p[k, i].argmax() == labels[i] for i in order]
+        for j, part in enumerate(parts):
+            count = round(50 * part)
+            assert found[k, j] == pytest.approx(sum(right[:count]) / count)
+            assert most[k, j] == pytest.approx(min(1, sum(right) / count))
+    assert (found <= most + 1e-12).all()
+
+
+def test_ranks_agree_as_far_as_spearman_says(rng):
+    logits = rng.normal(size=(3, 40, 5))
+    ranks, agreement = evaluation.confidence_ranks(logits, confidence="prob_margin")
+    p = np.sort(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), axis=-1)
+    margins = p[..., -1] - p[..., -2]
+    np.testing.assert_array_equal(ranks, margins.argsort(-1).argsort(-1) + 1)
+    for i in range(3):
+        for j in range(3):
+            gaps = ((ranks[i] - ranks[j]) ** 2).sum()
+            assert agreement[i, j] == pytest.approx(1 - 6 * gaps / (40 * (40**2 - 1)))

@@ -6,6 +6,7 @@ from keras_adaptive.calibration.calibrate import (
 )
 from keras_adaptive.calibration.calibrate import calibrate as calibrate
 from keras_adaptive.calibration.calibrate import calibrate_budgets as calibrate_budgets
+from keras_adaptive.calibration.geometric import geometric_q as geometric_q
 from keras_adaptive.calibration.geometric import geometric_thresholds as geometric_thresholds
 from keras_adaptive.calibration.pcee import pcee_thresholds as pcee_thresholds
 from keras_adaptive.calibration.risk_control import NoSavingWarning as NoSavingWarning

@@ -1,6 +1,7 @@
 """MSDNet's rule: the share of samples that leave falls geometrically from exit to exit."""
 
 import numpy as np
+from scipy import optimize
 
 from keras_adaptive._checks import finite
 from keras_adaptive.calibration import _search as search
@@ -45,6 +46,50 @@ def geometric_thresholds(confidences, p):
     if not finite(p, "p") > 0:
         raise ValueError(f"`p` must be a positive number. Received: p={p}")
     return shares_leaving(confidences, most_confident_first(confidences), float(p))
+
+
+def geometric_q(costs, budget):
+    """Returns the `q` with which the shares `z (1-q)**k q` of the exits spend a budget.
+
+    It solves `sum_k z (1-q)**k q C_k = B`, as if exactly these shares left at the exits.
+    `calibrate(method="geometric", q=...)` then chooses the thresholds. With `budget=` in its
+    place, `calibrate` goes by what the thresholds really spend.
+
+    Args:
+        costs: Array `(exits,)`, rising.
+        budget: Number, between the cost of the first exit and the mean of all costs, where `q`
+            is 1 and 0.
+
+    Returns:
+        Number between 0 and 1.
+
+    Raises:
+        ValueError: If there is no such `q`.
+
+    Example:
+
+    >>> round(geometric_q([1.0, 4.0], 2.0), 6)   # shares of 2/3 and 1/3
+    0.5
+
+    Reference:
+        [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), equations 2 and 3.
+    """
+    costs, budget = np.asarray(costs, "float64"), finite(budget, "budget")
+    if costs.ndim != 1 or costs.size < 2 or not (np.diff(costs) > 0).all():
+        raise ValueError(
+            f"`costs` must be rising numbers, one per exit, at least two. Received: costs={costs}"
+        )
+    if not costs[0] < budget < costs.mean():
+        raise ValueError(
+            f"`budget` must be above the cost of the first exit and below the mean of all, "
+            f"{costs[0]:.10g} and {costs.mean():.10g}. Received: budget={budget:.10g}"
+        )
+
+    def over(q):
+        shares = (1 - q) ** np.arange(len(costs))
+        return shares @ costs / shares.sum() - budget
+
+    return float(optimize.brentq(over, 0.0, 1.0))
 
 
 def most_confident_first(confidences):

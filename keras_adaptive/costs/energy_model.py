@@ -1,6 +1,11 @@
 """A model of the energy of a layer: arithmetic, and three levels of memory."""
 
+import csv
 from dataclasses import dataclass
+
+from keras_adaptive._files import reading
+
+COLUMNS = ("layer", "main", "cache", "register", "mac")
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,8 @@ class EnergyModel:
     the chip: each input, weight and output goes to or from main memory once; each is read
     from, or written to, the cache once for every `reuse` times it is used; every MAC reads
     two numbers from registers and updates a third. It is a model to compare networks with,
-    not a measurement of a device: replace the constants by your own.
+    not a measurement of a device: replace the constants by your own, and the accesses of layers
+    by those of a simulator (`from_counts`).
 
     Args:
         main, cache, register, mac: Numbers, the energy of one access at each level and of
@@ -21,6 +27,8 @@ class EnergyModel:
             (65 nm): DRAM 200, global buffer 6, registers 1.
         reuse: Number, how often a value read from the cache is used in the registers. 16 is
             about the side of Eyeriss's array of 12 x 14.
+        counts: Tuple of one tuple per layer: its name, its accesses of the main memory, the cache
+            and the registers, and its MACs. They take the place of those above.
 
     Example:
 
@@ -38,6 +46,45 @@ class EnergyModel:
     register: float = 1.0
     mac: float = 1.0
     reuse: float = 16.0
+    counts: tuple = ()
+
+    @classmethod
+    def from_counts(cls, path, **kwargs):
+        """Returns a model with the accesses that a simulator of an accelerator has counted.
+
+        Args:
+            path: Path of a CSV file with the columns `layer`, `main`, `cache`, `register` and
+                `mac`: names of layers, and numbers per sample.
+            **kwargs: As in `EnergyModel`.
+
+        Raises:
+            ValueError: If the file has other columns, or what it holds are no numbers.
+        """
+        must = f"`path` must be a CSV file with the columns {', '.join(COLUMNS)}"
+        with reading(path, must), open(path, newline="", encoding="utf-8") as file:
+            rows = [
+                (row["layer"], *(float(row[name]) for name in COLUMNS[1:]))
+                for row in csv.DictReader(file)
+            ]
+        if not rows or not all(0 <= n < float("inf") for _, *row in rows for n in row):
+            raise ValueError(f"{must}, of finite numbers of at least 0. Received: path={path}")
+        return cls(counts=tuple(rows), **kwargs)
+
+    def energy_counted(self, layer):
+        """Returns the energy of a layer by its counted accesses, `None` where none are given.
+
+        Args:
+            layer: String, its name.
+        """
+        for name, main, cache, register, mac in self.counts:
+            if name == layer:
+                return (
+                    main * self.main
+                    + cache * self.cache
+                    + register * self.register
+                    + mac * self.mac
+                )
+        return None
 
     def energy(self, macs, moved):
         """Returns the energy of a layer.

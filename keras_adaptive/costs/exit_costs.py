@@ -135,6 +135,10 @@ def node_cost(node, unit):
         ValueError: If the operation cannot be counted, named.
     """
     operation, unit = node.operation, EnergyModel() if unit == "energy" else unit
+    if isinstance(unit, EnergyModel) and unit.counts:
+        counted = unit.energy_counted(operation.name)
+        if counted is not None:
+            return counted
     if _registered(operation) is None:
         if _is_free(operation):
             return 0

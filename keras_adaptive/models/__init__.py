@@ -16,6 +16,9 @@ from keras_adaptive.models.resnet import build_resnet as build_resnet
 from keras_adaptive.models.scale_cascade import scale_cascade as scale_cascade
 from keras_adaptive.models.segmentation_cascade import SegmentationCascade as SegmentationCascade
 from keras_adaptive.models.self_cascade import build_self_cascade as build_self_cascade
+from keras_adaptive.models.stopping_cascade import (
+    build_stopping_cascade as build_stopping_cascade,
+)
 from keras_adaptive.models.x3d import build_x3d as build_x3d
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "build_msdnet",
     "build_resnet",
     "build_self_cascade",
+    "build_stopping_cascade",
     "build_x3d",
     "cut_clips",
     "pretrained",

@@ -9,6 +9,7 @@ from keras_adaptive._checks import check_choice, finite, integer
 ESTIMATORS = ("sampled", "expected")
 REWARDS = ("sampled_label", "best_label", "log_likelihood")
 CHARGES = ("before", "including")
+NORMALIZED = {"first": 0, "last": -1, None: None}  # the exit by whose cost costs are divided
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -30,8 +31,8 @@ class StoppingLoss:
       gradient in the mean, without noise. Validation always computes this one.
 
     The cost is cumulative over the exits visited, their policies included, as a multiple
-    of what the first exit costs. Where the gates of a network make it differ from sample to
-    sample, the most is charged. Nothing here decides: see `LearnedPolicy`.
+    of what the first exit costs, or as `normalize` says. Where the gates of a network make it
+    differ from sample to sample, the most is charged. Nothing here decides: see `LearnedPolicy`.
 
     Try `calibrate` first. On CIFAR-10 no learned policy, with frozen members or trained
     together with them, was better than calibrated thresholds on the same members at the same
@@ -53,6 +54,8 @@ class StoppingLoss:
         baseline: Boolean, whether `b` is subtracted.
         costs: Sequence of one number per exit, cumulative, in place of the network's MACs:
             energy or milliseconds, for example. `None`: MACs.
+        normalize: What costs are divided by, which the paper does not say: `"first"`: the cost
+            of the first exit; `"last"`: of the whole; `None`: nothing.
 
     Raises:
         ValueError: If an argument is impossible.
@@ -76,6 +79,7 @@ class StoppingLoss:
         charge="before",
         baseline=True,
         costs=None,
+        normalize="first",
     ):
         self.cost_weight = finite(cost_weight, "cost_weight")
         if self.cost_weight < 0:
@@ -85,6 +89,7 @@ class StoppingLoss:
         check_choice(ESTIMATORS, estimator=estimator)
         check_choice(REWARDS, reward=reward)
         check_choice(CHARGES, charge=charge)
+        check_choice(tuple(NORMALIZED), normalize=normalize)
         if costs is not None:
             costs = [float(c) for c in costs]
             if not costs or not costs[0] > 0 or not (np.diff(costs) >= 0).all():
@@ -98,17 +103,18 @@ class StoppingLoss:
         self.charge = charge
         self.baseline = bool(baseline)
         self.costs = costs
+        self.normalize = normalize
 
     def charges(self, costs):
-        """Returns what leaving at each exit is charged, as multiples of the first's cost.
+        """Returns what leaving at each exit is charged, normalized.
 
         Args:
             costs: Sequence of one number per exit, cumulative, of the network with its
                 policies.
         """
-        costs = np.asarray(costs if self.costs is None else self.costs, "float64") / (
-            costs[0] if self.costs is None else self.costs[0]
-        )
+        costs = np.asarray(costs if self.costs is None else self.costs, "float64")
+        if self.normalize is not None:
+            costs = costs / costs[NORMALIZED[self.normalize]]
         return np.append(0.0, costs[:-1]) if self.charge == "before" else costs
 
     def losses(self, logits, labels, decisions, charges, seed=None):
@@ -169,6 +175,7 @@ class StoppingLoss:
             "charge": self.charge,
             "baseline": self.baseline,
             "costs": self.costs,
+            "normalize": self.normalize,
         }
 
     @classmethod

@@ -11,7 +11,7 @@ from strategies import problems
 import keras_adaptive as ka
 from anytime_tflite import read_info
 from keras_adaptive.calibration.calibrate import calibrate_budgets
-from keras_adaptive.calibration.geometric import geometric_thresholds
+from keras_adaptive.calibration.geometric import geometric_q, geometric_thresholds
 
 INF = np.inf
 
@@ -514,3 +514,20 @@ def test_percentiles_of_too_many_exits_are_refused_and_optimal_does_without():
     labels, costs = np.zeros(30, int), np.arange(1.0, 25)
     with pytest.raises(ValueError, match="Received: 24 exits"):
         ka.calibrate(logits, labels, costs, budget=5, method="percentile")
+
+
+def test_the_printed_equation_for_q_is_solved():
+    costs = np.array([1.0, 2.5, 7.0, 8.0])
+    for budget in (1.001, 2.0, 4.6):
+        q = geometric_q(costs, budget)
+        shares = np.array([(1 - q) ** k * q for k in range(4)])
+        assert shares @ costs / shares.sum() == pytest.approx(budget)
+
+
+@pytest.mark.parametrize(
+    ("costs", "budget"),
+    [([1, 3], 1), ([1, 3], 2), ([1, 3], 2.5), ([3, 1], 2), ([1], 1), ([1, 3], np.nan)],
+)
+def test_refuses_budgets_of_which_there_is_no_q(costs, budget):
+    with pytest.raises(ValueError, match="Received: "):
+        geometric_q(costs, budget)

@@ -1,13 +1,13 @@
 import keras
+import pytest
 
 import keras_adaptive as ka
+from keras_adaptive.costs import EnergyModel
 
 L = keras.layers
 
 
 def test_energy_counts_numbers_moved_and_macs():
-    from keras_adaptive.costs.energy_model import EnergyModel
-
     x = keras.Input((4, 4, 3))
     outputs = [L.Dense(2)(L.Flatten()(L.Conv2D(5, 3, padding="same")(x)))]
     model = EnergyModel(main=10, cache=4, register=2, mac=1, reuse=8)
@@ -16,3 +16,24 @@ def test_energy_counts_numbers_moved_and_macs():
     by_hand = 10 * moved + (conv + dense) * (2 / 8 * 4 + 3 * 2 + 1)
     assert ka.costs.exit_costs([x], outputs, model)[0] == by_hand
     assert ka.costs.exit_costs([x], outputs, "energy")[0] > 0
+
+
+def test_counts_of_a_simulator_take_the_place_of_the_formula(tmp_path):
+    x = keras.Input((4, 4, 3))
+    outputs = [L.Dense(2)(L.Flatten()(L.Conv2D(5, 3, name="first")(x)))]
+    path = tmp_path / "counts.csv"
+    path.write_text("layer,main,cache,register,mac\nfirst,7,5,3,2\nelsewhere,1,1,1,1\n")
+    how = {"main": 10, "cache": 4, "register": 2, "mac": 1, "reuse": 8}
+    model = EnergyModel.from_counts(path, **how)
+    dense = 10 * (20 + 40 + 2 + 2) + 40 * (2 / 8 * 4 + 3 * 2 + 1)
+    assert ka.costs.exit_costs([x], outputs, model)[0] == 70 + 20 + 6 + 2 + dense
+
+
+@pytest.mark.parametrize(
+    "text", ["", "layer,main\na,1\n", "layer,main,cache,register,mac\na,1,1,1,x\n"]
+)
+def test_refuses_files_of_other_columns(text, tmp_path):
+    path = tmp_path / "counts.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="`path` must be a CSV file with the columns layer, main"):
+        EnergyModel.from_counts(path)

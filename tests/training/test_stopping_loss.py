@@ -140,6 +140,10 @@ def test_both_readings_of_the_cost():
     costs = [2.0, 6.0, 10.0]
     assert StoppingLoss().charges(costs).tolist() == [0.0, 1.0, 3.0]
     assert StoppingLoss(charge="including").charges(costs).tolist() == [1.0, 3.0, 5.0]
+    by_last = StoppingLoss(charge="including", normalize="last")
+    assert by_last.charges(costs).tolist() == pytest.approx([0.2, 0.6, 1.0])
+    assert StoppingLoss(normalize=None).charges(costs).tolist() == [0.0, 2.0, 6.0]
+    assert StoppingLoss.from_config(by_last.get_config()).normalize == "last"
     own = StoppingLoss(charge="including", costs=[4, 4, 6])
     assert own.charges(costs).tolist() == [1.0, 1.0, 1.5]
     assert StoppingLoss.from_config(own.get_config()).get_config() == own.get_config()
