@@ -78,7 +78,8 @@ apk: $(MODEL)
 # the Kotlin library as a Maven repository in tflite/android/target/repository, for apps
 aar: .venv/test
 	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
-	mvn --quiet --file tflite/android --projects android --also-make test-compile && \
+	mvn --quiet --file tflite/android --projects android --also-make --activate-profiles published \
+		test-compile && \
 	tflite/android/publish/publish.sh tflite/android/target/repository
 
 # on a JVM: the shipped network on real images, and the app of `make apk`, which is looked at

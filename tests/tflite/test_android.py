@@ -31,6 +31,14 @@ def test_its_parts_are_of_one_version():
         assert version in (ANDROID / name).read_text(), name
 
 
+def test_the_runtime_that_the_app_names_is_that_of_the_build():
+    version = re.search(r"<tensorflow-lite.version>([\d.]+)<", (ANDROID / "pom.xml").read_text())[1]
+    for name in ("sample/build.gradle.kts", "README.md"):
+        assert f"org.tensorflow:tensorflow-lite:{version}" in (ANDROID / name).read_text(), name
+    (models,) = ANDROID.glob("sample/src/main/**/Models.kt")
+    assert f'"tensorflow-lite {version}"' in models.read_text()
+
+
 def test_every_module_is_described():
     text = (ANDROID / "README.md").read_text()
     for pom in ANDROID.glob("*/pom.xml"):

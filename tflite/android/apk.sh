@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes a signed APK of the sample app, without Gradle and without Android's SDK.
 #
-#     apk.sh MODEL.tflite
+#     apk.sh MODEL.tflite [BASELINE.tflite]
 #
+# The baseline is measured in turn with the model: the network cut at an exit, exported likewise.
 # What mvn has compiled is in */target/classes; aapt2, zipalign and apksigner come from the
 # packages of these names. The key is made anew, for this machine: good to try the app, and no more.
 set -euo pipefail
 model=$(realpath "$1")
+baseline=${2:+$(realpath "$2")}
 cd "$(dirname "$0")"
 work=sample/target/apk
 tools=sample/target/tools
@@ -15,6 +17,7 @@ rm -rf "$work"
 mkdir -p "$work/assets" "$work/stage/lib"
 
 cp "$model" "$work/assets/model.tflite"
+[ -z "$baseline" ] || cp "$baseline" "$work/assets/baseline.tflite"
 aapt2 compile --dir sample/src/main/res -o "$work/res.zip"
 aapt2 link -I "$tools/android-all.jar" --manifest sample/src/main/AndroidManifest.xml \
     --min-sdk-version 24 --target-sdk-version 34 --version-code 1 --version-name 0.1.0 \

@@ -3,7 +3,7 @@
 #
 #     publish.sh FOLDER
 #
-# What mvn has compiled is in */target/classes.
+# What mvn has compiled is in */target/classes, its documentation in */target/documentation.
 set -euo pipefail
 repository=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
@@ -15,6 +15,7 @@ for module in core android; do
     (cd "$module/target/classes" && find . -name '*.class' -o -name '*.kotlin_module' |
         zip -q -X "$work/$module.jar" -@)
     (cd "$module/src/main/kotlin" && zip -q -X -r "$work/$module-sources.jar" .)
+    (cd "$module/target/documentation" && zip -q -X -r "$work/$module-javadoc.jar" .)
 done
 mkdir "$work/aar"
 cp "$work/android.jar" "$work/aar/classes.jar"
@@ -26,7 +27,8 @@ cp consumer-rules.pro "$work/aar/proguard.txt"
 deploy() {
     mvn --quiet --non-recursive org.apache.maven.plugins:maven-deploy-plugin:3.1.4:deploy-file \
         -Dfile="$work/$1" -Dpackaging="$2" -DpomFile="$PWD/publish/$3.xml" \
-        -Dsources="$work/$3-sources.jar" -Durl="file://$repository" -DrepositoryId=local
+        -Dsources="$work/$3-sources.jar" -Djavadoc="$work/$3-javadoc.jar" \
+        -Durl="file://$repository" -DrepositoryId=local
 }
 deploy core.jar jar core
 deploy android.aar aar android

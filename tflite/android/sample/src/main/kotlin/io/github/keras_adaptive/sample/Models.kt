@@ -17,15 +17,24 @@ import java.nio.channels.FileChannel
 object Models {
     /** What runs the stages; tests put another in its place. */
     @Volatile
-    var opener: Backend.Opener = InterpreterBackend.opener(threads = 1)
+    var opener: Backend.Opener = InterpreterBackend.opener(threads = THREADS)
 
+    const val INTERPRETER = "tensorflow-lite 2.16.1"
+    const val THREADS = 1
     private const val ASSET = "model.tflite"
+    private const val BASELINE = "baseline.tflite"
     private const val MOST = 1 shl 28 // bytes of a chosen file
     private const val SIDE = 1024 // pixels of a side to which pictures are read
 
     /** Opens the model of this app, which is mapped into memory: it is stored as it is. */
-    fun shipped(context: Context): AnytimeModel {
-        val content = context.assets.openFd(ASSET).use { file ->
+    fun shipped(context: Context): AnytimeModel = asset(context, ASSET)
+
+    /** Opens what is measured in turn with the model, if the app has it. */
+    fun baseline(context: Context): AnytimeModel? =
+        if (BASELINE in context.assets.list("").orEmpty()) asset(context, BASELINE) else null
+
+    private fun asset(context: Context, name: String): AnytimeModel {
+        val content = context.assets.openFd(name).use { file ->
             FileInputStream(file.fileDescriptor).channel.use {
                 it.map(FileChannel.MapMode.READ_ONLY, file.startOffset, file.length)
             }
