@@ -78,6 +78,7 @@ apk: $(MODEL)
 # the Kotlin library as a Maven repository in tflite/android/target/repository, for apps
 aar: .venv/test
 	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
+	$(call needs,zip,apt-get install zip) \
 	mvn --quiet --file tflite/android --projects android --also-make --activate-profiles published \
 		test-compile && \
 	tflite/android/publish/publish.sh tflite/android/target/repository
