@@ -19,6 +19,7 @@ USES = {
     "data": "data sets by name, and folders of photos",
     "tune": "search with KerasTuner",
     "compress": "pruning, clustering, training for int8",
+    "onnx": "files for ONNX Runtime",
     "beam": "scoring with Apache Beam",
     "completion": "--print-completion",
 }

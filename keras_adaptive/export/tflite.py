@@ -1,18 +1,13 @@
 """`export_tflite`: writes a network and its policy into one .tflite file."""
 
-import keras
-import numpy as np
-
-from anytime_tflite.pixels import rule as pixel_rule
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
 from keras_adaptive._files import to_json, write_whole
 from keras_adaptive.costs._beside import NAME, giving_costs
-from keras_adaptive.export import _costs, _verification, _writer
-from keras_adaptive.export._conversion import QUANTIZE, convert
+from keras_adaptive.export import _arguments, _costs, _verification, _writer
+from keras_adaptive.export._conversion import convert
 from keras_adaptive.export._features import pass_int8
 from keras_adaptive.export._inputs import (
-    checked_data,
     count,
     inputs_of,
     random_data,
@@ -21,15 +16,10 @@ from keras_adaptive.export._inputs import (
 from keras_adaptive.export._recalibration import compare, recalibrate, reference_of
 from keras_adaptive.export._settings import set_for_file
 from keras_adaptive.export._single_call import add_single_call
-from keras_adaptive.policy.agreement_policy import AgreementPolicy
-from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
-from keras_adaptive.policy.learned_policy import LearnedPolicy, pack
-from keras_adaptive.policy.patience_policy import PatiencePolicy
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.policy.exit_policy import ExitPolicy
 
 FORMAT = "keras_adaptive.tflite"
 VERSION = 3
-POLICIES = (ExitPolicy, LearnedPolicy, PatiencePolicy, AgreementPolicy)
 
 
 def export_tflite(
@@ -112,6 +102,8 @@ def export_tflite(
 
     >>> import tempfile
     >>> from pathlib import Path
+    >>> import keras
+    >>> from keras_adaptive import AdaptiveModel
     >>> from keras_adaptive.layers.early_exit import EarlyExit
     >>> image = keras.Input((8, 8, 1))
     >>> features = keras.layers.Conv2D(4, 3)(image)
@@ -126,7 +118,7 @@ def export_tflite(
         name: getattr(model, name, None) if value is None else value
         for name, value in given.items()
     }
-    _check(model, policy)
+    _arguments.check(model, policy)
     with set_for_file(model, quantize, input_shape) as (tensors, outputs):
         return _export(
             model,
@@ -162,13 +154,13 @@ def _export(
     """Writes the file of a network whose layers are set for it; returns the policy in it."""
     inputs = inputs_of(tensors)
     policy.validate_stagewise(most=model.exit_costs(input_shape=input_shape)[-1])
-    class_names = _check_names(given["class_names"], outputs[0].shape[-1])
-    preprocessing = _check_preprocessing(given["preprocessing"], inputs)
-    pixels = _check_pixels(given["pixels"], inputs)
-    data, labels = _check_data(inputs, quantize, calibration_data)
+    class_names = _arguments.checked_names(given["class_names"], outputs[0].shape[-1])
+    preprocessing = _arguments.checked_preprocessing(given["preprocessing"], inputs)
+    pixels = _arguments.checked_pixels(given["pixels"], inputs)
+    data, labels = _arguments.checked_calibration(inputs, quantize, calibration_data)
     check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
     exits = model.exits_of(policy)
-    _check_stage_ms(stage_ms, len(exits))
+    _arguments.check_stage_ms(stage_ms, len(exits))
 
     stages, branching = (
         renamed(giving_costs(found), inputs)
@@ -207,7 +199,7 @@ def _export(
         "runtime": runtime,
         "minimum_runtime": _writer.minimum_runtime(file),
         "exits": exits,
-        **_rule_of(policy, model.num_exits),
+        **_arguments.rule_of(policy, model.num_exits),
         "macs": model.exit_costs(exits=exits, input_shape=input_shape).tolist(),
         "stage_ms": None if stage_ms is None else [float(ms) for ms in stage_ms],
         "class_names": class_names,
@@ -234,153 +226,3 @@ def _stages(inputs, outputs):
     """
     exits = _costs.with_costs(inputs, outputs)
     return [_graph.minimal_stages(inputs, exits, skipping=way) for way in (None, "if")]
-
-
-def _rule_of(policy, exits):
-    """Returns what `info` says of the policy."""
-    by_confidence = isinstance(policy, ExitPolicy)
-    never = always_last(exits)
-    agreement = isinstance(policy, AgreementPolicy)
-    return {
-        "confidence": policy.confidence if by_confidence else "max_prob",
-        "thresholds": [to_json(t) for t in (policy.thresholds if by_confidence else never)],
-        "log_odds": [to_json(t) for t in (policy.log_odds if by_confidence else never)],
-        "temperatures": policy.temperatures.tolist() if by_confidence else [1.0] * exits,
-        "patience": policy.patience if isinstance(policy, PatiencePolicy) else None,
-        "agreement": {"members": policy.members, "share": policy.share} if agreement else None,
-        "stopping": pack(policy.networks) if isinstance(policy, LearnedPolicy) else None,
-    }
-
-
-def _check(model, policy):
-    """Raises an error for a network or a policy that cannot be exported."""
-    if not isinstance(model, AdaptiveModel):
-        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-    if policy is None:
-        raise ValueError(
-            "`policy` must be given where `model.policy` is None: calibrate the model, or give "
-            "one made by hand. Received: policy=None"
-        )
-    if not isinstance(policy, POLICIES):
-        raise TypeError(
-            "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
-            f"AgreementPolicy. Received: policy={policy!r}"
-        )
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "The Keras backend must be tensorflow to export. Save the model and load it with "
-            f"KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()}"
-        )
-    if any(len(logits.shape) != 2 or logits.shape[-1] < 2 for logits in model.outputs):
-        raise ValueError(
-            "`model` must give one answer per sample, logits of shape (batch, classes) of at "
-            f"least two classes. Received: outputs {[tuple(z.shape) for z in model.outputs]}"
-        )
-    for layer in model._flatten_layers(include_self=False):
-        if getattr(layer, "quantization_mode", None) is not None:
-            raise ValueError(
-                "`model` must not be quantized by Keras: a file is quantized when it is written, "
-                'export_tflite(quantize="int8"). Give the model as it was before `quantize`. '
-                f"Received: layer {layer.name!r} with {layer.quantization_mode!r}"
-            )
-    halved = [v.path for v in model.weights if v.dtype in ("float16", "bfloat16")]
-    if halved:
-        raise ValueError(
-            "`model` must have float32 weights. Build it under the policy 'mixed_float16' or "
-            "'mixed_bfloat16', which computes in half precision and keeps them. "
-            f"Received: weight {halved[0]!r} of half precision"
-        )
-    model.exits_of(policy)
-
-
-def _check_names(names, classes):
-    if names is None:
-        return None
-    if isinstance(names, (str, bytes)) or len(names) != classes:
-        raise ValueError(
-            f"`class_names` must be {classes} names, one per class. Received: "
-            + (repr(names) if isinstance(names, (str, bytes)) else f"{len(names)} names")
-        )
-    return [str(name) for name in names]
-
-
-def _check_preprocessing(preprocessing, inputs):
-    """Returns `preprocessing` as Python floats, or `None`."""
-    if preprocessing is None:
-        return None
-    if len(inputs) > 1 or inputs[0]["dtype"] != "float32":
-        raise ValueError(
-            "`preprocessing` must be None for a network that does not take one float32 image. "
-            f"Received: inputs {[(one['name'], one['dtype']) for one in inputs]}"
-        )
-    channels = (inputs[0]["shape"] or [1])[-1]
-    try:
-        plain = {key: [float(v) for v in values] for key, values in preprocessing.items()}
-        fits = set(plain) == {"mean", "std"} and min(plain["std"]) > 0
-        fits = fits and all(len(values) == channels for values in plain.values())
-        fits = fits and all(np.isfinite(values).all() for values in plain.values())
-    except (AttributeError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"`preprocessing` must be a dictionary of `mean` and `std`, {channels} numbers "
-            f"each, with positive `std`. Received: preprocessing={preprocessing}"
-        )
-    return plain
-
-
-def _check_pixels(rule, inputs):
-    """Returns the rule of pixels as `info` holds it, or `None`."""
-    if rule is None:
-        return None
-    try:
-        found = pixel_rule(**rule)
-    except TypeError as error:
-        raise ValueError(
-            f"`pixels` must be a rule of `anytime_tflite.pixels.rule`. Received: pixels={rule} "
-            f"({error})"
-        ) from error
-    shape = [found["height"], found["width"], found["channels"]]
-    if [one["shape"] for one in inputs] != [shape]:
-        raise ValueError(
-            "`pixels` must be a rule for the network's image, of shape "
-            f"{[one['shape'] for one in inputs]}. Received: a rule for {shape}"
-        )
-    return found
-
-
-def _check_data(inputs, quantize, data):
-    """Returns data by name of the input, and labels; either may be `None`."""
-    check_choice(QUANTIZE, quantize=quantize)
-    if data is None:
-        if quantize == "int8":
-            raise ValueError(
-                '`calibration_data` must be given for `quantize="int8"`: ranges are measured '
-                "on it. Received: calibration_data=None"
-            )
-        return None, None
-    x, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    arrays = checked_data(inputs, x)
-    samples = count(arrays)
-    if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (samples,) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"The labels of `calibration_data` must be {samples} integers. "
-                f"Received: dtype {labels.dtype}, shape {labels.shape}"
-            )
-    return arrays, labels
-
-
-def _check_stage_ms(stage_ms, stages):
-    if stage_ms is None:
-        return
-    try:
-        fits = len(stage_ms) == stages and all(0 < float(ms) < np.inf for ms in stage_ms)
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"`stage_ms` must be {stages} positive numbers, one per stage of the file. "
-            f"Received: stage_ms={stage_ms}"
-        )

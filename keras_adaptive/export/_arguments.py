@@ -1,0 +1,167 @@
+"""Checks of what is to be written into a file, and the form that it has there."""
+
+import keras
+import numpy as np
+
+from anytime_tflite.pixels import rule as pixel_rule
+from keras_adaptive._checks import check_choice
+from keras_adaptive._files import to_json
+from keras_adaptive.export._conversion import QUANTIZE
+from keras_adaptive.export._inputs import checked_data, count
+from keras_adaptive.policy.agreement_policy import AgreementPolicy
+from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
+from keras_adaptive.policy.learned_policy import LearnedPolicy, pack
+from keras_adaptive.policy.patience_policy import PatiencePolicy
+from keras_adaptive.training.adaptive_model import AdaptiveModel
+
+POLICIES = (ExitPolicy, LearnedPolicy, PatiencePolicy, AgreementPolicy)
+
+
+def rule_of(policy, exits):
+    """Returns what `info` says of the policy."""
+    by_confidence = isinstance(policy, ExitPolicy)
+    never = always_last(exits)
+    agreement = isinstance(policy, AgreementPolicy)
+    return {
+        "confidence": policy.confidence if by_confidence else "max_prob",
+        "thresholds": [to_json(t) for t in (policy.thresholds if by_confidence else never)],
+        "log_odds": [to_json(t) for t in (policy.log_odds if by_confidence else never)],
+        "temperatures": policy.temperatures.tolist() if by_confidence else [1.0] * exits,
+        "patience": policy.patience if isinstance(policy, PatiencePolicy) else None,
+        "agreement": {"members": policy.members, "share": policy.share} if agreement else None,
+        "stopping": pack(policy.networks) if isinstance(policy, LearnedPolicy) else None,
+    }
+
+
+def check(model, policy):
+    """Raises an error for a network or a policy that cannot be exported."""
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    if policy is None:
+        raise ValueError(
+            "`policy` must be given where `model.policy` is None: calibrate the model, or give "
+            "one made by hand. Received: policy=None"
+        )
+    if not isinstance(policy, POLICIES):
+        raise TypeError(
+            "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
+            f"AgreementPolicy. Received: policy={policy!r}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "The Keras backend must be tensorflow to export. Save the model and load it with "
+            f"KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()}"
+        )
+    if any(len(logits.shape) != 2 or logits.shape[-1] < 2 for logits in model.outputs):
+        raise ValueError(
+            "`model` must give one answer per sample, logits of shape (batch, classes) of at "
+            f"least two classes. Received: outputs {[tuple(z.shape) for z in model.outputs]}"
+        )
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(
+                "`model` must not be quantized by Keras: a file is quantized when it is written, "
+                'export_tflite(quantize="int8"). Give the model as it was before `quantize`. '
+                f"Received: layer {layer.name!r} with {layer.quantization_mode!r}"
+            )
+    halved = [v.path for v in model.weights if v.dtype in ("float16", "bfloat16")]
+    if halved:
+        raise ValueError(
+            "`model` must have float32 weights. Build it under the policy 'mixed_float16' or "
+            "'mixed_bfloat16', which computes in half precision and keeps them. "
+            f"Received: weight {halved[0]!r} of half precision"
+        )
+    model.exits_of(policy)
+
+
+def checked_names(names, classes):
+    if names is None:
+        return None
+    if isinstance(names, (str, bytes)) or len(names) != classes:
+        raise ValueError(
+            f"`class_names` must be {classes} names, one per class. Received: "
+            + (repr(names) if isinstance(names, (str, bytes)) else f"{len(names)} names")
+        )
+    return [str(name) for name in names]
+
+
+def checked_preprocessing(preprocessing, inputs):
+    """Returns `preprocessing` as Python floats, or `None`."""
+    if preprocessing is None:
+        return None
+    if len(inputs) > 1 or inputs[0]["dtype"] != "float32":
+        raise ValueError(
+            "`preprocessing` must be None for a network that does not take one float32 image. "
+            f"Received: inputs {[(one['name'], one['dtype']) for one in inputs]}"
+        )
+    channels = (inputs[0]["shape"] or [1])[-1]
+    try:
+        plain = {key: [float(v) for v in values] for key, values in preprocessing.items()}
+        fits = set(plain) == {"mean", "std"} and min(plain["std"]) > 0
+        fits = fits and all(len(values) == channels for values in plain.values())
+        fits = fits and all(np.isfinite(values).all() for values in plain.values())
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`preprocessing` must be a dictionary of `mean` and `std`, {channels} numbers "
+            f"each, with positive `std`. Received: preprocessing={preprocessing}"
+        )
+    return plain
+
+
+def checked_pixels(rule, inputs):
+    """Returns the rule of pixels as `info` holds it, or `None`."""
+    if rule is None:
+        return None
+    try:
+        found = pixel_rule(**rule)
+    except TypeError as error:
+        raise ValueError(
+            f"`pixels` must be a rule of `anytime_tflite.pixels.rule`. Received: pixels={rule} "
+            f"({error})"
+        ) from error
+    shape = [found["height"], found["width"], found["channels"]]
+    if [one["shape"] for one in inputs] != [shape]:
+        raise ValueError(
+            "`pixels` must be a rule for the network's image, of shape "
+            f"{[one['shape'] for one in inputs]}. Received: a rule for {shape}"
+        )
+    return found
+
+
+def checked_calibration(inputs, quantize, data):
+    """Returns data by name of the input, and labels; either may be `None`."""
+    check_choice(QUANTIZE, quantize=quantize)
+    if data is None:
+        if quantize == "int8":
+            raise ValueError(
+                '`calibration_data` must be given for `quantize="int8"`: ranges are measured '
+                "on it. Received: calibration_data=None"
+            )
+        return None, None
+    x, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+    arrays = checked_data(inputs, x)
+    samples = count(arrays)
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"The labels of `calibration_data` must be {samples} integers. "
+                f"Received: dtype {labels.dtype}, shape {labels.shape}"
+            )
+    return arrays, labels
+
+
+def check_stage_ms(stage_ms, stages):
+    if stage_ms is None:
+        return
+    try:
+        fits = len(stage_ms) == stages and all(0 < float(ms) < np.inf for ms in stage_ms)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`stage_ms` must be {stages} positive numbers, one per stage of the file. "
+            f"Received: stage_ms={stage_ms}"
+        )
