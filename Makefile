@@ -75,12 +75,12 @@ apk: $(MODEL)
 	mvn --quiet --file tflite/android --activate-profiles apk --projects sample --also-make \
 		test-compile && tflite/android/apk.sh $(MODEL) $(BASELINE)
 
-# the Kotlin library as a Maven repository in tflite/android/target/repository, for apps
+# the Kotlin library as a Maven repository in tflite/android/target/repository, for apps and servers
 aar: .venv/test
 	@$(call needs,mvn,apt-get install openjdk-17-jdk-headless maven) \
 	$(call needs,zip,apt-get install zip) \
-	mvn --quiet --file tflite/android --projects android --also-make --activate-profiles published \
-		test-compile && \
+	mvn --quiet --file tflite/android --projects android,desktop --also-make \
+		--activate-profiles published test-compile && \
 	tflite/android/publish/publish.sh tflite/android/target/repository
 
 # on a JVM: the shipped network on real images, and the app of `make apk`, which is looked at

@@ -11,7 +11,7 @@ version=0.1.0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-for module in core android; do
+for module in core android desktop; do
     (cd "$module/target/classes" && find . -name '*.class' -o -name '*.kotlin_module' |
         zip -q -X "$work/$module.jar" -@)
     (cd "$module/src/main/kotlin" && zip -q -X -r "$work/$module-sources.jar" .)
@@ -32,4 +32,5 @@ deploy() {
 }
 deploy core.jar jar core
 deploy android.aar aar android
-echo "$repository: anytime-tflite-core and anytime-tflite-android $version"
+deploy desktop.jar jar desktop
+echo "$repository: anytime-tflite-core, anytime-tflite-android and anytime-tflite-desktop $version"
