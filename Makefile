@@ -179,7 +179,7 @@ bench-mistakes: .venv/test
 bench-jvm: .venv/test
 	$(BIN)/python -m benchmarks.jvm
 
-# two hours, and so not part of `bench`: commands killed at 200 moments; resumes where it was
+# an hour or two, and so not part of `bench`: commands killed at 240 moments; resumes where it was
 # interrupted
 bench-chaos: .venv/test
 	$(BIN)/python -m benchmarks.chaos

@@ -30,11 +30,11 @@ WAIT = 0.03  # seconds after a change, at most
 TRAIN = ["--epochs", "4", "--train-limit", "96", "--regime", "mixed", "--seed", "3"]
 # command: its arguments behind the folder's, and how many tries of each kind
 COMMANDS = {
-    "train": (TRAIN, 30),
-    "overwrite": ([*TRAIN, "--overwrite"], 10),
-    "evaluate": (["--budget-share", "0.9"], 30),
-    "export": (["--quantize", "float16"], 20),
-    "sweep": ([], 10),
+    "train": (TRAIN, 36),
+    "overwrite": ([*TRAIN, "--overwrite"], 12),
+    "evaluate": (["--budget-share", "0.9"], 36),
+    "export": (["--quantize", "float16"], 24),
+    "sweep": ([], 12),
 }
 KINDS = ("aimed", "random")
 BEGUN = {"train": "train: msdnet", "overwrite": "train: msdnet"}  # what is said when work begins
