@@ -370,6 +370,8 @@ ROWS = {
 
 # `at`, where blocks are too few or too unlike for three at equal distances
 EXITS = {
+    # each cell reads the two before it: no tensor stands alone between them
+    "keras.applications.NASNetMobile": ["normal_concat_3", "normal_concat_8"],
     "LSTM": 2,
     "GRU": 2,
     "both ways": [0.75],
