@@ -31,6 +31,16 @@ def test_its_parts_are_of_one_version():
         assert version in (ANDROID / name).read_text(), name
 
 
+def test_what_is_published_depends_on_what_was_built_with():
+    parent = (ANDROID / "pom.xml").read_text()
+    kotlin = re.search(r"<kotlin.version>([\d.]+)<", parent)[1]
+    jna = re.search(r"<artifactId>jna</artifactId>\s*<version>([\d.]+)<", parent)[1]
+    named = re.compile(r"<artifactId>(kotlin-stdlib|jna)</artifactId>\s*<version>([\d.]+)<")
+    published = [named.findall(p.read_text()) for p in ANDROID.glob("publish/*.xml")]
+    assert dict(sum(published, [])) == {"kotlin-stdlib": kotlin, "jna": jna}
+    assert f'version "{kotlin}"' in (ANDROID / "sample" / "build.gradle.kts").read_text()
+
+
 def test_the_runtime_that_the_app_names_is_that_of_the_build():
     version = re.search(r"<tensorflow-lite.version>([\d.]+)<", (ANDROID / "pom.xml").read_text())[1]
     for name in ("sample/build.gradle.kts", "README.md"):

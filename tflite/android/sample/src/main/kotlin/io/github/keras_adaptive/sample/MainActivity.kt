@@ -227,7 +227,7 @@ class MainActivity : Activity() {
             Benchmark(model, about, cut).run(RUNS).also { cut?.close() }
         }
         runOnUiThread {
-            detail.text = "Measured $RUNS times, as JSON for keras-adaptive report --measurement"
+            detail.text = "Measured $RUNS times, shared as JSON"
             val share = Intent(Intent.ACTION_SEND).setType("application/json")
             startActivity(Intent.createChooser(share.putExtra(Intent.EXTRA_TEXT, result), null))
         }

@@ -1,5 +1,6 @@
 package io.github.keras_adaptive.sample
 
+import android.content.Intent
 import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.net.Uri
@@ -8,6 +9,8 @@ import android.view.View
 import android.view.ViewGroup
 import android.widget.SeekBar
 import android.widget.TextView
+import io.github.keras_adaptive.anytime.Case
+import io.github.keras_adaptive.anytime.Testdata
 import io.github.keras_adaptive.anytime.desktop.LiteRtBackend
 import java.io.File
 import java.util.concurrent.TimeUnit
@@ -42,7 +45,7 @@ class ScreensTest {
         views(activity.window.decorView).filterIsInstance<TextView>().map { it.text.toString() }
 
     private fun waitFor(activity: MainActivity, what: (String) -> Boolean) {
-        val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(20)
+        val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(90)
         while (texts(activity).none(what)) {
             assertTrue("${texts(activity)}", System.nanoTime() < end)
             Thread.sleep(20)
@@ -78,11 +81,15 @@ class ScreensTest {
         val uri = Uri.parse("content://pictures/1")
         val resolver = shadowOf(activity.contentResolver)
         resolver.registerInputStream(uri, bytes.toByteArray().inputStream())
-        val chosen = android.content.Intent().setData(uri)
-        val all = views(activity.window.decorView)
-        all.first { (it as? TextView)?.text == "Picture" }.performClick()
+        val chosen = Intent().setData(uri)
+        press(activity, "Picture")
         val asked = shadowOf(activity).nextStartedActivityForResult.intent
         shadowOf(activity).receiveResult(asked, android.app.Activity.RESULT_OK, chosen)
+    }
+
+    private fun press(activity: MainActivity, button: String) {
+        val all = views(activity.window.decorView)
+        all.first { (it as? TextView)?.text == button }.performClick()
     }
 
     private fun screen(name: String): Bitmap {
@@ -107,6 +114,30 @@ class ScreensTest {
     @Test
     fun `in light`() {
         assertTrue(screen("light").getPixel(2, 700) and 255 > 200)
+    }
+
+    @Test
+    fun `what was measured is shared as Python reads it`() {
+        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().get()
+        waitFor(activity) { "5 stages" in it }
+        press(activity, "Measure")
+        waitFor(activity) { it.startsWith("Measured 200 times") }
+        draw(activity, "measured")
+        val chooser = shadowOf(activity).nextStartedActivity
+        val shared = chooser.getParcelableExtra<Intent>(Intent.EXTRA_INTENT)
+        assertEquals("application/json", shared.type)
+        val file = File("target/measurement.json").absoluteFile
+        file.writeText(shared.getStringExtra(Intent.EXTRA_TEXT))
+        val found = Testdata.json(file.path)
+        val keys = Testdata.json("measurement.json").values.keys - "baseline"
+        assertEquals(keys, found.values.keys - "baseline")
+        assertEquals(Models.shipped(activity).use { it.info.sha256 }, found.text("sha256"))
+        assertEquals("Android 14 (API 34)", found.text("system"))
+        val rows = found.list("stages").map { Case(it as Map<*, *>) }
+        assertEquals(listOf(0, 1, 2, 3, 4), rows.map { it.int("exit") })
+        for (row in rows) for (way in listOf("alone", "until_here", "staged", "classify")) {
+            assertTrue(row.at("${way}_ms").double("p50") > 0)
+        }
     }
 
     @Test
