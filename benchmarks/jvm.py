@@ -10,16 +10,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
-from anytime_tflite import AnytimeModel
+from anytime_tflite.bench import bench
 from benchmarks import _rows
 
 ANDROID = Path(__file__).parent.parent / "tflite" / "android"
 FILES = ("float32_single", "dynamic")
+WAYS = ("alone_ms", "staged_ms", "classify_ms")
 ROUNDS, RUNS, WARM_UP = 15, 60, 400
 
 
@@ -39,22 +39,10 @@ def java():
     return ["java", "-cp", path, main], {**os.environ, "LITERT_LIBRARY": library}
 
 
-def stage_ms(device, images):
-    """Returns the median time of each stage in Python."""
-    rows = []
-    for image in images:
-        times = [time.perf_counter()]
-        times += [time.perf_counter() for _ in device.stream(image)]
-        rows.append(1000 * np.diff(times))
-    return np.median(rows, axis=0)
-
-
 def measured(name, command, environment):
-    """Returns the times of a file in both languages."""
+    """Returns the times of a file in both languages, and the last measurement on the JVM."""
     path = ANDROID / "target" / "shipped" / f"{name}.tflite"
-    rows = {"python": [], "jvm": []}
-    device = AnytimeModel(path, num_threads=1)
-    images = np.random.default_rng(0).normal(0, 0.5, (RUNS, *device.input_shape)).astype("float32")
+    found = {"python": [], "jvm": []}
     with subprocess.Popen(
         [*command, str(path)],
         stdin=subprocess.PIPE,
@@ -71,20 +59,28 @@ def measured(name, command, environment):
 
         ask(WARM_UP)  # until the JVM has compiled what is used
         for _ in range(ROUNDS):
-            rows["python"].append(stage_ms(device, images))
-            rows["jvm"].append(ask(RUNS)["stage_ms"])
-    python, jvm = np.array(rows["python"]), np.array(rows["jvm"])
-    return [
-        {
-            "file": name,
-            "exit": i,
-            "python_ms": np.median(python[:, i]),
-            "jvm_ms": np.median(jvm[:, i]),
-            "ratio": np.median(jvm[:, i] / python[:, i]),
-            "quartiles": np.quantile(jvm[:, i] / python[:, i], [0.25, 0.75]).tolist(),
-        }
-        for i in range(python.shape[1])
-    ]
+            found["python"].append(bench(path, runs=RUNS))
+            found["jvm"].append(ask(RUNS))
+        process.stdin.close()
+    rows = []
+    for way in WAYS:
+        python, jvm = (
+            np.array([[row[way]["p50"] for row in one["stages"]] for one in found[language]])
+            for language in ("python", "jvm")
+        )
+        rows += [
+            {
+                "file": name,
+                "way": way.removesuffix("_ms"),
+                "exit": i,
+                "python_ms": np.median(python[:, i]),
+                "jvm_ms": np.median(jvm[:, i]),
+                "ratio": np.median(jvm[:, i] / python[:, i]),
+                "quartiles": np.quantile(jvm[:, i] / python[:, i], [0.25, 0.75]).tolist(),
+            }
+            for i in range(python.shape[1])
+        ]
+    return rows, found["jvm"][-1]
 
 
 def measure():
@@ -92,18 +88,25 @@ def measure():
     if not (folder / "dynamic.tflite").is_file():
         subprocess.run([sys.executable, ANDROID / "vectors.py", folder], check=True)
     found = java()
-    return {"rows": [row for name in FILES for row in measured(name, *found)]}
+    files = [measured(name, *found) for name in FILES]
+    return {
+        "rows": [row for rows, _ in files for row in rows],
+        "measurements": [last for _, last in files],
+    }
 
 
 def page(results):
-    heads = "file | exit | Python, ms | JVM, ms | JVM / Python | quartiles"
-    cells = "{file} | {exit} | {python_ms:.3f} | {jvm_ms:.3f} | {ratio:.3f}"
+    heads = "file | way | exit | Python, ms | JVM, ms | JVM / Python | quartiles"
+    cells = "{file} | {way} | {exit} | {python_ms:.3f} | {jvm_ms:.3f} | {ratio:.3f}"
     cells += " | {quartiles[0]:.3f} to {quartiles[1]:.3f}"
     return _rows.page(
         "# The Kotlin runtime on a JVM beside the Python runtime",
-        f"Each stage alone, as `stream` gives it; medians of {ROUNDS} rounds in turn, of {RUNS} "
-        "images each.",
+        f"Medians of {ROUNDS} rounds in turn, of {RUNS} images each. `alone`: each stage, as "
+        "`stream` gives it. `staged`: the stages up to the exit, nothing decided. `classify`: all "
+        "that it does, of images that leave there; Python makes the single call, if there is one.",
         _rows.table(heads, results["rows"], cells),
+        "The last measurement of each file on the JVM is in jvm.json, under `measurements`, in the "
+        "form of tflite/README.md.",
     )
 
 

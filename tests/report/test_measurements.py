@@ -8,7 +8,7 @@ from test_form import WRONG, places, with_change
 
 from anytime_tflite.file import read_info
 from keras_adaptive import report as reports
-from keras_adaptive.report import document, measurements, writing
+from keras_adaptive.report import document, form, measurements, writing
 
 TESTDATA = Path(__file__).parents[2] / "tflite" / "testdata"
 SHARED = TESTDATA / "measurement.json"  # written by the Kotlin library's tests
@@ -46,6 +46,13 @@ def test_what_a_phone_shares_is_read(info, phone):
     (found,) = reports.read_measurements([SHARED], info, FILE)
     assert phone.pop("stage_ms") == [row["alone_ms"]["p50"] for row in found["stages"]]
     assert found == phone
+
+
+def test_the_figures_of_the_jvm_are_measurements():
+    path = TESTDATA.parents[1] / "benchmarks" / "results" / "jvm.json"
+    for one in json.loads(path.read_text())["measurements"]:
+        form.check_form(one, form.MEASUREMENT, "measurement", path)
+        assert len(one["stages"]) == len(one["stage_ms"]) == 5
 
 
 def test_it_stands_in_report_and_card(info, phone, tmp_path):

@@ -179,7 +179,7 @@ def _machine() -> str:
     path = Path("/proc/cpuinfo")
     text = path.read_text(errors="replace") if path.exists() else ""
     named = re.search(r"^(?:Model|model name)\s*:\s*(.+)$", text, re.MULTILINE)
-    return named[1] if named else platform.processor() or platform.machine()
+    return named[1] if named else platform.processor() or platform.machine() or "unknown"
 
 
 def _interpreter() -> str:
