@@ -1,4 +1,5 @@
 # The public names, imported when they are first used. Type checkers read this file too.
+from . import beam as beam
 from . import calibration as calibration
 from . import compression as compression
 from . import costs as costs

@@ -23,7 +23,7 @@ CHAIN = [
     ["training"],
     ["models"],
     ["export"],
-    ["inference", "compression", "tuning", "plotting", "report"],
+    ["inference", "compression", "tuning", "plotting", "report", "beam"],
     ["cli"],
 ]
 BESIDE = {"data": {"_checks", "_files"}}  # read by the command line and by users alone
@@ -37,11 +37,12 @@ HEAVY = {
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "tf2onnx": {"export"},
-    "apache_beam": set(),
+    "apache_beam": {"beam"},
+    "pyarrow": {"beam"},
     "ai_edge_litert": {"export"},
     "sklearn": {"data"},
     "jinja2": {"report"},
-    "anytime_tflite": {"data", "inference", "export", "cli"},
+    "anytime_tflite": {"data", "inference", "export", "beam", "cli"},
 }
 NUMPY_ONLY = {"_checks", "_files", "policy", "calibration", "evaluation"}
 
@@ -112,6 +113,7 @@ def test_imports_go_one_way(module):
         ("evaluation", "def f():\n    import matplotlib.pyplot"),
         ("training", "import anytime_tflite"),
         ("cli", "import apache_beam"),
+        ("beam", "import tensorflow"),
     ],
 )
 def test_that_the_table_can_fail(module, source):

@@ -67,6 +67,16 @@ examples:
   keras-adaptive run run/model.tflite photos/ --deadline-ms 5
   keras-adaptive run run/model.tflite cat.png --json
 """,
+    "score": """\
+examples:
+  keras-adaptive score photos/ --model run/model.tflite --output answers
+  keras-adaptive score 'photos/**/*.jpg' --model run/model.tflite --output answers
+  keras-adaptive score 'data/*.parquet' --model run/model.tflite --output answers \\
+      --runner DirectRunner --direct_running_mode multi_processing --direct_num_workers 8
+
+An interrupted run goes on when the same command is given again; what is written is not done again.
+Every other option is Beam's: then Beam computes, on machines that all see the files.
+""",
     "report": """\
 examples:
   keras-adaptive report run
@@ -100,6 +110,7 @@ COMMANDS = {
     ),
     "export": ("export", "write model.tflite and compare it with Keras on the test images"),
     "run": ("run", "classify images with an exported file, as a device does"),
+    "score": ("score", "compute the answers to any number of samples, on Apache Beam if asked to"),
     "report": ("document", "write report.md, report.html and card.md again from report.json"),
     "card": ("document", "print the model card"),
     "compare": ("compare", "show the results of several runs side by side"),
@@ -124,6 +135,9 @@ def parse(arguments):
     """Returns the parsed options; their `function` runs the command."""
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
+    if hasattr(options, "beam"):
+        flags = list(options.parser._option_string_actions)
+        options.beam, unknown = unknown, [u for u in unknown if _near(u, flags, 0.9)]
     if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     for name in ("budget", "worst_case"):
@@ -148,8 +162,12 @@ class _Parser(argparse.ArgumentParser):
         super().error(_short(message) + _meant(given, known))
 
 
+def _near(given, known, cutoff=0.6):
+    return difflib.get_close_matches(given, known, 1, cutoff)
+
+
 def _meant(given, known):
-    near = difflib.get_close_matches(given, known, 1) if given else []
+    near = _near(given, known) if given else []
     return f". Did you mean {near[0]}?" if near else ""
 
 
@@ -216,6 +234,7 @@ def _parser():
         type=_number("of milliseconds, of at least 0", 0),
         help="stop after this many milliseconds",
     )
+    _add_score(subs["score"])
     return parser
 
 
@@ -362,6 +381,37 @@ def _add_export(sub):
         default="litert",
         help="oldest runtime that the file must run on",
     )
+
+
+def _add_score(sub):
+    sub.set_defaults(beam=[])
+    sub.add_argument(
+        "pattern",
+        nargs="+",
+        help="files: pictures, or TFRecord or Parquet files with many; a folder; or a pattern of "
+        "names with * ? [...] and ** for any folders",
+    )
+    sub.add_argument("--model", type=Path, required=True, help="a .tflite file written by export")
+    sub.add_argument(
+        "--output", type=Path, required=True, help="folder of the answers, a new one or of this run"
+    )
+    sub.add_argument(
+        "--shard-size",
+        type=_integer(1),
+        default=10_000,
+        help="samples whose answers are one file, and the most that an interruption loses",
+    )
+    sub.add_argument(
+        "--workers",
+        type=_integer(1, 1024),
+        help="threads that compute; without: one per core, and one in each thread of a runner",
+    )
+    for name in ("image", "label", "key"):
+        sub.add_argument(
+            f"--{name}-column",
+            metavar="NAME",
+            help="feature of TFRecord or column of Parquet, where it has no usual name",
+        )
 
 
 def _size(text):
