@@ -1,11 +1,11 @@
 """`ScoreShards`: computes shards in the workers of Beam."""
 
-import apache_beam as beam
+import apache_beam
 
 from keras_adaptive.beam.scoring import Scorer
 
 
-class ScoreShards(beam.DoFn):
+class ScoreShards(apache_beam.DoFn):
     """Computes shards and writes their answers; each thread has a predictor of its own.
 
     Args:

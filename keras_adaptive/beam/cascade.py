@@ -10,14 +10,14 @@ from keras_adaptive.beam.handler import AdaptiveModelHandler, inferences, reacha
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
 with needs_extra("beam"):
-    import apache_beam as beam
+    import apache_beam
     from apache_beam.ml.inference.base import PredictionResult, RunInference
 
 COMBINATIONS = ("mean_logits", "mean_probs", "last")  # as in `build_cascade`
 TINIEST = np.float32(1.4e-45)  # the smallest probability above 0
 
 
-class Cascade(beam.PTransform):
+class Cascade(apache_beam.PTransform):
     """Asks one exported network after another, as far as each sample needs, on Beam.
 
     Each member is a `RunInference` of its own, with its own batches and its own resource hints.
@@ -91,17 +91,17 @@ class Cascade(beam.PTransform):
             )
 
     def expand(self, samples):
-        waiting, done = samples | "asked" >> beam.Map(asked, self.keyed), []
+        waiting, done = samples | "asked" >> apache_beam.Map(asked, self.keyed), []
         for number, (member, hints) in enumerate(zip(self.members, self.hints, strict=True)):
             name = f"member_{number}"
             infer = RunInference(member)
             answered = waiting | name >> (infer.with_resource_hints(**hints) if hints else infer)
-            parted = answered | f"{name}_parted" >> beam.ParDo(parted_by, self.keyed).with_outputs(
-                "waiting", main="done"
-            )
+            parted = answered | f"{name}_parted" >> apache_beam.ParDo(
+                parted_by, self.keyed
+            ).with_outputs("waiting", main="done")
             done.append(parted.done)
-            waiting = parted.waiting | f"{name}_regrouped" >> beam.Reshuffle()
-        return done | beam.Flatten()
+            waiting = parted.waiting | f"{name}_regrouped" >> apache_beam.Reshuffle()
+        return done | apache_beam.Flatten()
 
 
 class Asked(NamedTuple):
@@ -128,7 +128,7 @@ def parted_by(answered, keyed):
     """Yields what leaves as users see it, and the other samples as the next member takes them."""
     leaves, value = answered.inference
     if not leaves:
-        yield beam.pvalue.TaggedOutput("waiting", value)
+        yield apache_beam.pvalue.TaggedOutput("waiting", value)
         return
     key, sample = answered.example.key, answered.example.sample
     result = PredictionResult(sample, value, answered.model_id)

@@ -9,12 +9,12 @@ from keras_adaptive.beam.handler import AdaptiveModelHandler, reachable
 from keras_adaptive.beam.scoring import answers_schema, reason
 
 with needs_extra("beam"):
-    import apache_beam as beam
+    import apache_beam
     from apache_beam.io import fileio
     from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 
 
-class ScoreFiles(beam.PTransform):
+class ScoreFiles(apache_beam.PTransform):
     """Reads the samples in files, computes the answers with an exported file, and writes them.
 
     It is applied to a pipeline. The files may be on any file system that Beam knows. They are
@@ -40,7 +40,7 @@ class ScoreFiles(beam.PTransform):
     Example:
 
     ```python
-    with beam.Pipeline(options=options) as pipeline:
+    with apache_beam.Pipeline(options=options) as pipeline:
         pipeline | ka.beam.ScoreFiles("gs://bucket/*.jpg", "model.tflite", "gs://bucket/answers")
     ```
     """
@@ -67,31 +67,31 @@ class ScoreFiles(beam.PTransform):
     def expand(self, pipeline):
         read = (
             pipeline
-            | "patterns" >> beam.Create(self.patterns)
+            | "patterns" >> apache_beam.Create(self.patterns)
             | fileio.MatchAll()
-            | "files" >> beam.Reshuffle()
+            | "files" >> apache_beam.Reshuffle()
             | fileio.ReadMatches()
-            | beam.ParDo(ReadSamples(self.info, self.model, self.columns)).with_outputs(
+            | apache_beam.ParDo(ReadSamples(self.info, self.model, self.columns)).with_outputs(
                 "errors", main="samples"
             )
         )
         answers = (
             read.samples
-            | "samples" >> beam.Reshuffle()
+            | "samples" >> apache_beam.Reshuffle()
             | RunInference(KeyedModelHandler(self.handler))
-            | beam.Map(answer, self.info.get("class_names"))
+            | apache_beam.Map(answer, self.info.get("class_names"))
         )
         if self.output is not None:
             folder = str(self.output).rstrip("/")
-            answers | beam.io.WriteToParquet(
+            answers | apache_beam.io.WriteToParquet(
                 f"{folder}/part", answers_schema(), file_name_suffix=".parquet"
             )
-            lines = read.errors | beam.Map(json.dumps)
-            lines | beam.io.WriteToText(f"{folder}/errors", file_name_suffix=".jsonl")
+            lines = read.errors | apache_beam.Map(json.dumps)
+            lines | apache_beam.io.WriteToText(f"{folder}/errors", file_name_suffix=".jsonl")
         return {"answers": answers, "errors": read.errors}
 
 
-class ReadSamples(beam.DoFn):
+class ReadSamples(apache_beam.DoFn):
     """Reads the samples in files, as pairs of key and array; errors have an output of their own.
 
     Args:
@@ -111,7 +111,7 @@ class ReadSamples(beam.DoFn):
                 yield item.key, self._preparation.array(item.content)
             except ValueError as error:
                 found = {"file": item.key, "reason": reason(error)}
-                yield beam.pvalue.TaggedOutput("errors", found)
+                yield apache_beam.pvalue.TaggedOutput("errors", found)
 
     def _items(self, file):
         name = file.metadata.path

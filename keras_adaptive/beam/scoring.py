@@ -512,7 +512,7 @@ def _beam_options(options):
 
 def _on_beam(waiting, folder, model, workers, columns, options, shown):
     """Lets a runner compute shards; each is written by the process that has computed it."""
-    import apache_beam as beam
+    import apache_beam
     from apache_beam.options.pipeline_options import StandardOptions
 
     from keras_adaptive.beam._score_shards import ScoreShards
@@ -521,6 +521,11 @@ def _on_beam(waiting, folder, model, workers, columns, options, shown):
     in_memory = runner in IN_MEMORY
     step = ScoreShards(folder.answers, folder.run, str(model), workers, columns)
     while shards := list(itertools.islice(waiting, PIPELINE if in_memory else None)):
-        with beam.Pipeline(options=options) as pipeline:
-            pipeline | beam.Create(shards) | beam.Reshuffle() | beam.ParDo(step)
+        with apache_beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | apache_beam.Create(shards)
+                | apache_beam.Reshuffle()
+                | apache_beam.ParDo(step)
+            )
         shown.update(sum(shard.count for shard in shards))
