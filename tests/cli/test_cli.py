@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import short_run
@@ -17,6 +18,7 @@ from keras_adaptive.cli import train as program
 from keras_adaptive.cli.arguments import DEMO, parse
 from keras_adaptive.training import fit
 
+TESTDATA = Path(__file__).parents[2] / "tflite" / "testdata"
 FILES = {
     "model.keras",
     "history.csv",
@@ -143,8 +145,16 @@ def test_export_passes_its_options_on(run, monkeypatch):
 def test_a_quantized_export_is_compared_and_reported(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
+    phone = json.loads((TESTDATA / "measurement.json").read_text())
+    phone |= {"sha256": AnytimeModel(copy / "model.tflite").info["sha256"]}
+    phone["stages"] = phone["stages"][:2]
+    (tmp_path / "phone.json").write_text(json.dumps(phone))
+    main(["report", str(copy), "--measurement", str(tmp_path / "phone.json")])
+    assert "Measured on devices" in (copy / "card.md").read_text()
     main(["export", str(copy), "--quantize", "float16", "--single-call"])
     report = json.loads((copy / "report.json").read_text())
+    assert "measurements" not in report  # it was another file
+    assert "Measured on devices" not in (copy / "card.md").read_text()
     assert report["device"]["quantize"] == "float16"
     assert report["device"]["images"] == 360
     info = AnytimeModel(copy / "model.tflite").info
