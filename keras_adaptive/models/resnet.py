@@ -22,6 +22,7 @@ IMAGENET_DEPTHS = {
     50: ((3, 4, 6, 3), True),
     101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True),
+    200: ((3, 24, 36, 3), True),
 }
 IMAGENET = {"input_shape": (224, 224, 3), "classes": 1000, "stem": "imagenet"}
 PRESETS = {
@@ -71,10 +72,11 @@ def build_resnet(
         input_shape: `(height, width, channels)`.
         classes: Integer, the number of classes.
         preset: Name of a published configuration; it fills the arguments left out.
-            `resnet_mc` (62 layers, seven exits), `imagenet_18`, `_34`, `_50`, `_101`, `_152`.
+            `resnet_mc` (62 layers, seven exits), `imagenet_18`, `_34`, `_50`, `_101`, `_152`,
+            `_200`.
         weights: Path of a `.weights.h5` file to load, or `None`: random.
         depth: Integer. For small images `6 n + 2`, for style `"pre"` also `6 n + 4` (so wide
-            networks are counted). With the ImageNet stem 18, 34, 50, 101 or 152.
+            networks are counted). With the ImageNet stem 10, 18, 26, 34, 50, 101, 152 or 200.
         style: `"post"` or `"pre"`: where the activations are. The ImageNet stem knows
             `"post"` only.
         width: Number, multiplies the channels (WRN-40-k of Guan et al. is
