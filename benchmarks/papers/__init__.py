@@ -1,0 +1,1 @@
+"""The tables and figures of five papers, one program each; see docs/papers.md."""
