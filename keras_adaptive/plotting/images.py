@@ -61,13 +61,15 @@ def _frame(ax, label, answer, class_names):
     ax.set_title(text, fontsize=6.5, color="black" if right else RED, pad=2)
 
 
-def easy_and_hard(images, costs, full, *, axes=None, count=8):
+def easy_and_hard(images, costs, full, *, easy=None, hard=None, axes=None, count=8):
     """Draws the images of which a gated network skips most, and those of which it skips least.
 
     Args:
         images: Array `(samples, height, width, channels)`, uint8, or floats from 0 to 1.
         costs: Array `(samples,)`, the cost of each, of `predict_with_costs`.
         full: Number, the cost of an image with all gates open.
+        easy, hard: Numbers from 0 to 1: only images of which more than `easy`, or less than
+            `hard`, is skipped are shown (the paper: 0.6 and 0.4). `None`: whatever is extreme.
         axes: Array `(2, count)` of matplotlib axes. `None`: new ones.
         count: Integer, images per row.
 
@@ -88,10 +90,15 @@ def easy_and_hard(images, costs, full, *, axes=None, count=8):
             f"`images` must be at least {2 * count}, and `costs` one number per image. "
             f"Received: shapes {images.shape} and {costs.shape}"
         )
-    order = np.argsort(costs, kind="stable")
-    ratios = [f"{100 * (1 - cost / full):.0f} %" for cost in costs]
+    order, skipped = np.argsort(costs, kind="stable"), 1 - costs / full
+    most, least = order, order[::-1]
+    if easy is not None:
+        most = most[skipped[most] > easy]
+    if hard is not None:
+        least = least[skipped[least] < hard]
+    ratios = [f"{100 * share:.0f} %" for share in skipped]
     axes = _new_grid(axes, 2, count)
-    return _draw_rows(axes, images, [order[:count], order[::-1][:count]], ["easy", "hard"], ratios)
+    return _draw_rows(axes, images, [most[:count], least[:count]], ["easy", "hard"], ratios)
 
 
 def examples(images, rows, labels=None, *, axes=None):

@@ -45,6 +45,13 @@ def test_easy_images_are_the_cheap_ones(rng, channels):
     assert [row[0].get_ylabel() for row in axes] == ["easy", "hard"]
 
 
+def test_easy_and_hard_may_have_a_share_to_pass():
+    images, costs = np.zeros((20, 2, 2, 1)), np.arange(20) + 1.0
+    axes = plotting.easy_and_hard(images, costs, full=20.0, easy=0.9, hard=0.02, count=3)
+    titles = [[ax.get_title() for ax in row if ax.images] for row in axes]
+    assert titles == [["95 %"], ["0 %"]]  # of costs 1 and 20 alone: 0.9 and 0.05 do not pass
+
+
 def test_easy_and_hard_need_enough_images():
     with pytest.raises(ValueError, match="`images` must be at least 16.*Received: "):
         plotting.easy_and_hard(np.zeros((9, 2, 2, 1)), np.zeros(9), 1.0)
