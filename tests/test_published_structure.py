@@ -151,6 +151,7 @@ ROWS = {
     },
     "Cascades table 5, X3D-M": (x3d("x3d_m", 256), [6.2], "0.015"),
     "Cascades table 5, X3D-L": (x3d("x3d_l", 356), [24.8], "0.015"),
+    "Cascades table 5, X3D-XL": (x3d("x3d_xl", 356), [48.4], "0.015"),
 }
 # name: what is measured, what is printed, what is here
 NOT_REACHED = {

@@ -1,6 +1,7 @@
 """X3D networks for clips of video, whose 3x3x3 convolutions are channelwise."""
 
 import keras
+import numpy as np
 
 from keras_adaptive._checks import integer, integer_sequence, integers
 from keras_adaptive.layers._data_format import check_channels_last
@@ -15,6 +16,13 @@ PRESETS = {
     "x3d_s": {"input_shape": (13, 160, 160, 3), "blocks": (3, 5, 11, 7)},
     "x3d_m": {"input_shape": (16, 224, 224, 3), "blocks": (3, 5, 11, 7)},
     "x3d_l": {"input_shape": (16, 312, 312, 3), "blocks": (5, 10, 25, 15)},
+    # its width is printed nowhere: 12, 24, 48 and 96 channels times 2.9, to multiples of eight,
+    # have its printed cost and parameters to 1 percent
+    "x3d_xl": {
+        "input_shape": (16, 312, 312, 3),
+        "blocks": (5, 10, 25, 15),
+        "width": (32, 72, 136, 280),
+    },
 }
 
 
@@ -40,8 +48,10 @@ def build_x3d(
     Args:
         input_shape: `(frames, height, width, channels)`.
         classes: Integer, the number of classes.
-        preset: `"x3d_s"`, `"x3d_m"` or `"x3d_l"`; it fills the arguments left out.
-        width: Integer, channels of the first stage; doubled from stage to stage.
+        preset: `"x3d_s"`, `"x3d_m"`, `"x3d_l"` or `"x3d_xl"`; it fills the arguments left out.
+            Their clips are those of training; they are tested at 256 (M) and 356 pixels (L, XL).
+        width: Integer, channels of the first stage, doubled from stage to stage; or a sequence of
+            one per stage.
         blocks: Sequence of integers, the blocks of each stage.
         top: Integer, features before the classifier.
 
@@ -60,18 +70,22 @@ def build_x3d(
     check_channels_last()
     must = "(frames, height, width, channels), positive integers"
     input_shape = integer_sequence("input_shape", input_shape, 1, must, length=4)
-    width, top = integers(1, width=width, top=top)
+    top = integer("top", top, 1)
     classes = integer("classes", classes, 2)
     blocks = integers(1, **{f"blocks[{i}]": n for i, n in enumerate(blocks)})
+    if np.ndim(width) == 0:
+        width = [integer("width", width, 1) * 2**stage for stage in range(len(blocks))]
+    must = "a positive integer, or a sequence of one per stage"
+    widths = integer_sequence("width", width, 1, must, len(blocks))
 
     clip = keras.Input(input_shape, name="clip")
-    x = _convolution(clip, width, (1, 3, 3), 2, "stem_space")
-    x = _convolution(x, width, (5, 1, 1), 1, "stem_time", groups=width)
+    x = _convolution(clip, widths[0], (1, 3, 3), 2, "stem_space")
+    x = _convolution(x, widths[0], (5, 1, 1), 1, "stem_time", groups=widths[0])
     x = _normalized(x, "stem", "relu")
-    for stage, count in enumerate(blocks):
+    for stage, (count, channels) in enumerate(zip(blocks, widths, strict=True)):
         for block in range(count):
             name = f"stage_{stage}_block_{block}"
-            x = _block(x, width * 2**stage, 1 if block else 2, block % 2 == 0, name)
+            x = _block(x, channels, 1 if block else 2, block % 2 == 0, name)
     x = _convolution(x, _inner(x.shape[-1]), (1, 1, 1), 1, "top")
     x = _normalized(x, "top", "relu")
     x = keras.layers.GlobalAveragePooling3D(name="mean")(x)

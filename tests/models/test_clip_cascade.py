@@ -98,6 +98,7 @@ def test_rejects_what_does_not_fit(members, arguments, message):
         ({"classes": 1}, "Received: classes=1"),
         ({"blocks": (1, 0)}, r"Received: blocks\[1\]=0"),
         ({"preset": "x3d_z"}, "Received: preset=x3d_z"),
+        ({"width": (8, 16)}, "one per stage. Received: width="),
     ],
 )
 def test_x3d_rejects_impossible_arguments(arguments, message):
