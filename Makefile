@@ -18,7 +18,7 @@ endef
 	test-slow-web test-all coverage lint docs apk aar web bench-web \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search bench-defects bench-mistakes bench-jvm bench-chaos \
+	bench-compression bench-search bench-score bench-defects bench-mistakes bench-jvm bench-chaos \
 	models-table \
 	vectors notebooks readme clean
 
@@ -191,6 +191,11 @@ bench-compression: .venv/test
 # likewise, the search too
 bench-search: .venv/test
 	$(BIN)/python -m benchmarks.search
+
+# two hours, and so not part of `bench`: batch scoring of up to a million images; resumes where it
+# was interrupted
+bench-score: .venv/test
+	$(BIN)/python -m benchmarks.score
 
 # hours, and so not part of `bench`: the tests up to their first failure, once for each of 30
 # small defects; resumes where it was interrupted
