@@ -51,7 +51,8 @@ def export_tflite(
     only, every weight inside and of the requested type, no state, no operation newer than the
     runtime, and every exit equal to Keras: up to rounding in float32, roughly if quantized.
     Layers of mixed precision compute in float32 in the file, and are compared so. For int8,
-    recurrent layers are unrolled, up to 64 steps. Needs the TensorFlow backend.
+    recurrent layers are unrolled, up to 64 steps, and masks close attention by -20, not by the
+    -1e9 that would take the whole range of a score. Needs the TensorFlow backend.
 
     Quantized logits differ from Keras's. With `calibration_data` the thresholds are moved
     so that as many of these images leave at each exit as before (`info["policy"]` keeps the
