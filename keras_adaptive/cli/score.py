@@ -6,6 +6,7 @@ from keras_adaptive import beam
 
 
 def score(options):
+    print("score: looks at the files", flush=True)
     logging.disable(logging.WARNING)  # Beam warns of what is not installed
     try:
         summary = beam.score(
