@@ -11,7 +11,7 @@ from keras_adaptive.costs._beside import NAME
 from keras_adaptive.export import _forcing
 from keras_adaptive.export._in_child import convert_in_child, has_loop
 from keras_adaptive.export._inputs import count, rows_of
-from keras_adaptive.export._masks import bring_near
+from keras_adaptive.export._masks import fit_masks
 
 QUANTIZE = (None, "float16", "dynamic", "int8")
 REPRESENTATIVE = 200  # images that int8 ranges are measured on
@@ -43,7 +43,7 @@ def convert(stages, quantize=None, old_runtime=False, data=None, batched=None):
             warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
             tf.saved_model.save(tf.Module(), folder, signatures=signatures)
             if quantize == "int8":
-                bring_near(folder)
+                fit_masks(folder)
             examples = _representative(batched or stages, switches, data)
             if quantize == "int8" and any(map(has_loop, signatures.values())):
                 content = convert_in_child(folder, list(signatures), old_runtime, examples)

@@ -72,7 +72,7 @@ def test_int8_attends_to_what_keras_attends_to(way, tmp_path, monkeypatch):
         return np.abs(np.swapaxes(found, 0, 1) - expected[:, :24]).mean()
 
     assert mean_error() < 0.01
-    monkeypatch.setattr(_conversion, "bring_near", lambda folder: 0)
+    monkeypatch.setattr(_conversion, "fit_masks", lambda folder: 0)
     try:
         before = mean_error()
     except RuntimeError:  # the check of every file stops it
@@ -80,7 +80,22 @@ def test_int8_attends_to_what_keras_attends_to(way, tmp_path, monkeypatch):
     assert before > 0.015
 
 
-def test_constants_of_masks_alone_are_changed(tmp_path):
+@pytest.mark.slow
+def test_int8_takes_a_sample_that_is_all_padding(tmp_path):
+    tokens = keras.Input((STEPS,), dtype="int32")
+    x = L.Embedding(WORDS, 8, mask_zero=True)(tokens)
+    first = ka.layers.EarlyExit(3, name="exit_0")(x)
+    x = L.GlobalAveragePooling1D()(L.Dense(8, activation="relu")(x))
+    model = ka.AdaptiveModel(tokens, [first, L.Dense(3, name="exit_1")(x)])
+    data = np.random.default_rng(0).integers(0, WORDS, (32, STEPS))
+    how = {"quantize": "int8", "calibration_data": data}
+    ka.export_tflite(model, tmp_path / "a.tflite", ka.ExitPolicy([np.inf, 0.0]), **how)
+    with AnytimeModel(tmp_path / "a.tflite") as device:
+        for sample in (np.zeros(STEPS, int), data[0]):
+            assert np.isfinite(device.classify(sample).probabilities).all()
+
+
+def test_masks_alone_are_changed(tmp_path):
     table = np.array([[0, -1e9], [0, 0]], "float32")
     bias = np.array([[-1e9, 5.0]], "float32")
 
@@ -93,11 +108,13 @@ def test_constants_of_masks_alone_are_changed(tmp_path):
             "least": tf.maximum(x, -1e9),
             "bias": x + bias,
             "small": x * -9e3,
+            "mean": tf.reduce_sum(x, 1) / tf.reduce_sum(tf.cast(mask, "float32"), 1),
+            "ratio": x / tf.reduce_sum(x),
         }
 
     tf.saved_model.save(tf.Module(), tmp_path, signatures={"scores": scores})
     x = np.array([[-50.0, 2.0], [3.0, 4.0]], "float32")
-    mask = np.array([[True, False], [False, True]])
+    mask = np.array([[True, False], [False, False]])
 
     def run():
         loaded = tf.saved_model.load(tmp_path).signatures["scores"]
@@ -105,11 +122,12 @@ def test_constants_of_masks_alone_are_changed(tmp_path):
         return {name: value.numpy() for name, value in found.items()}
 
     before = run()
-    assert _masks.bring_near(tmp_path) == 3
+    assert _masks.fit_masks(tmp_path) == 4
     after = run()
     np.testing.assert_array_equal(after["chosen"], np.where(mask, x, -20))
     np.testing.assert_array_equal(after["added"], np.where(mask, x, x - 20))
     np.testing.assert_array_equal(after["table"], x + [[0, -20], [0, 0]])
-    for name in ("least", "bias", "small"):
+    np.testing.assert_array_equal(before["mean"], [-48, np.inf])
+    np.testing.assert_array_equal(after["mean"], [-48, 7])
+    for name in ("least", "bias", "small", "ratio"):
         np.testing.assert_array_equal(after[name], before[name])
-    assert _masks.bring_near(tmp_path) == 0
