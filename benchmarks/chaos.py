@@ -35,7 +35,9 @@ COMMANDS = {
     "evaluate": (["--budget-share", "0.9"], 36),
     "export": (["--quantize", "float16"], 24),
     "sweep": ([], 12),
+    "score": (["--shard-size", "25", "--workers", "1"], 50),
 }
+SCORED = 1000  # pictures of `score`, in shards of 25
 KINDS = ("aimed", "random")
 BEGUN = {"train": "train: msdnet", "overwrite": "train: msdnet"}  # what is said when work begins
 FAULTS = ("lost", "mixed", "unusable", "different")
@@ -57,10 +59,27 @@ def work(command, folder, *arguments):
     resuming.SECONDS = 0  # more to be killed at
     if command == "sweep":
         sweep(folder)
+    elif command == "score":
+        model = ROOT / "tflite" / "testdata" / "files" / "float32.tflite"
+        how = ["--model", str(model), "--output", folder, *arguments]
+        main(["score", str(FOLDER / "pictures"), *how])
     elif command in ("train", "overwrite"):
         main(["train", "--out", folder, *arguments])
     else:
         main([command, folder, *arguments])
+
+
+def write_pictures(folder):
+    """Writes pictures, and two files that are none."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(SCORED):
+        pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+    for name in ("a.png", "z.png"):
+        (folder / name).write_bytes(b"no picture")
 
 
 def sweep(folder):
@@ -197,7 +216,8 @@ def attempt(command, kind, number):
         folder.mkdir(parents=True)
     row = {"command": command, "kind": kind, **dict.fromkeys(FAULTS, 0)}
     row["killed"] = int(kill(command, kind, folder, whole, rng))
-    look = {"sweep": look_at_sweep, "train": look_at_training}.get(command, look_at_run)
+    alone = {"sweep": look_at_sweep, "score": look_at_sweep, "train": look_at_training}
+    look = alone.get(command, look_at_run)
     try:
         found = look(command, folder)
     except Exception as error:  # whatever it is, the folder cannot be used
@@ -238,7 +258,8 @@ def resumed(command, folder):
     if code:
         return {"unusable": 1, "why": f"exit code {code}"}
     different = outcome(folder) != outcome(FOLDER / f"{command}_whole")
-    return {"different": int(different), "mixed": int(command != "sweep" and not fits(folder))}
+    has_run = command not in ("sweep", "score")
+    return {"different": int(different), "mixed": int(has_run and not fits(folder))}
 
 
 def state(folder):
@@ -277,7 +298,7 @@ def fits(folder):
 
 
 def outcome(folder):
-    """Returns what must be equal to the bit: weights, history, rows of a sweep."""
+    """Returns what must be equal to the bit: weights, history, rows of a sweep, answers."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".keras":
@@ -285,6 +306,8 @@ def outcome(folder):
                 found[path.name] = archive.read("model.weights.h5")
         elif path.name == "history.csv" or path.name.endswith(".policy.json"):
             found[path.name] = path.read_text()
+        elif path.suffix == ".parquet" or path.name in ("errors.jsonl", "summary.json"):
+            found[path.name] = path.read_bytes()
     return found
 
 
@@ -304,6 +327,8 @@ def prepared(command):
                 if Started([name, part, *arguments]).end():
                     raise RuntimeError(f"{name} must end by itself")
             part.rename(base)
+    if command == "score" and not (FOLDER / "pictures" / "z.png").exists():
+        write_pictures(FOLDER / "pictures")
     facts = FOLDER / f"{command}_whole.json"
     if not facts.exists():
         whole = FOLDER / f"{command}_whole"
@@ -340,7 +365,7 @@ def page(rows):
         "with which a new state takes its place, which the next command ends. `lost`: a file that "
         "was there is neither as it was nor as the command leaves it. `mixed`: files of two "
         "states, or of two policies. `unusable`: the next command fails. `different`: the same "
-        "command, given again, ends with other weights or another history than unbroken.",
+        "command, given again, ends with other weights, history or answers than unbroken.",
         _rows.table(list(table[0]), table) if table else "",
     )
 
