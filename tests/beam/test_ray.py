@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import samples
 
@@ -23,7 +21,7 @@ ray.init(num_cpus=2, include_dashboard=False)
 END = """
 import json
 rows = [row for row in ray.data.read_parquet({out!r}).take_all()]
-print(json.dumps([[int(row[name]) for name in ("key", "label", "exit")] for row in rows]))
+print(json.dumps([[row["path"], int(row["label"]), int(row["exit"])] for row in rows]))
 """
 
 
@@ -31,15 +29,13 @@ print(json.dumps([[int(row[name]) for name in ("key", "label", "exit")] for row 
 @pytest.mark.subprocess
 def test_the_recipe_for_ray_gives_the_same_answers(tmp_path):
     pytest.importorskip("ray", reason="the test extra is not installed")
-    images = samples.images(30)
-    (tmp_path / "images").mkdir()
-    cells = [image.tolist() for image in images]
-    table = pa.table({"key": range(30), "image": cells})
-    pq.write_table(table, tmp_path / "images" / "x.parquet")
-    (recipe,) = (b for b in re.findall(r"```py\n(.*?)```", GUIDE.read_text(), re.S) if "ray" in b)
+    samples.folder(tmp_path / "photos", 30)
+    (recipe,) = (
+        b for b in re.findall(r"```py\n(.*?)```", GUIDE.read_text(), re.S) if "import ray" in b
+    )
     places = {
-        "/shared/images": str(tmp_path / "images"),
-        "/shared/model.tflite": str(samples.FILES / "integers.tflite"),
+        "/shared/photos": str(tmp_path / "photos"),
+        "/shared/model.tflite": str(samples.FILES / "float32.tflite"),
         "/shared/answers": str(tmp_path / "answers"),
         "concurrency=8": "concurrency=1",
     }
@@ -51,12 +47,9 @@ def test_the_recipe_for_ray_gives_the_same_answers(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = sorted(json.loads(done.stdout.splitlines()[-1]))
-    with BatchPredictor(samples.FILES / "integers.tflite", workers=1) as predictor:
-        expected = predictor.predict(images)
-    assert found == [
-        [i, *pair]
-        for i, pair in enumerate(
-            zip(expected.labels.tolist(), expected.exits.tolist(), strict=True)
-        )
-    ]
+    found = sorted(json.loads(done.stdout.splitlines()[-1]), key=lambda row: Path(row[0]).stem)
+    with BatchPredictor(samples.FILES / "float32.tflite", workers=1) as predictor:
+        expected = predictor.predict(samples.images(30))
+    assert [Path(row[0]).stem for row in found] == [f"{i:03}" for i in range(30)]
+    assert [row[1] for row in found] == expected.labels.tolist()
+    assert [row[2] for row in found] == expected.exits.tolist()
