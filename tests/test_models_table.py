@@ -32,10 +32,13 @@ def test_random_inputs_are_what_the_model_takes(name):
     "name",
     [
         "keras.applications.MobileNet",
+        "keras.applications.MobileNetV2",
         "keras.applications.MobileNetV3Small",
         "images, binary",
         "images, uint8",
         "ViT with own layers",
+        "image and facts, by name",
+        "text, transformer, padding",
     ],
 )
 def test_the_whole_way(name):
