@@ -9,6 +9,7 @@ import tarfile
 import keras
 import numpy as np
 import pytest
+from eager import eagerly
 from PIL import Image
 
 import keras_adaptive as ka
@@ -16,6 +17,7 @@ from benchmarks.papers import _tables
 from benchmarks.papers._tables import CIFAR10, Answers, Program, Result, Row, Table, main
 from keras_adaptive.training import RECIPES, Recipe
 
+eagerly = pytest.fixture(eagerly)  # one step of a deep network as a graph takes minutes
 PAPERS = ("msdnet", "imta", "guan", "ddi", "cascades")
 MODULES = {name: importlib.import_module(f"benchmarks.papers.{name}") for name in PAPERS}
 TABLES = [(paper, title) for paper, module in MODULES.items() for title in module.TABLES]
@@ -202,9 +204,13 @@ FIRST = [(paper, title, table(paper, title).rows[-1]) for paper, title in TABLES
 FIRST = {(paper, row.name, row.data.name): row for paper, _, row in FIRST}
 
 
+COLLAPSED = pytest.mark.filterwarnings("ignore:The stopping policy sends")  # after a step or two
+
+
+@COLLAPSED
 @pytest.mark.slow
 @pytest.mark.parametrize("key", FIRST, ids=" ".join)
-def test_the_published_scale_takes_its_first_step(key):
+def test_the_published_scale_takes_its_first_step(key, eagerly):
     row = FIRST[key]
     shape = row.data.shape if row.data.shape[0] <= 32 else (64, 64, 3)
     model = _tables.first_steps(row, shape=shape)
@@ -220,7 +226,7 @@ def test_the_parts_of_msdnet_are_compared_at_like_costs():
 
 
 @pytest.mark.slow
-def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, capsys):
+def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, capsys, eagerly):
     rng = np.random.default_rng(0)
     path = tmp_path / "made.tar"
     with tarfile.open(path, "w") as archive:
@@ -238,10 +244,56 @@ def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, caps
     monkeypatch.setattr(_tables, "SHORT", Recipe(epochs=4, batch_size=9, schedule="one_cycle"))
     monkeypatch.setattr(_tables.common, "RUNS", tmp_path)
     how = ["--table", "1", "--data", str(path)]
-    lines = main("trial", "A trial.", TRIAL, how, **places)
-    assert sum("| E-" in line for line in lines) == 2
-    assert not any("Not run" in line for line in lines)
+    text = read(main("trial", "A trial.", TRIAL, how, **places))
+    assert text.count("| E-") == 2
+    assert "Not run" not in text
     (plan, second) = main("trial", "A trial.", TRIAL, [*how, "--plan"], **places)
     assert plan["images"] == 10_000
     assert plan["epochs"] == second["epochs"] == 4
     assert plan["images/s"] > 0
+
+
+@COLLAPSED
+@pytest.mark.slow
+def test_a_cascade_with_policies_is_measured(digits, tmp_path, monkeypatch):
+    guan = MODULES["guan"]
+    monkeypatch.setattr(guan, "largest", lambda preset: 1e6)
+    how = {"depths": (8, 8), "widths": (0.25, 0.5), "units": 4}
+    model = ka.build_stopping_cascade(digits.input_shape, 10, **how)
+    before = [np.array(w) for w in model.stopping[0].get_weights()]
+    guan.policies_alone(model, digits)
+    after = model.stopping[0].get_weights()
+    assert not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    answers = Answers(tmp_path / "answers.npz", digits)
+    answers.write(model)
+    found = guan.cascade("cifar10", model, answers, None)
+    first, last = model.stopping_costs() / 1e4
+    share = found["leave at each"][0] / 100
+    assert found["relative FLOPs"] == pytest.approx(share * first + (1 - share) * last)
+    logits, labels = answers.of("test")
+    exits = model.learned_policy().decide(logits)
+    right = [logits[k, i].argmax() == labels[i] for i, k in enumerate(exits)]
+    assert found["error"] == pytest.approx(100 - 100 * np.mean(right))
+
+
+@pytest.mark.slow
+def test_gates_and_hard_budgets_are_measured(digits, tmp_path):
+    ddi = MODULES["ddi"]
+    model = ka.build_resnet(
+        digits.input_shape, 10, depth=14, width=0.25, exits=(0.5,), gates="both", head_channels=4
+    )
+    answers = Answers(tmp_path / "answers.npz", digits)
+    answers.write(model)
+    found = ddi.gated(model, answers, None)
+    x, y = digits.arrays("test")
+    logits, costs = model.predict_with_costs(x, verbose=0)
+    full = model.exit_costs()
+    assert found["MACs saved"] == pytest.approx(100 - 100 * costs[-1].mean() / full[-1])
+    assert found["accuracy"] == pytest.approx(100 * (logits[-1].argmax(-1) == y).mean())
+    budgets = [1e-6, 2e-6 * full[1], 3e-6 * full[-1]]
+    measure = ddi.budgets_of([(budget, 0.0, 0.0, "") for budget in budgets], flops_per_mac=2)
+    values = list(measure(model, answers, None).values())[1:]
+    within = (costs <= full[1]).sum(axis=0) - 1  # the last exit of each image that is affordable
+    by_hand = np.mean([logits[k, i].argmax() == y[i] for i, k in enumerate(within)])
+    assert values[0] is None
+    assert values[1:] == pytest.approx([100 * by_hand, found["accuracy"]])

@@ -207,7 +207,7 @@ PARTS = {
     "all parts": {},
     "without dense connections": {"dense": False, "growth_rate": 14},
     "without scales": {"multi_scale": False, "growth_rate": 6},
-    "without both": {"dense": False, "multi_scale": False, "growth_rate": 17},
+    "without both": {"dense": False, "multi_scale": False, "growth_rate": 15},
 }
 PART_ROWS = tuple(
     row(f"MSDNet {name}", ka.build_msdnet, preset="cifar_budgeted_6", **arguments)
