@@ -5,8 +5,8 @@
 
 Every batch is one part of itself again and again, one for each device, so that statistics and
 penalties of a batch are those of each part, too; of `fit`, `joint` and `arrays`, whose networks
-have none, the parts differ. Prints JSON: case to `{"losses": [one, several], "metrics": [one, several],
-"weights": largest difference}`.
+have none, the parts differ. Prints JSON: case to `{"losses": [one, several], "metrics": [one,
+several], "weights": largest difference}`.
 """
 
 import json
