@@ -230,7 +230,7 @@ def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, caps
     rng = np.random.default_rng(0)
     path = tmp_path / "made.tar"
     with tarfile.open(path, "w") as archive:
-        for split, count in (("train", 40), ("test", 10)):
+        for split, count in (("train", 12), ("test", 5)):
             for label in range(3):
                 for number in range(count):
                     pixels = rng.integers(0, 128, (8, 8, 3), dtype="uint8")
@@ -241,7 +241,7 @@ def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, caps
                     member.size = file.tell()
                     file.seek(0)
                     archive.addfile(member, file)
-    monkeypatch.setattr(_tables, "SHORT", Recipe(epochs=4, batch_size=9, schedule="one_cycle"))
+    monkeypatch.setattr(_tables, "SHORT", Recipe(epochs=2, batch_size=11, schedule="one_cycle"))
     monkeypatch.setattr(_tables.common, "RUNS", tmp_path)
     how = ["--table", "1", "--data", str(path)]
     text = read(main("trial", "A trial.", TRIAL, how, **places))
@@ -249,7 +249,7 @@ def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, caps
     assert "Not run" not in text
     (plan, second) = main("trial", "A trial.", TRIAL, [*how, "--plan"], **places)
     assert plan["images"] == 10_000
-    assert plan["epochs"] == second["epochs"] == 4
+    assert plan["epochs"] == second["epochs"] == 2
     assert plan["images/s"] > 0
 
 
