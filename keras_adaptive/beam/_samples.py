@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anytime_tflite import pixels
+from anytime_tflite import AnytimeModel, pixels, read_info
 from keras_adaptive._checks import needs_extra
 from keras_adaptive._files import shown
 from keras_adaptive.beam._example import features_of
@@ -29,7 +29,6 @@ PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 LARGEST = 2 * pixels.BYTES  # of a record
 ROWS = 256  # of Parquet that are read at a time
 CUT_OFF = (OSError, EOFError, zlib.error)  # what reading a damaged file raises
-SIDES = ("height", "width", "channels")
 
 
 class Item(NamedTuple):
@@ -300,36 +299,33 @@ def _label(found):
 # ---- what the network takes
 
 
-def picture_rule(info, name):
-    """Returns how pictures become pixels: the rule in a file, or the usual one of its size.
+def described(source):
+    """Returns what a file says of itself, and its inputs, of which files of version 2 say nothing.
 
     Args:
-        info: Dictionary, of `read_info`.
-        name: String, the file's.
-
-    Raises:
-        ValueError: If its input is no picture.
+        source: Path of a file, or its content.
     """
-    shapes = [tuple(one["shape"]) for one in info["inputs"]]
-    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] not in (1, 3):
-        raise ValueError(
-            "The file must classify pictures: its one input must be (height, width, channels) "
-            f"with 1 or 3 channels. Received: {shown(name)}, whose inputs are {shapes}"
-        )
-    rule = pixels.check_rule(info.get("pixels") or dict(zip(SIDES, shapes[0], strict=True)))
-    if tuple(rule[side] for side in SIDES) != shapes[0]:
-        raise ValueError(
-            f"The pixel rule of a file must be of its input's shape, {shapes[0]}. "
-            f"Received: {shown(name)}, whose rule is {rule}"
-        )
-    return rule
+    info = read_info(source)
+    if "inputs" not in info:
+        with AnytimeModel(source, num_threads=1) as model:
+            inputs = model.inputs.items()
+        info["inputs"] = [
+            {"name": name, "shape": list(shape), "dtype": str(dtype)}
+            for name, (shape, dtype) in inputs
+        ]
+    return info
+
+
+def picture_rule(info, name):
+    """Returns how pictures become pixels, of the file that says this of itself."""
+    return pixels.rule_of(info, [one["shape"] for one in info["inputs"]], shown(name))
 
 
 class Preparation:
     """Turns the content of items into what a network takes.
 
     Args:
-        info: Dictionary, of `read_info`.
+        info: Dictionary, of `described`.
         name: String, the file's.
 
     Raises:

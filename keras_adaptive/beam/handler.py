@@ -7,7 +7,7 @@ import numpy as np
 
 from anytime_tflite import BatchPredictor, pixels, read_info
 from keras_adaptive._checks import integer, needs_extra
-from keras_adaptive.beam._samples import picture_rule
+from keras_adaptive.beam._samples import described, picture_rule
 
 with needs_extra("beam"):
     from apache_beam.io.filesystems import FileSystems
@@ -112,7 +112,7 @@ class AdaptiveModelHandler(ModelHandler):
         if not any(isinstance(sample, bytes) for sample in samples):
             return samples
         if self._rule is None:
-            self._rule = picture_rule(read_info(reachable(self._path)), self._path)
+            self._rule = picture_rule(described(reachable(self._path)), self._path)
 
         def read(sample):
             return pixels.read(sample, self._rule) if isinstance(sample, bytes) else sample

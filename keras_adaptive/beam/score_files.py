@@ -2,7 +2,6 @@
 
 import json
 
-from anytime_tflite import read_info
 from keras_adaptive._checks import needs_extra
 from keras_adaptive.beam import _samples
 from keras_adaptive.beam.handler import AdaptiveModelHandler, reachable
@@ -61,7 +60,7 @@ class ScoreFiles(apache_beam.PTransform):
         self.model, self.output = str(model), output
         self.columns = _samples.Columns(image_column, label_column, key_column)
         self.handler = AdaptiveModelHandler(self.model, **kwargs)
-        self.info = read_info(reachable(self.model))
+        self.info = _samples.described(reachable(self.model))
         _samples.Preparation(self.info, self.model)
 
     def expand(self, pipeline):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anytime_tflite import BatchPredictor, read_info
+from anytime_tflite import BatchPredictor
 from keras_adaptive import _files
 from keras_adaptive._checks import did_you_mean, integer, needs_extra
 from keras_adaptive.beam import _samples, _shards
@@ -117,7 +117,7 @@ def score(
     options = None if options is None else _beam_options(list(options))
     with needs_extra("beam"):
         import pyarrow.parquet  # noqa: F401
-    info = read_info(model)
+    info = _samples.described(model)
     preparation = _samples.Preparation(info, model)
     settings, total = _settings(patterns, model, output, shard_size, columns, preparation)
     with _taken(output, settings) as folder:
@@ -380,7 +380,7 @@ class Scorer:
         self._folder, self._run = folder, run
         self._predictor = BatchPredictor(model, workers)
         self._names = self._predictor.info.get("class_names")
-        self._preparation = _samples.Preparation(self._predictor.info, model)
+        self._preparation = _samples.Preparation(_samples.described(model), model)
         self._reading = _shards.Reading(columns)
         self._threads = ThreadPoolExecutor(self._predictor.workers)
 

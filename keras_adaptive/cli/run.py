@@ -9,7 +9,8 @@ SHOWN = ("label", "class_name", "exit", "stopped_by", "elapsed_ms", "cost")
 
 def run(options):
     model = AnytimeModel(options.file, num_threads=options.threads)
-    rule = _rule(model, options.file)
+    shapes = [shape for shape, _ in model.inputs.values()]
+    rule = pixels.rule_of(model.info, shapes, options.file)
     answers = []
     for path, image in _pictures(options.pictures, rule):
         answer = model.classify(image, options.deadline_ms)
@@ -43,23 +44,3 @@ def _pictures(paths, rule):
             yield each, image
         if not found:
             raise ValueError(f"The folder must hold pictures that can be read. Received: {path}")
-
-
-def _rule(model, file):
-    """Returns how pictures become pixels: the file's own rule, or the usual one of its size."""
-    shape = model.input_shape
-    if len(model.info.get("inputs", [None])) > 1 or len(shape) != 3 or shape[2] not in (1, 3):
-        raise ValueError(
-            "The file must classify pictures: its one input must be (height, width, channels) "
-            f"with 1 or 3 channels. Received: {file}, whose input is of shape {shape}"
-        )
-    rule = pixels.check_rule(model.info.get("pixels") or dict(zip(_SIDES, shape, strict=True)))
-    if tuple(rule[side] for side in _SIDES) != tuple(shape):
-        raise ValueError(
-            f"The pixel rule of a file must be of its input's shape, {shape}. "
-            f"Received: {file}, whose rule is {rule}"
-        )
-    return rule
-
-
-_SIDES = ("height", "width", "channels")

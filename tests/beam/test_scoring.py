@@ -477,3 +477,18 @@ def test_no_more_is_read_ahead_than_a_portion(tmp_path, monkeypatch):
     scored(tmp_path / "in", tmp_path / "out", shard_size=30)
     assert (read[0], answered[0]) == (30, 30)
     assert max(ahead) <= 2 * 4
+
+
+def test_a_file_of_version_2_is_scored(tmp_path):
+    old = ROOT / "tests" / "data" / "before_layout"
+    with np.load(old / "answers.npz") as kept:
+        x = kept["images"]
+    table = pa.table({"x": x.reshape(len(x), -1).tolist()})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with BatchPredictor(old / "float32.tflite", workers=1) as predictor:
+        expected = predictor.predict(x)
+    summary = scored(str(tmp_path / "x.parquet"), tmp_path / "out", model=old / "float32.tflite")
+    found = answers(tmp_path / "out")
+    assert found["label"] == expected.labels.tolist()
+    assert found["exit"] == expected.exits.tolist()
+    assert summary["mean_cost"] is None

@@ -21,7 +21,9 @@ class Model:
     """A stand-in for an exported file that shows what it is given."""
 
     def __init__(self, shape, info=None):
-        self.input_shape, self.info, self.seen = shape, info or {}, []
+        self.info, self.seen = info or {}, []
+        names = range(len(self.info.get("inputs", "1")))
+        self.inputs = {f"input_{name}": (shape, np.float32) for name in names}
 
     def classify(self, image, deadline_ms):
         self.seen.append(image)

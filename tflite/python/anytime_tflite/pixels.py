@@ -33,7 +33,7 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,40 @@ def check_rule(found: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"A rule must be what `rule` makes. Received: {_short(found)} ({error})"
         ) from error
+
+
+def rule_of(
+    info: Mapping[str, Any], shapes: Sequence[Sequence[int]], name: Any = "the file"
+) -> dict[str, Any]:
+    """Returns how pictures become a network's input: the rule in its file, or the usual one.
+
+    Args:
+        info: Dictionary, what the file says of itself; see `read_info`.
+        shapes: The shapes of the network's inputs, without the batch.
+        name: What errors call the file.
+
+    Raises:
+        ValueError: If the network takes no pictures, or the rule is another's.
+
+    Example:
+
+    >>> rule_of({"pixels": None}, [(32, 32, 3)])["height"]
+    32
+    """
+    given = [tuple(shape) for shape in shapes]
+    if len(given) != 1 or len(given[0]) != 3 or given[0][2] not in (1, 3):
+        raise ValueError(
+            "The file must classify pictures: its one input must be (height, width, channels) "
+            f"with 1 or 3 channels. Received: {name}, whose inputs are of shape {given}"
+        )
+    sides = ("height", "width", "channels")
+    found = check_rule(info.get("pixels") or dict(zip(sides, given[0], strict=True)))
+    if tuple(found[side] for side in sides) != given[0]:
+        raise ValueError(
+            f"The pixel rule of a file must be of its input's shape, {given[0]}. "
+            f"Received: {name}, whose rule is {found}"
+        )
+    return found
 
 
 def read(source: Any, rule: Mapping[str, Any]) -> np.ndarray:
