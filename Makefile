@@ -24,7 +24,7 @@ endef
 
 help:
 	@echo "make demo   train, calibrate, export and run on the device, in about a minute"
-	@echo "make test   lint and test everything that is quick: five to eight minutes on two cores"
+	@echo "make test   lint and test everything that is quick: about five minutes on two cores"
 	@echo "make test-slow   the tests that are slow and rare; make test-all: both"
 	@echo "make coverage   both, and which lines of the packages they run"
 	@echo "make web    the exported network in a page, on localhost"
