@@ -5,7 +5,7 @@ import math
 from keras_adaptive.cli import tables
 from keras_adaptive.cli.folder import opened
 
-SURE = 1.96  # standard errors of an interval of 95 %
+ERRORS = 1.96  # standard errors of an interval of 95 %
 
 
 def compare(options):
@@ -54,7 +54,7 @@ def _point(row, images):
     error = math.sqrt(row["accuracy"] * (1 - row["accuracy"]) / max(images, 1))
     return {
         "accuracy": row["accuracy"],
-        "within": SURE * error,
+        "within": ERRORS * error,
         "mean_macs": row["mean_macs"],
         "share_of_full": row["share_of_full"],
     }

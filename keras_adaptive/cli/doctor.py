@@ -1,13 +1,13 @@
 """`doctor`: what is installed here, which engine computes, and which extras are missing."""
 
 import importlib.metadata as metadata
-import os
 import platform
 import re
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from anytime_tflite.batch import cores
 from keras_adaptive import __version__
 from keras_adaptive.cli import tables
 from keras_adaptive.cli.folder import say
@@ -32,9 +32,7 @@ def doctor(options):
         "keras_adaptive": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "instructions": instructions(),
         "packages": {name: version(name) for name in PACKAGES},
         "extras": extras(),

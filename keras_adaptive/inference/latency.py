@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from anytime_tflite.batch import cores
 from keras_adaptive._checks import integer
 from keras_adaptive.inference.predictor import AdaptivePredictor
 from keras_adaptive.policy.exit_policy import ExitPolicy
@@ -67,10 +68,10 @@ def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
         raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
     batch_size = integer("batch_size", batch_size, 1)
     if threads is not None:
-        threads, cores = integer("threads", threads, 1), _cores()
-        if threads > cores:
+        threads, most = integer("threads", threads, 1), cores()
+        if threads > most:
             raise ValueError(
-                f"`threads` must be from 1 to the number of cores, {cores}. "
+                f"`threads` must be from 1 to the number of cores, {most}. "
                 f"Received: threads={threads}"
             )
         if threads != _threads():
@@ -100,19 +101,13 @@ def _leaving_at(exit, exits):
     return ExitPolicy(margins, "logit_margin", details={"mean_cost": exit})
 
 
-def _cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def _threads():
     """Returns the number of threads that this process computes with."""
     if keras.backend.backend() != "tensorflow":
-        return _cores()
+        return cores()
     import tensorflow as tf
 
-    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+    return tf.config.threading.get_intra_op_parallelism_threads() or cores()
 
 
 def _measured_elsewhere(model, batch_size, threads, engine):

@@ -433,7 +433,7 @@ def test_latency_of_other_threads_is_measured_in_another_process(trained, monkey
 
     monkeypatch.setattr(latency.subprocess, "run", run)
     monkeypatch.setattr(latency, "_threads", lambda: 5)
-    monkeypatch.setattr(latency, "_cores", lambda: 7)
+    monkeypatch.setattr(latency, "cores", lambda: 7)
     four, seven = np.int64(4), np.int8(7)  # numpy's integers are integers
     assert measure_latency(trained, batch_size=four, threads=seven).tolist() == [1.0, 2.0]
     assert ran["command"][4:] == ["4", "7", "auto"]

@@ -86,7 +86,7 @@ class BatchPredictor:
     def __init__(self, path: Source, workers: int | None = None) -> None:
         if workers is not None and not is_integer(workers, at_least=1):
             raise ValueError(f"`workers` must be a positive integer or None. Received: {workers=}")
-        self.workers = _cores() if workers is None else int(workers)
+        self.workers = cores() if workers is None else int(workers)
         file = checked(path)
         self._pool = Pool(lambda: Worker(file, 1), self.workers)
         first = self._pool.first
@@ -215,7 +215,7 @@ class BatchPredictor:
                 raise error.counted_from(0) from error
 
 
-def _cores() -> int:
+def cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
