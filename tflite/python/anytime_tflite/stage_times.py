@@ -51,6 +51,10 @@ class StageTimes:
             while took < _IN_A_ROW * self._tick_ms and runs < _MOST:
                 runs *= 2
                 took = self._timed(run, i, runs)
+                for _ in range(2):
+                    # the least of three: what else the machine did is not the stage's time
+                    if took >= _IN_A_ROW * self._tick_ms:
+                        took = min(took, self._timed(run, i, runs))
             self._fastest_ms[i] = took / runs
         self.expected_ms[:] = self._fastest_ms
 

@@ -128,9 +128,9 @@ export class AnytimeWorker {
     const [stream, model] = [++numbers, this.#model];
     const abort = () => this.#tell({ do: "abort", model, call: stream });
     try {
-      await this.#send(image, { do: "stream", id: stream, options });
+      await this.#send(image, { do: "stream", id: stream, options }, signal);
       signal?.addEventListener("abort", abort);
-      if (signal?.aborted) abort();
+      if (signal?.aborted) abort(); // while it was sent
       for (;;) {
         const answer = await this.#ask({ do: "next", id: ++numbers, model, stream });
         if (answer === undefined) return;
@@ -183,11 +183,11 @@ export class AnytimeWorker {
     if (options.deadlineMs) {
       options.deadlineMs = Math.max(0, options.deadlineMs - (performance.now() - began));
     }
-    const request = { ...call, options, model, image: sent } as Request & { id: number };
+    const aborted = Boolean(signal?.aborted) || this.#cancels !== cancels;
+    const request = { ...call, options, model, image: sent, aborted } as Request & { id: number };
     const answer = this.#ask(request, isElement ? [sent as ImageBitmap] : []);
     const abort = () => this.#tell({ do: "abort", model, call: call.id });
     signal?.addEventListener("abort", abort);
-    if (signal?.aborted || this.#cancels !== cancels) abort();
     try {
       return await answer;
     } finally {

@@ -13,9 +13,11 @@ const models = new Map<number, Promise<AnytimeModel>>();
 const streams = new Map<number, AsyncGenerator<Answer, void>>();
 const calls = new Map<number, AbortController>();
 
-function controlled(id: number): AbortSignal {
+/** The signal of a call, which an "abort" finds by the call's number. */
+function controlled({ id, aborted }: Request & { do: "classify" | "stream" }): AbortSignal {
   const controller = new AbortController();
   calls.set(id, controller);
+  if (aborted) controller.abort();
   return controller.signal;
 }
 
@@ -40,8 +42,8 @@ async function answered(request: Request): Promise<Answer | Loaded | undefined> 
   switch (request.do) {
     case "classify":
       try {
-        const { id, image, options } = request;
-        return await model.classify(image as Blob, { ...options, signal: controlled(id) });
+        const { image, options } = request;
+        return await model.classify(image as Blob, { ...options, signal: controlled(request) });
       } finally {
         freed(request.image);
         calls.delete(request.id);
@@ -54,7 +56,7 @@ async function answered(request: Request): Promise<Answer | Loaded | undefined> 
       }
     case "stream": {
       const { id, image, options } = request;
-      streams.set(id, model.stream(image as Blob, { ...options, signal: controlled(id) }));
+      streams.set(id, model.stream(image as Blob, { ...options, signal: controlled(request) }));
       freed(image);
       return undefined;
     }

@@ -41,6 +41,10 @@ internal class StageTimes(stages: Int, private val clock: () -> Double) {
             while (took < IN_A_ROW * tickMs && many < MOST) {
                 many *= 2
                 took = timed(i, many, run)
+                repeat(2) {
+                    // the least of three: what else the machine did meanwhile is not the stage's
+                    if (took >= IN_A_ROW * tickMs) took = min(took, timed(i, many, run))
+                }
             }
             fastestMs[i] = took / many
         }
