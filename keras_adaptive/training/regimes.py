@@ -167,7 +167,8 @@ def fit(
             last kept epoch when it is called again in the same way: the first one, those
             that end 30 seconds after the one before, and at Ctrl-C and SIGTERM the last
             complete one. Another run is refused. Of data sets that are not arrays, types and
-            sizes are compared. `None`: no backup.
+            sizes are compared. Of several processes of JAX the first writes, and all go on from
+            it. `None`: no backup.
         seed: Integer. `None`: drawn by Python's `random`, and kept in the backup.
         verbose: As in `keras.Model.fit`.
 

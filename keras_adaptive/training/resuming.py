@@ -3,7 +3,8 @@
 `run.json` holds the arguments of the run by value, from the first moment. A state is one file,
 `phase_<number>_epoch_<number>.state`: the digest of the rest, a line of facts, and the bytes of
 all weights and of the optimizer. Files are written whole or not at all, the last two of a phase
-stay, and one that is damaged is passed over with a warning.
+stay, and one that is damaged is passed over with a warning. Where several processes train together,
+the first writes, and all go on from what it wrote.
 """
 
 import contextlib
@@ -26,6 +27,26 @@ RUN = "run.json"
 STATE = re.compile(r"phase_(\d+)_epoch_(\d+)\.state")
 BEGUN = re.compile(r"\..+\.(json|state)\.[0-9a-f]{32}")  # being written when a run was killed
 SECONDS = 30  # between two states of a phase
+
+
+def is_first_process():
+    """Returns whether this is the first, or only, process of a training."""
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
+def wait_for_all_processes():
+    """Waits until every process of a training is here."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("keras_adaptive")
 
 
 def claim(folder, name, settings, facts, argument):
@@ -78,6 +99,8 @@ def alone(folder, argument):
         ValueError: If another call is at work in it.
     """
     folder = Path(folder)
+    if not is_first_process():
+        return contextlib.nullcontext()
     must = f"`{argument}` must not be in use: another call is at work in it; wait for its end."
     return held(folder, folder / "lock", must)
 
@@ -106,12 +129,16 @@ class Backup:
 
     def __init__(self, folder, settings, facts):
         self.folder, self.run, self.facts = Path(folder), digest_of(settings), dict(facts)
+        if not is_first_process():
+            wait_for_all_processes()
         stored = claim(folder, RUN, settings, facts, "backup_dir")
         if stored is None:
             self._recover(settings)
         else:
             self.run = digest_of(stored["settings"])
             self.facts = {name: stored[name] for name in facts}
+        if is_first_process():
+            wait_for_all_processes()
 
     def _recover(self, settings):
         """Writes a damaged `run.json` anew, if no state in the folder is of another run."""
@@ -163,6 +190,8 @@ class Backup:
             arrays: As `state_of` gives them.
             done: Boolean, whether the phase has ended.
         """
+        if not is_first_process():
+            return
         parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
         facts = {"run": self.run, "facts": self.facts, "epoch": epoch, "done": done}
         facts["bytes"] = [len(part) for part in parts]

@@ -14,11 +14,14 @@ CASES = (
     *("fit", "joint", "arrays", "disjoint", "mixed", "last", "teacher", "equilibrium", "imta"),
     *("gates", "target", "stopping"),
 )
-pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
+BACKENDS = ["tensorflow", pytest.param("jax", marks=pytest.mark.jax)]
+pytestmark = pytest.mark.subprocess
 
 
 def trained(backend, devices, *cases):
     """Returns what the program found, of each case."""
+    if backend == "jax":
+        pytest.importorskip("jax", reason="the test extra is not installed")
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(devices), *cases],
         env={
@@ -34,11 +37,9 @@ def trained(backend, devices, *cases):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["tensorflow", pytest.param("jax", marks=pytest.mark.jax)])
+@pytest.fixture(scope="module", params=BACKENDS)
 def on_two(request):
-    if request.param == "jax":
-        pytest.importorskip("jax", reason="the test extra is not installed")
-    return trained(request.param, 2, *CASES, "reinforce")
+    return trained(request.param, 2, *CASES[1:], "reinforce")
 
 
 def check(found):
@@ -50,11 +51,18 @@ def check(found):
     assert first != last  # something was learned
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_devices_fit_as_one(backend):
+    check(trained(backend, 2, "fit")["fit"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES[1:])
 def test_two_devices_learn_as_one(on_two, case):
     check(on_two[case])
 
 
+@pytest.mark.slow
 def test_draws_are_the_same_on_average(on_two):
     found = on_two["reinforce"]
     assert "error" not in found, found["error"]
@@ -64,9 +72,9 @@ def test_draws_are_the_same_on_average(on_two):
     assert abs(np.mean(one[2:]) - np.mean(two[2:])) < 0.1 * np.mean(one[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.jax
 def test_four_devices_learn_as_one():
-    pytest.importorskip("jax", reason="the test extra is not installed")
     found = trained("jax", 4, "fit", "joint")
     for case in ("fit", "joint"):
         check(found[case])
