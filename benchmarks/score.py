@@ -3,7 +3,7 @@
     make bench-score
 
 The test images of CIFAR-10, over and over, as JPEG in TFRecord files of 10,000; the shared network
-with five exits at half of its cost. Each row is a way and a number of images, in a process of its
+with five exits at 30 % of its cost. Each row is a way and a number of images, in a process of its
 own that does not import TensorFlow; the ways take turns. Rows are kept in runs/score.
 """
 
@@ -149,7 +149,7 @@ def export(path):
 
     splits = common.cifar()
     model = common.cifar_net()
-    policy = model.calibrate(*splits.arrays("calibrate"), budget_share=0.5, verbose=0)
+    policy = model.calibrate(*splits.arrays("calibrate"), budget_share=0.3, verbose=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     ka.export_tflite(
         model,
@@ -262,7 +262,7 @@ def page(rows):
     return _rows.page(
         "# Batch scoring",
         f"CIFAR-10's test images, repeated, as JPEG in TFRecord files of {FILE:,}; five exits at "
-        "half of the cost, one file with a single call. `loop`: read, `BatchPredictor.predict`, "
+        "30 % of the cost, one file with a single call. `loop`: read, `BatchPredictor.predict`, "
         "write, one after the other. `score`: `keras-adaptive score`, in one process. `beam`: "
         "`ka.beam.ScoreFiles` on the direct runner, a pipeline for each file. In turns; the median "
         "round. Memory is the process's own. Bounds: `score` at most "

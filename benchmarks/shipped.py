@@ -21,6 +21,7 @@ from keras_adaptive._files import write_whole
 from keras_adaptive.cli import main as command_line
 from keras_adaptive.cli.train import network_facts
 from keras_adaptive.models.pretrained import ANSWERED
+from keras_adaptive.training import preset
 
 NAME, BUILDER = "cifar10", "build_msdnet"
 ARGUMENTS = {"preset": "cifar_budgeted_5", "head_channels": 64}
@@ -75,9 +76,18 @@ def keep(folder, weights):
     write_whole(FOLDER / "card.md", reports.card(report))
     shutil.copy(folder / "policy.json", FOLDER)
     common.compact(weights, FOLDER / "model.weights.h5")
-    keep_answers(getattr(ka, BUILDER)(**ARGUMENTS, weights=weights))
+    model = getattr(ka, BUILDER)(**ARGUMENTS, weights=weights)
+    keep_answers(model)
+    keep_config(model, report["run"])
     for path in sorted(FOLDER.iterdir()):
         print(f"{path.relative_to(ROOT)}  ({path.stat().st_size:,} bytes)")
+
+
+def keep_config(model, facts):
+    """Writes what `AdaptiveModel.from_preset` builds the network from."""
+    model.policy = ka.ExitPolicy.load(FOLDER / "policy.json")
+    model.class_names, model.preprocessing = facts["class_names"], facts["preprocessing"]
+    preset.write_config(model, FOLDER)
 
 
 def keep_answers(model):

@@ -16,6 +16,7 @@ from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
+from keras_adaptive.training.preset import from_preset, save_to_preset
 
 KEPT = ("policy", "class_names", "pixels", "preprocessing")  # what a file holds beside the network
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
@@ -464,6 +465,46 @@ class AdaptiveModel(_graph.ListModel):
                 f"HDF5; `save_weights` writes `.weights.h5`. Received: filepath={filepath}"
             )
         return super().save(filepath, *args, **kwargs)
+
+    def save_to_preset(self, preset_dir):
+        """Writes the network as a folder that people can look into: config, weights, policy, card.
+
+        `config.json` holds what `.keras` files hold (policy, class names and pixel rule too),
+        `model.weights.h5` the weights, `README.md` a card to be completed. How the model was
+        compiled is not kept; `save` keeps it.
+
+        Args:
+            preset_dir: Path of a new or empty folder, which appears when it is whole.
+
+        Raises:
+            ValueError: If there is something in the folder.
+        """
+        save_to_preset(self, preset_dir)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True):
+        """Returns the network of a folder that `save_to_preset` wrote, or one of the library's.
+
+        Args:
+            preset: Path of the folder, or the name of a network that comes with the library:
+                `"cifar10"`.
+            load_weights: Boolean, `False` for the same network with fresh weights.
+
+        Returns:
+            The network, compiled as those of the builders are.
+
+        Raises:
+            ValueError: If there is no such folder or name, or it holds something else.
+
+        Example:
+
+        >>> model = AdaptiveModel.from_preset("cifar10")
+        >>> model.num_exits, model.class_names[:2]
+        (5, ['airplane', 'automobile'])
+        >>> model.policy.num_exits
+        5
+        """
+        return from_preset(cls, preset, load_weights)
 
     def predict(self, x, **kwargs):
         """Returns the logits of every exit: a list of arrays `(samples, classes)`."""
