@@ -1,4 +1,4 @@
-"""Writes the numbers of README.md, each read from a result that is kept.
+"""Writes the numbers of README.md and docs/measured.md, each read from a result that is kept.
 
     python -m benchmarks.readme          (or: make readme)
 
@@ -6,6 +6,7 @@ What stands between `<!-- measured: name -->` and `<!-- end -->` is written by t
 that name; everything else is left as it is.
 """
 
+import configparser
 import json
 import re
 import textwrap
@@ -14,13 +15,21 @@ from benchmarks import common
 from benchmarks._rows import read
 from keras_adaptive.training.collapse import COLLAPSED
 
-README = common.ROOT.parent / "README.md"
-TRAINED = common.ROOT.parent / "keras_adaptive" / "models" / "weights" / "cifar10"
+ROOT = common.ROOT.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "measured.md")
+TRAINED = ROOT / "keras_adaptive" / "models" / "weights" / "cifar10"
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
+def place(path):
+    """Returns the address of a file of the project: pages are read elsewhere, too."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    return f"{setup['metadata']['url']}/blob/main/{path}"
+
+
 def link(name):
-    return f"[{name}.md](benchmarks/results/{name}.md)"
+    return f"[{name}.md]({place(f'benchmarks/results/{name}.md')})"
 
 
 def percent(share, digits=1):
@@ -31,22 +40,54 @@ def trained():
     """The network that comes with the library: early exits against the whole."""
     report = json.loads((TRAINED / "report.json").read_text())
     half = next(row for row in report["budgets"] if row["policy"].startswith("50%"))
-    full, device = report["budgets"][-1], report["device"]
+    full, card = report["budgets"][-1], place("keras_adaptive/models/weights/cifar10/card.md")
     text = (
         f"The network that comes with the library, a five-exit MSDNet, on held-out "
         f"{report['run']['data']} test images: {percent(half['accuracy'], 2)} accuracy with "
         f"{percent(half['share_of_full'])} of the full network's MACs; the full network has "
-        f"{percent(full['accuracy'], 2)}. The exported file and the predictor on the host leave at "
-        f"the same exit on {device['same_exit']:,} of {device['images']:,} images. "
-        "[Model card](keras_adaptive/models/weights/cifar10/card.md)."
+        f"{percent(full['accuracy'], 2)}. [Model card]({card})."
     )
-    return textwrap.wrap(text, 98, break_on_hyphens=False)
+    return textwrap.wrap(text, 98, break_on_hyphens=False, break_long_words=False)
 
 
 def results():
     """One line per claim, also where a technique does not help."""
-    rows = [row for part in PARTS for row in part()]
-    lines = [("what", "measured", "where"), ("---", "---", "---"), *rows]
+    return table(("what", "measured", "where"), [row for part in PARTS for row in part()])
+
+
+def pays():
+    """What half of the MACs are in time, and what does not pay."""
+    points = {
+        point["batch"]: point["over_full"]
+        for row in read("inference")["rows"]
+        if row["net"] == "five exits" and row["share"] == 0.5
+        for point in row["points"]
+    }
+    times = read("device")["times"]
+    single, classify = (max(row[way] for row in times) for way in ("single", "classify"))
+    gated = next(r for r in read("gates")["time"] if (r["way"], r["batch"]) == ("layer", 1))
+    cascade, stopping = cascade_times(), stopping_counts()
+    rows = [
+        ("exits on a CPU, one image at a time", f"{points[1]:.2f} of the time: pays"),
+        ("the same, 64 and 256 images", f"{points[64]:.2f} and {points[256]:.2f}: pays"),
+        ("exits in a .tflite file, one call", f"at most {single:.2f} of a file cut there: pays"),
+        ("the same with a deadline", f"at most {classify:.2f}: pays unless exits are tiny"),
+        ("gates that skip blocks, one image", f"{gated['time_of_plain']:.2f}, and less accurate"),
+        (
+            "cascades of tiny networks",
+            f"{cascade['saving']:.2f} times fewer MACs, {cascade['time']:.2f} times less time: no",
+        ),
+        (
+            "learned stopping",
+            f"better than thresholds in {stopping['better']} of {stopping['all']} cases: no",
+        ),
+        ("large batches on a GPU", "not measured"),
+    ]
+    return table(("half of the MACs by", "measured"), rows)
+
+
+def table(titles, rows):
+    lines = [titles, ["---"] * len(titles), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -154,6 +195,12 @@ def device():
         f"{nested:.2f} times",
         link("device"),
     )
+    found_there = json.loads((TRAINED / "report.json").read_text())["device"]
+    yield (
+        "the same exit in the exported file and in the predictor on the host",
+        f"{found_there['same_exit']:,} of {found_there['images']:,} images",
+        f"[card.md]({place('keras_adaptive/models/weights/cifar10/card.md')})",
+    )
     yield (
         "int8 against Keras, 5,000 images",
         f"at most {100 * max(drop, 0):.2f} points lost at any exit",
@@ -170,30 +217,46 @@ def damage():
     )
 
 
-def cascades():
+def cascade_times():
+    """Of the best cascade, by how much MACs and time are less."""
     found = read("cascades")
     best = max(
         (row for row in found["cascades"] if row["aim"] == "same accuracy"),
         key=lambda row: row["saving"],
     )
     time = next(row for row in found["times"] if row["single"] == best["single"])
+    return {"saving": best["saving"], "time": time["time_ratio"]}
+
+
+def cascades():
+    best = cascade_times()
     yield (
         "best cascade out of a pool of small networks",
         f"{best['saving']:.2f} times fewer MACs at equal accuracy, but only "
-        f"{time['time_ratio']:.2f} times less time, because per-call overhead dominates",
+        f"{best['time']:.2f} times less time, because per-call overhead dominates",
         link("cascades"),
     )
 
 
-def stopping():
+def stopping_counts():
+    """How many learned policies are better and worse than thresholds."""
     rows = [row for rows in read("stopping")["rows"].values() for row in rows]
     spread = [row for row in rows if max(row["fractions"]) < COLLAPSED]
-    better = sum(row["gain"] > 2 * row["error"] for row in spread)
-    worse = sum(row["gain"] < -2 * row["error"] for row in spread)
+    return {
+        "all": len(rows),
+        "better": sum(row["gain"] > 2 * row["error"] for row in spread),
+        "worse": sum(row["gain"] < -2 * row["error"] for row in spread),
+        "collapsed": len(rows) - len(spread),
+    }
+
+
+def stopping():
+    found = stopping_counts()
+    ties = found["all"] - found["better"] - found["worse"] - found["collapsed"]
     yield (
         "learned stopping against calibrated thresholds, same networks, same cost",
-        f"of {len(rows)} policies {better} better, {worse} worse, "
-        f"{len(spread) - better - worse} ties; {len(rows) - len(spread)} send all to one exit",
+        f"of {found['all']} policies {found['better']} better, {found['worse']} worse, "
+        f"{ties} ties; {found['collapsed']} send all to one exit",
         link("stopping"),
     )
 
@@ -261,11 +324,11 @@ PARTS = (
     compression,
     search,
 )
-BLOCKS = {"trained": trained, "results": results}
+BLOCKS = {"trained": trained, "pays": pays, "results": results}
 
 
 def filled(text):
-    """Returns the README with its numbers written anew."""
+    """Returns a page with its numbers written anew."""
 
     def write(match):
         begin, name, _, end = match.groups()
@@ -275,4 +338,5 @@ def filled(text):
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))

@@ -31,7 +31,7 @@ def on_files(files, config):
     names = sorted(file.src_uri for file in files.documentation_pages())
     parts = {"Guides": "guides/", "Tutorials": "tutorials/", "API": "api/"}
     menu = [{title: [x for x in names if x.startswith(place)]} for title, place in parts.items()]
-    config.nav = ["index.md", *menu, "papers.md"]
+    config.nav = ["index.md", *menu, "measured.md", "papers.md"]
     return files
 
 

@@ -6,7 +6,7 @@ import sys
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 # the public names, of __init__.pyi, imported when they are used: no Keras before that
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

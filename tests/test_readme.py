@@ -13,13 +13,17 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+PAGES = {path.name: path.read_text() for path in readme.PAGES}
+
+
 def blocks():
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_a_runnable_block_comes_before_line_20():
-    assert README[: README.index("```python")].count("\n") < 10
+def test_it_is_short_and_begins_with_what_runs():
+    assert len(README.split()) <= 900
     assert README[: README.index("```\n", README.index("```python"))].count("\n") < 20
+    assert "pip install keras_adaptive" in "\n".join(README.splitlines()[:25])
 
 
 def test_the_blocks_name_what_the_library_has():
@@ -28,9 +32,9 @@ def test_the_blocks_name_what_the_library_has():
 
 
 @pytest.mark.slow
-def test_the_blocks_run_one_after_the_other(tmp_path, monkeypatch, digits):
+def test_the_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = {"image": digits.images("test", 1)[0][0]}
+    names = {}
     for block in blocks():
         block = block.replace("epochs=20", "epochs=1, verbose=0").replace("blocks=4", "blocks=2")
         exec(compile(block, "README.md", "exec"), names)
@@ -39,8 +43,10 @@ def test_the_blocks_run_one_after_the_other(tmp_path, monkeypatch, digits):
 
 
 def test_every_number_is_read_from_a_result():
-    assert readme.filled(README) == README, "run `make readme`"
-    assert set(re.findall(r"<!-- measured: (\w+) -->", README)) == set(readme.BLOCKS)
+    for text in PAGES.values():
+        assert readme.filled(text) == text, "run `make readme`"
+    named = re.findall(r"<!-- measured: (\w+) -->", "".join(PAGES.values()))
+    assert sorted(named) == sorted(readme.BLOCKS)
     elsewhere = readme.BLOCK.sub("", README)
     assert not re.findall(r"\d\s?%|\d+\.\d+ times|\d ms\b", elsewhere)
 
@@ -50,11 +56,30 @@ def test_that_a_number_of_ones_own_is_seen():
     assert readme.filled(README.replace(number, "99.99 % accuracy")) == README
 
 
-@pytest.mark.parametrize(
-    "place", re.findall(r"\]\(([^)h][^)]*)\)|`(keras_adaptive/[^`]*)`", README)
-)
-def test_every_place_named_is_there(place):
-    assert (ROOT / (place[0] or place[1])).exists()
+def places():
+    """Yields what the pages link to: of the project, by full addresses."""
+    home = readme.place("").removesuffix("blob/main/")
+    raw = home.replace("github.com", "raw.githubusercontent.com")
+    for text in PAGES.values():
+        for address in re.findall(r"\]\(([^)]*)\)", text):
+            if address.startswith((home, raw)):
+                yield address.removeprefix(f"{home}blob/").removeprefix(raw).removeprefix("main/")
+            else:
+                assert address.startswith("https://img.shields.io/badge/"), address
+
+
+def test_every_place_named_is_there():
+    found = list(places())
+    assert len(found) > 20
+    for place in found:
+        assert (ROOT / place).exists(), place
+
+
+def test_the_badges_are_true():
+    badges = dict(re.findall(r"img\.shields\.io/badge/(\w+)-([^)]+)-blue", README))
+    setup = (ROOT / "setup.cfg").read_text()
+    assert f"python_requires = >={badges['python'].removesuffix('+')}" in setup
+    assert f"license = {badges['license'].replace('_', '-')}" in setup
 
 
 @pytest.mark.parametrize("target", re.findall(r"`make (\w+)`", README))

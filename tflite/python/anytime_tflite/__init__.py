@@ -8,7 +8,7 @@ from anytime_tflite.file import read_info as read_info
 from anytime_tflite.monitor import Monitor as Monitor
 from anytime_tflite.monitor import Status as Status
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Answer",
     "AnytimeModel",
