@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-COUNTS = (10_000, 100_000, 1_000_000)
-ROUNDS = {10_000: 3, 100_000: 1, 1_000_000: 1}
 WAYS = ("loop", "score", "beam")
+# images: rounds, and ways; the others take as long per image at a million as at a hundred thousand
+PLAN = {10_000: (3, WAYS), 100_000: (1, WAYS), 1_000_000: (1, ("score",))}
 FILE = 10_000  # images of a file
 BATCH = 512  # images that the loop gives to the predictor at a time
 EVERY_S = 0.05  # between two looks at the memory
@@ -234,8 +234,8 @@ def summed(rows):
             if not these:
                 continue
             middle = sorted(these, key=lambda row: row["seconds"])[len(these) // 2]
-            of_loop = middle["seconds"] / float(np.median(loops)) if loops else None
-            found.append({**middle, "of_loop": of_loop})
+            of_loop = {"of_loop": middle["seconds"] / float(np.median(loops))} if loops else {}
+            found.append({**middle, **of_loop})
     return found
 
 
@@ -291,9 +291,10 @@ def main():
     folder = (common.TRIAL if tried else common.RUNS) / "score"
     rows = _rows.Rows(folder / "rows", file=FILE, batch=BATCH)
     found = []
-    for count in options.images or COUNTS:
-        for number in range(ROUNDS.get(count, 1)):
-            for way in (WAYS, WAYS[::-1])[number % 2]:
+    for count in options.images or PLAN:
+        rounds, ways = PLAN.get(count, (1, WAYS))
+        for number in range(rounds):
+            for way in (ways, ways[::-1])[number % 2]:
                 key = f"{count} {way} {number}"
                 if options.table:
                     row = rows.load(key)

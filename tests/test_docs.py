@@ -141,7 +141,7 @@ def test_tutorials_become_pages():
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.stem)
 def test_a_name_in_prose_exists(page):
     names = set(_pages.NAME.findall(page.read_text()))
-    assert names
+    assert names or page.stem == "measured"  # numbers alone
     for name in names:
         assert functools.reduce(getattr, name.split(".")[1:], ka), name
 
