@@ -52,6 +52,7 @@ class Curve(NamedTuple):
         policies: List of `ExitPolicy`, one per point.
         exit_costs: `(exits,)`, mean cost of always leaving at that exit.
         exit_accuracies: `(exits,)`.
+        samples: Integer: on how many samples (labeled pixels, for dense outputs).
     """
 
     costs: np.ndarray
@@ -59,6 +60,7 @@ class Curve(NamedTuple):
     policies: list
     exit_costs: np.ndarray
     exit_accuracies: np.ndarray
+    samples: int | None = None
 
     @property
     def area(self):
@@ -220,6 +222,7 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, top_k=1,
         policies=[policies[i] for i in order],
         exit_costs=split.prices.mean(axis=1),
         exit_accuracies=results[0].exit_accuracies,
+        samples=int(split.labeled),
     )
 
 

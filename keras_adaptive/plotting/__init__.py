@@ -1,6 +1,7 @@
 """Pictures. Each function draws on matplotlib axes and returns them."""
 
 from keras_adaptive.plotting.accuracy_matrix import accuracy_matrix as accuracy_matrix
+from keras_adaptive.plotting.blocks_used import blocks_used as blocks_used
 from keras_adaptive.plotting.curve import accuracy_and_cost as accuracy_and_cost
 from keras_adaptive.plotting.curve import accuracy_cost_curve as accuracy_cost_curve
 from keras_adaptive.plotting.curve import pareto_front as pareto_front

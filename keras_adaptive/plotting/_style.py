@@ -7,10 +7,17 @@ from keras_adaptive._checks import needs_extra
 with needs_extra("plot"):
     import matplotlib.pyplot as plt
 
-# Okabe and Ito's palette
+# Okabe and Ito's palette, which color-blind readers can tell apart
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, GRAY = "#CC79A7", "#56B4E9", "#666666"
+PURPLE, SKY, BLACK, GRAY = "#CC79A7", "#56B4E9", "#000000", "#666666"
 MARKERS = "D^vPX*<>"
+# of one picture: who prints in gray tells them apart by lines and markers
+COLORS, LINES, LINE_MARKERS = (
+    (BLUE, RED, GREEN, PURPLE, ORANGE, SKY),
+    ("-", "--", "-.", ":"),
+    "os^Dv",
+)
+HATCHES = ("", "//", "..", "xx", "--")
 
 
 def new_axes(ax, size=(6, 4)):
@@ -21,6 +28,18 @@ def new_axes(ax, size=(6, 4)):
 def exit_colors(exits):
     """Returns one color per exit, from dark (easy) to light (hard)."""
     return [plt.get_cmap("cividis")(0.08 + 0.84 * k / max(exits - 1, 1)) for k in range(exits)]
+
+
+def series_style(number):
+    """Returns the color, the line and the marker of a series, as arguments of `Axes.plot`."""
+    kinds = {"color": COLORS, "ls": LINES, "marker": LINE_MARKERS}
+    return {name: kind[number % len(kind)] for name, kind in kinds.items()}
+
+
+def counted(text, samples):
+    """Returns a label that says how many samples there were; `None`: as many as nobody told."""
+    numbers = sorted({int(n) for n in np.ravel(samples) if n is not None})
+    return f"{text}, n = {' or '.join(f'{n:,}' for n in numbers)}" if numbers else text
 
 
 def scaled(most):

@@ -5,11 +5,12 @@ import numpy as np
 from keras_adaptive.plotting._style import new_axes
 
 
-def accuracy_matrix(matrix, *, ax=None):
+def accuracy_matrix(matrix, *, samples=None, ax=None):
     """Draws the accuracy of every exit on the samples that leave at each exit.
 
     Args:
         matrix: Array `(exits, exits)`, from `evaluation.accuracy_matrix`.
+        samples: Integer array `(exits,)`: how many leave at each exit. `None`: it is not said.
         ax: Matplotlib axes. `None`: new ones.
 
     Returns:
@@ -25,8 +26,12 @@ def accuracy_matrix(matrix, *, ax=None):
     for (i, j), value in np.ndenumerate(matrix):
         text = "-" if np.isnan(value) else f"{value:.3f}"
         ax.text(j, i, text, ha="center", va="center", color="white" if value > 0.6 else "black")
-    ax.set_xticks(range(len(matrix)))
+    names = range(len(matrix))
+    if samples is not None:
+        names = [f"{k}\nn = {n:,}" for k, n in zip(names, samples, strict=True)]
+    ax.set_xticks(range(len(matrix)), names)
     ax.set_yticks(range(len(matrix)))
     ax.set_xlabel("samples that leave at exit")
     ax.set_ylabel("answer of exit")
+    ax.set_title("accuracy, from 0 to 1", fontsize="medium")
     return ax

@@ -1,10 +1,21 @@
 """Accuracy against cost: curves, networks, sweeps and the Pareto front of a search."""
 
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive.plotting._style import BLUE, GRAY, GREEN, MARKERS, RED, new_axes, scaled, tidy
+from keras_adaptive.plotting._style import (
+    BLACK,
+    GRAY,
+    LINES,
+    MARKERS,
+    counted,
+    new_axes,
+    scaled,
+    series_style,
+    tidy,
+)
 
 
 class _Series(NamedTuple):
@@ -16,7 +27,7 @@ class _Series(NamedTuple):
     texts: tuple = ()  # one beside each point
 
 
-def _draw(series, ax, unit, size=(6, 4)):
+def _draw(series, ax, unit, samples, size=(6, 4)):
     """Draws every series on axes of accuracy against cost, and returns the axes."""
     ax = new_axes(ax, size)
     scale, prefix = scaled(max(np.max(one.costs) for one in series))
@@ -33,7 +44,7 @@ def _draw(series, ax, unit, size=(6, 4)):
                 fontsize="small",
             )
     ax.set_xlabel(f"mean cost ({prefix}{unit} per sample)")
-    ax.set_ylabel("accuracy (%)")
+    ax.set_ylabel(counted("accuracy (%)", samples))
     tidy(ax)
     ax.margins(y=0.12)  # room for the texts
     ax.legend(fontsize="small")
@@ -44,35 +55,54 @@ def accuracy_cost_curve(curve, *, ax=None, unit="MACs", label="early exits", sta
     """Draws accuracy against mean cost, and each exit used alone for comparison.
 
     Args:
-        curve: A `Curve` of `keras_adaptive.accuracy_cost_curve`.
+        curve: A `Curve` of `keras_adaptive.accuracy_cost_curve`; or a dictionary of them by
+            name, for example of several policies on one network.
         ax: Matplotlib axes to draw on. `None`: new ones.
         unit: String, the unit of the costs.
-        label: String, of the curve.
+        label: String, of the curve where it is one.
         static: Dictionary: name of an ordinary network to compare with, to its
             `(cost, accuracy)`, in the curve's unit and from 0 to 1. `None`: no others.
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If there are no curves.
     """
-    style = {"color": BLUE, "marker": "o", "ms": 3, "lw": 1.8, "label": label}
-    alone = {"color": RED, "marker": "s", "mfc": "none", "mew": 1.5, "label": "each exit alone"}
-    exits = range(len(curve.exit_costs))
+    curves = curve if isinstance(curve, dict) else {label: curve}
+    if not curves:
+        raise ValueError("`curve` must be a curve, or hold at least one. Received: curve={}")
+    lines = [
+        _Series(
+            found.costs, found.accuracies, {**series_style(i), "ms": 3, "lw": 1.8, "label": name}
+        )
+        for i, (name, found) in enumerate(curves.items())
+    ]
     networks = [
-        _Series(*point, {"color": GREEN, "marker": MARKERS[i % len(MARKERS)], "label": name})
+        _Series(
+            *point, {"color": GRAY, "marker": MARKERS[i % len(MARKERS)], "ls": "", "label": name}
+        )
         for i, (name, point) in enumerate((static or {}).items())
     ]
-    return _draw(
-        [
-            _Series(curve.costs, curve.accuracies, style),
-            _Series(curve.exit_costs, curve.exit_accuracies, {"ls": "", **alone}, exits),
-            *networks,
-        ],
-        ax,
-        unit,
-    )
+    samples = [found.samples for found in curves.values()]
+    return _draw([*lines, *_exits_alone(curves), *networks], ax, unit, samples)
 
 
-def accuracy_and_cost(points, *, ax=None, unit="MACs"):
+def _exits_alone(curves):
+    """Returns the exits of each network, once though it may have several curves."""
+    found = {}
+    for name, curve in curves.items():
+        points = np.stack([curve.exit_costs, curve.exit_accuracies])
+        found.setdefault(points.tobytes(), (name, points))
+    series = []
+    for (name, (costs, accuracies)), marker in zip(found.values(), cycle("sDhp")):
+        label = "each exit alone" if len(found) == 1 else f"each exit of {name} alone"
+        style = {"color": BLACK, "marker": marker, "mfc": "none", "mew": 1.5, "ls": ""}
+        series.append(_Series(costs, accuracies, {**style, "label": label}, range(len(costs))))
+    return series
+
+
+def accuracy_and_cost(points, *, ax=None, unit="MACs", samples=None):
     """Draws accuracy against mean cost of several networks: points, or curves of policies.
 
     Args:
@@ -80,22 +110,19 @@ def accuracy_and_cost(points, *, ax=None, unit="MACs"):
             point, arrays as a curve.
         ax: Matplotlib axes to draw on. `None`: new ones.
         unit: String, the unit of the costs.
+        samples: Integer, on how many samples accuracy was measured. `None`: it is not said.
 
     Returns:
         The axes.
     """
-    curve, point = {"marker": "o", "ms": 3}, {"marker": "s", "ms": 7, "ls": ""}
-    return _draw(
-        [
-            _Series(*found, {**(curve if np.size(found[0]) > 1 else point), "label": name})
-            for name, found in points.items()
-        ],
-        ax,
-        unit,
-    )
+    series, lines = [], cycle(LINES)
+    for i, (name, found) in enumerate(points.items()):
+        style = {"ms": 3, "ls": next(lines)} if np.size(found[0]) > 1 else {"ms": 7, "ls": ""}
+        series.append(_Series(*found, {**series_style(i), **style, "label": name}))
+    return _draw(series, ax, unit, samples)
 
 
-def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs"):
+def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs", samples=None):
     """Draws the trials of a search: accuracy against cost, and the Pareto front.
 
     Args:
@@ -105,6 +132,7 @@ def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs"):
         others: Dictionary: name to a list of `(accuracy, cost)`, drawn for comparison.
         ax: Matplotlib axes to draw on. `None`: new ones.
         unit: String, the unit of the costs.
+        samples: Integer, on how many samples accuracy was measured. `None`: it is not said.
 
     Returns:
         The axes.
@@ -114,25 +142,24 @@ def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs"):
     """
     if not points:
         raise ValueError("`points` must hold at least one point. Received: points=[]")
-    tried = {"color": GRAY, "marker": "o", "ms": 3, "ls": "", "label": "trials"}
-    steps = {"drawstyle": "steps-post", "marker": "o", "ms": 4, "label": "Pareto front"}
+    tried = {"color": GRAY, "marker": "o", "ms": 3, "ls": "", "label": f"{len(points):,} trials"}
+    steps = {**series_style(0), "drawstyle": "steps-post", "ms": 4, "label": "Pareto front"}
     series = [_Series(*_columns(points), tried)]
     if front:
         names = tuple(point.trial.lstrip("0") or "0" for point in front)
         series.append(_Series(*_columns(front), steps, names))
-    for name, pairs in (others or {}).items():
+    for i, (name, pairs) in enumerate((others or {}).items(), 1):
         accuracies, costs = np.asarray(pairs, "float64").T
-        series.append(
-            _Series(costs, accuracies, {"marker": "s", "mfc": "none", "ls": "", "label": name})
-        )
-    return _draw(series, ax, unit)
+        style = {**series_style(i), "mfc": "none", "ls": "", "label": name}
+        series.append(_Series(costs, accuracies, style))
+    return _draw(series, ax, unit, samples)
 
 
 def _columns(points):
     return [np.array([getattr(p, name) for p in points]) for name in ("cost", "accuracy")]
 
 
-def sweep(sweeps, static=None, *, ax=None, unit="MACs"):
+def sweep(sweeps, static=None, *, ax=None, unit="MACs", samples=None):
     """Draws accuracy against mean cost of several stopping methods.
 
     Args:
@@ -141,6 +168,7 @@ def sweep(sweeps, static=None, *, ax=None, unit="MACs"):
         static: Dictionary: name to `(cost, accuracy)` of networks used alone, or `None`.
         ax: Matplotlib axes to draw on. `None`: new ones.
         unit: String, the unit of the costs.
+        samples: Integer, on how many samples accuracy was measured. `None`: it is not said.
 
     Returns:
         The axes.
@@ -155,10 +183,10 @@ def sweep(sweeps, static=None, *, ax=None, unit="MACs"):
     if not sweeps:
         raise ValueError(f"`sweeps` must hold at least one. Received: sweeps={sweeps}")
     series = []
-    for name, found in sweeps.items():
+    for i, (name, found) in enumerate(sweeps.items()):
         order = np.argsort(found.costs, kind="stable")
         columns = (np.asarray(values)[order] for values in (found.costs, found.accuracies))
-        series.append(_Series(*columns, {"marker": "o", "ms": 3, "label": name}))
+        series.append(_Series(*columns, {**series_style(i), "ms": 3, "label": name}))
     network = {"color": GRAY, "marker": "s", "ms": 5, "ls": ""}
     series += [_Series(*point, network, (name,)) for name, point in (static or {}).items()]
-    return _draw(series, ax, unit, (5.5, 3.6))
+    return _draw(series, ax, unit, samples, (5.5, 3.6))

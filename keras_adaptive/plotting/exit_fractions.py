@@ -2,18 +2,19 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import exit_colors, ink_on, new_axes, tidy
+from keras_adaptive.plotting._style import counted, exit_colors, ink_on, new_axes, tidy
 
 LEGIBLE = 0.045  # a smaller fraction has no room for its number
 
 
-def exit_fractions(fractions, names=None, *, ax=None):
+def exit_fractions(fractions, names=None, *, samples=None, ax=None):
     """Draws the fraction of the samples that leaves at each exit, one bar per policy.
 
     Args:
         fractions: Array `(exits,)` or `(policies, exits)`, as
             `EvaluationResult.exit_fractions`.
         names: Sequence of strings, one per policy. `None`: no names.
+        samples: Integer, of how many samples these are fractions. `None`: it is not said.
         ax: Matplotlib axes to draw on. `None`: new ones.
 
     Returns:
@@ -58,7 +59,8 @@ def exit_fractions(fractions, names=None, *, ax=None):
     ax.set_yticks(np.arange(policies), names)
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="fraction of the samples that leaves at the exit (%)")
+    label = "fraction of the samples that leaves at the exit (%)"
+    ax.set(xlim=(0, 100), xlabel=counted(label, samples), ylabel="policy" if any(names) else "")
     tidy(ax, grid=None)
     ax.spines["left"].set_visible(False)
     ax.legend(

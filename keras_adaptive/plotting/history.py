@@ -4,16 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive.plotting._style import exit_colors, new_axes, tidy
+from keras_adaptive.plotting._style import LINE_MARKERS, exit_colors, new_axes, tidy
 
 
-def exit_history(history, metric="accuracy", *, ax=None):
+def exit_history(history, metric="accuracy", *, samples=None, ax=None):
     """Draws a metric of every exit over the epochs of a training.
 
     Args:
         history: What `fit` returned with an `ExitHistory` among its callbacks, or the
             dictionary in it, or the path of the file `keras.callbacks.CSVLogger` wrote.
         metric: String. Training is drawn dotted, validation, if there is one, solid.
+        samples: Tuple of integers: how many samples training and validation had. `None`: it is
+            not said.
         ax: Matplotlib axes to draw on. `None`: new ones.
 
     Returns:
@@ -41,9 +43,13 @@ def exit_history(history, metric="accuracy", *, ax=None):
             if values is not None:
                 label = f"{prefix.replace('val_', 'validation, ')}exit {k}"
                 epochs = np.arange(1, len(values) + 1)
-                ax.plot(epochs, values, style, marker=".", color=color, label=label)
+                marker = LINE_MARKERS[k % len(LINE_MARKERS)]
+                ax.plot(epochs, values, style, marker=marker, ms=3, color=color, label=label)
     ax.set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
+    if samples is not None:
+        train, validation = samples
+        metric += f", n = {train:,} (training), {validation:,} (validation)"
     ax.set_ylabel(metric)
     tidy(ax)
     ax.legend(fontsize="x-small", ncols=2)

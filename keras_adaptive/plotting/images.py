@@ -3,15 +3,18 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from keras_adaptive.plotting._style import BLUE, RED
+from keras_adaptive.plotting._style import BLUE, RED, counted
 from keras_adaptive.policy.confidence import softmax
+
+CAPTION, LETTER = 7, 0.062  # points, and inches that a letter of that size takes
+LONGEST = 24  # letters of a class name that are shown
 
 
 def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None, columns=8):
     """Draws the first images that leave at each exit, one row per exit, easy ones on top.
 
     With labels and answers, correct answers have a blue frame and wrong ones a red, dashed
-    frame, with the predicted and the true class above.
+    frame, with the predicted and the true class above, of which the first 24 letters are shown.
 
     Args:
         images: Array `(samples, height, width, channels)`, uint8, or floats from 0 to 1;
@@ -44,21 +47,37 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
     found = [np.flatnonzero(exits == k) for k in range(int(exits.max()) + 1)]
     names = [f"exit {k}\n{len(row) / len(exits):.0%}" for k, row in enumerate(found)]
     rows = [row[:columns] for row in found]
-    axes = _new_grid(None, len(rows), columns)
-    _draw_rows(axes, images, rows, names)
+    shown = np.concatenate(rows)
+    captions, widest = {}, 0
     if labels is not None and answers is not None:
-        for line, row in zip(axes, rows, strict=True):
-            for ax, i in zip(line, row, strict=False):
-                _frame(ax, int(labels[i]), int(answers[i]), class_names)
+        captions = {i: _caption(int(labels[i]), int(answers[i]), class_names) for i in shown}
+        widest = max(len(line) for text in captions.values() for line in text.splitlines())
+    side = max(1.05, LETTER * widest)
+    text = counted("images", len(images))
+    if captions:
+        text += "; blue frame: right, dashed red frame: wrong"
+    axes = _new_grid(None, len(rows), columns, text, cell=(side, side + 0.2))
+    _draw_rows(axes, images, rows, names)
+    for line, row in zip(axes, rows, strict=True):
+        for ax, i in zip(line, row, strict=False):
+            if i in captions:
+                _frame(ax, labels[i] == answers[i], captions[i])
     return axes
 
 
-def _frame(ax, label, answer, class_names):
-    right = label == answer
+def _caption(label, answer, class_names):
+    """Returns the predicted class, and the true one if it is another; on two lines if long."""
+    names = [str(n) if class_names is None else str(class_names[n]) for n in (answer, label)]
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    if label == answer:
+        return names[0]
+    short = len(" ".join(names)) <= 12
+    return f"{names[0]},{' ' if short else chr(10)}is {names[1]}"
+
+
+def _frame(ax, right, caption):
     ax.spines[:].set(visible=True, color=BLUE if right else RED, lw=2.5, ls="-" if right else "--")
-    names = [str(class_names[n]) if class_names is not None else str(n) for n in (answer, label)]
-    text = names[0] if right else f"{names[0]}, is {names[1]}"
-    ax.set_title(text, fontsize=6.5, color="black" if right else RED, pad=2)
+    ax.set_title(caption, fontsize=CAPTION, color="black" if right else RED, pad=2)
 
 
 def easy_and_hard(images, costs, full, *, easy=None, hard=None, axes=None, count=8):
@@ -97,7 +116,8 @@ def easy_and_hard(images, costs, full, *, easy=None, hard=None, axes=None, count
     if hard is not None:
         least = least[skipped[least] < hard]
     ratios = [f"{100 * share:.0f} %" for share in skipped]
-    axes = _new_grid(axes, 2, count)
+    text = counted("skipped of the full cost (%), extremes of images", len(images))
+    axes = _new_grid(axes, 2, count, text)
     return _draw_rows(axes, images, [most[:count], least[:count]], ["easy", "hard"], ratios)
 
 
@@ -114,7 +134,7 @@ def examples(images, rows, labels=None, *, axes=None):
         The array of axes.
     """
     names = [f"exit {k}" for k in range(len(rows))]
-    axes = _new_grid(axes, len(rows), max(map(len, rows)))
+    axes = _new_grid(axes, len(rows), max(map(len, rows)), counted("of images", len(images)))
     return _draw_rows(axes, images, rows, names, labels)
 
 
@@ -138,29 +158,33 @@ def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=N
     """
     probabilities = softmax(np.asarray(logits))
     count, samples = probabilities.shape[:2]
-    axes = _new_grid(axes, samples, 1 + count, cell=(1.8, 1.1))
+    axes = _new_grid(axes, samples, 1 + count, counted("images", samples), cell=(1.8, 1.1))
     for sample, (first, *line) in enumerate(axes):
         _show(first, images[sample])
+        first.set_ylabel(f"image {sample}", fontsize="x-small")
         for k, ax in enumerate(line):
             if k > exits[sample]:
                 ax.axis("off")
                 continue
             best = np.argsort(-probabilities[k, sample], kind="stable")[:top][::-1]
             names = [str(c) if class_names is None else class_names[c] for c in best]
-            ax.barh(names, probabilities[k, sample, best])
+            ax.barh(names, probabilities[k, sample, best], color=BLUE)
             ax.set_xlim(0, 1)
             ax.tick_params(labelsize="x-small")
             leaves = ", leaves" if k == exits[sample] else ""
             ax.set_title(f"exit {k}{leaves}", fontsize="x-small")
+            ax.set_xlabel("probability", fontsize="x-small", labelpad=1)
     return axes
 
 
-def _new_grid(axes, rows, columns, cell=(1.05, 1.1)):
-    """Returns the axes given, or a new array of them."""
+def _new_grid(axes, rows, columns, text, cell=(1.05, 1.1)):
+    """Returns the axes given, or a new array of them with a text below."""
     if axes is not None:
         return axes
-    size = (cell[0] * columns, cell[1] * rows)
-    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)[1]
+    size = (cell[0] * columns, cell[1] * rows + 0.25)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure.supxlabel(text, fontsize="small")
+    return axes
 
 
 def _draw_rows(axes, images, rows, names, titles=None):

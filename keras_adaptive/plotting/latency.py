@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import BLUE, GRAY, new_axes, tidy
+from keras_adaptive.plotting._style import BLUE, GRAY, counted, new_axes, tidy
 
 
 def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
@@ -55,7 +55,7 @@ def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
     if static_ms is not None:
         ax.axhline(static_ms, color=GRAY, ls="--", label=f"ordinary network, {static_ms:.3g} ms")
     ax.set_xticks(places)
-    ax.set(xlabel="exit", ylabel="time until its answer (ms)")
+    ax.set(xlabel="exit", ylabel=counted("time until its answer (ms)", len(times)))
     ax.set_xlim(-0.4, len(places) - 0.4)
     ax.set_ylim(bottom=0)
     tidy(ax, grid="y")

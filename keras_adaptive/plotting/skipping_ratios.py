@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import new_axes, tidy
+from keras_adaptive.plotting._style import COLORS, HATCHES, counted, new_axes, tidy
 
 
 def skipping_ratios(shares, *, ax=None, labels=None):
@@ -24,7 +24,8 @@ def skipping_ratios(shares, *, ax=None, labels=None):
         [SkipNet (Wang et al., 2018)](https://arxiv.org/abs/1711.09485), figure 8.
     """
     series = shares if isinstance(shares, dict) else {None: shares}
-    ratios = {name: 1 - _shares(values).mean(axis=1) for name, values in series.items()}
+    series = {name: _shares(values) for name, values in series.items()}
+    ratios = {name: 1 - values.mean(axis=1) for name, values in series.items()}
     blocks = {len(ratio) for ratio in ratios.values()}
     if len(blocks) != 1:
         raise ValueError(
@@ -32,14 +33,19 @@ def skipping_ratios(shares, *, ax=None, labels=None):
             f"Received: numbers of blocks {sorted(blocks)}"
         )
     (count,) = blocks
-    ax = new_axes(ax, (8, 3))
+    longest = max(len(str(label)) for label in (range(count) if labels is None else labels))
+    upright = longest > 60 / count  # longer names would run into their neighbors
+    ax = new_axes(ax, (8, 3 + (0.08 * longest if upright else 0)))
     width = 0.8 / len(ratios)
     for i, (name, ratio) in enumerate(ratios.items()):
         at = np.arange(count) + (i - (len(ratios) - 1) / 2) * width
-        ax.bar(at, 100 * ratio, width, label=name)
+        color, hatch = COLORS[i % len(COLORS)], HATCHES[i % len(HATCHES)]
+        ax.bar(at, 100 * ratio, width, label=name, color=color, hatch=hatch, edgecolor="white")
     ax.set_xticks(range(count), range(count) if labels is None else labels)
+    if upright:
+        ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("gated block")
-    ax.set_ylabel("skipped (%)")
+    ax.set_ylabel(counted("skipped (%)", [values.shape[1] for values in series.values()]))
     ax.set_ylim(0, 100)
     tidy(ax, grid="y")
     if isinstance(shares, dict):

@@ -22,6 +22,15 @@ def test_images_stand_in_the_row_of_their_exit(rng):
     assert not axes[1, 0].spines["left"].get_visible()
 
 
+def test_long_class_names_have_a_line_each_and_an_end(rng):
+    names = ["a" * 20, "b" * 30]
+    images = rng.integers(0, 255, (2, 4, 4, 3), dtype="uint8")
+    axes = plotting.images_by_exit(images, [0, 0], labels=[0, 1], answers=[1, 1], class_names=names)
+    shown = "b" * 23 + "…"
+    assert axes[0, 0].get_title() == f"{shown},\nis {'a' * 20}"
+    assert axes[0, 1].get_title() == shown
+
+
 def test_images_need_an_exit_each(rng):
     with pytest.raises(ValueError, match="`exits` must be one integer per image, 2"):
         plotting.images_by_exit(rng.uniform(size=(2, 4, 4, 1)), [0])

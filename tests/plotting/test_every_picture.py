@@ -1,0 +1,161 @@
+"""What every picture keeps: axes have names and units, and it says of how many samples."""
+
+import itertools
+import re
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.artist import Artist
+
+import keras_adaptive as ka
+from keras_adaptive import plotting
+from keras_adaptive.plotting import _style as style
+from keras_adaptive.tuning import Point
+
+LONG = ["long_haired_alsatians", "short_tailed_weasels", "yellow_bellied_toads"]
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, 24)
+LOGITS = RNG.normal(size=(3, 24, 3)) + 2 * np.eye(3)[LABELS]
+IMAGES = RNG.random((24, 6, 6, 3))
+EXITS = np.arange(24) % 3
+POINTS = [Point("00", 0.4, 1000.0, 100, {}), Point("01", 0.6, 2000.0, 100, {})]
+HISTORY = {f"{p}exit_{k}_accuracy": [0.1, 0.2] for p in ("", "val_") for k in range(3)}
+
+
+def curve(**how):
+    return ka.accuracy_cost_curve(LOGITS, LABELS, [1e3, 2e3, 4e3], points=4, **how)
+
+
+# name: how it is drawn, and the n that it must say
+PICTURES = {
+    "accuracy_cost_curve": (lambda: plotting.accuracy_cost_curve(curve()), 24),
+    "accuracy_and_cost": (
+        lambda: plotting.accuracy_and_cost({"a": (1e3, 0.5), "b": ([1, 2], [0, 1])}, samples=24),
+        24,
+    ),
+    "pareto_front": (lambda: plotting.pareto_front(POINTS, POINTS, samples=24), 24),
+    "sweep": (
+        lambda: plotting.sweep(
+            {"a": SimpleNamespace(costs=[1, 2], accuracies=[0.5, 0.6])}, samples=24
+        ),
+        24,
+    ),
+    "accuracy_matrix": (lambda: plotting.accuracy_matrix(np.eye(3), samples=[8, 7, 9]), 8),
+    "exit_fractions": (
+        lambda: plotting.exit_fractions([[0.5, 0.5], [1, 0]], LONG[:2], samples=24),
+        24,
+    ),
+    "exit_history": (lambda: plotting.exit_history(HISTORY, samples=(24, 12)), 24),
+    "latency": (lambda: plotting.latency(np.ones((24, 3))), 24),
+    "reliability": (lambda: plotting.reliability(LOGITS, LABELS, [1.0, 1.5, 2.0]), 24),
+    "skipping_ratios": (
+        lambda: plotting.skipping_ratios(
+            {"a": np.ones((3, 24)), "b": np.ones((3, 24))}, labels=LONG
+        ),
+        24,
+    ),
+    "blocks_used": (
+        lambda: plotting.blocks_used(EXITS, images=IMAGES, labels=LONG * 8, blocks=LONG),
+        24,
+    ),
+    "images_by_exit": (
+        lambda: plotting.images_by_exit(
+            IMAGES, EXITS, labels=LABELS, answers=LABELS[::-1], class_names=LONG
+        ),
+        24,
+    ),
+    "easy_and_hard": (lambda: plotting.easy_and_hard(IMAGES, np.arange(24.0), 24.0), 24),
+    "examples": (
+        lambda: plotting.examples(IMAGES, [[0, 3], [1, 4]], [name[:14] for name in LONG] * 8),
+        24,
+    ),
+    "probability_strips": (
+        lambda: plotting.probability_strips(IMAGES[:3], LOGITS[:, :3], [0, 1, 2], LONG),
+        3,
+    ),
+}
+GRIDS = ("images_by_exit", "easy_and_hard", "examples", "probability_strips")
+
+
+def drawn(name):
+    """Returns the figure of a picture as it is saved."""
+    with plt.rc_context({"text.parse_math": False}):
+        figure = np.ravel(PICTURES[name][0]())[0].figure
+        figure.canvas.draw()
+    return figure
+
+
+def texts(figure):
+    """Returns the texts that are seen outside of the data."""
+    found = list(figure.texts)
+    for ax in figure.axes:
+        found += [ax.title, *(ax.get_legend().get_texts() if ax.get_legend() else ())]
+        for axis in filter(Artist.get_visible, (ax.xaxis, ax.yaxis)):
+            low, high = sorted(axis.get_view_interval())
+            ticks = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=False)
+            found += [axis.label, *(text for place, text in ticks if low <= place <= high)]
+    return [text for text in found if text.get_visible() and text.get_text().strip()]
+
+
+def test_every_public_function_is_here():
+    public = {n for n in vars(plotting) if callable(getattr(plotting, n)) and not n.startswith("_")}
+    assert public - {"exit_shares"} == set(PICTURES)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_it_says_of_how_many(name):
+    figure, number = drawn(name), PICTURES[name][1]
+    assert any(re.search(rf"n = {number}\b", text.get_text()) for text in texts(figure))
+
+
+@pytest.mark.parametrize("name", sorted(set(PICTURES) - set(GRIDS)))
+def test_every_axis_has_a_name(name):
+    figure = drawn(name)
+    shared = name == "reliability"  # of axes side by side, the first names what all show
+    for number, ax in enumerate(ax for ax in figure.axes if ax.get_xlabel() or ax.has_data()):
+        behind = any(bar.get_alpha() == 0.3 for bar in ax.patches)
+        assert ax.get_xlabel() or behind
+        assert ax.get_ylabel() or (shared and number)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_row_of_images_has_a_name(name):
+    axes = np.asarray(PICTURES[name][0]())
+    assert all(row[0].get_ylabel() for row in axes)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_captions_do_not_overlap(name):
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts(drawn(name))]
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), (one, other)
+
+
+@pytest.mark.parametrize("samples", [None, 1, 360])
+def test_series_differ_in_color_line_and_marker_alone(samples):
+    kinds = [style.series_style(i) for i in range(4)]
+    for part in ("color", "ls", "marker"):
+        assert len({kind[part] for kind in kinds}) == 4
+    every = [tuple(style.series_style(i).values()) for i in range(12)]
+    assert len(set(every)) == 12
+    assert style.counted("x", samples) == ("x" if samples is None else f"x, n = {samples}")
+
+
+def test_curves_of_several_policies_stand_beside_baselines():
+    policies = {"max_prob": curve(), "entropy": curve(confidence="entropy")}
+    ax = plotting.accuracy_cost_curve(policies, static={"ResNet": (3e3, 0.7)})
+    one, two, alone, network = ax.get_lines()
+    for line, (name, found) in zip((one, two), policies.items(), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), found.costs / 1e3)
+        np.testing.assert_allclose(line.get_ydata(), 100 * found.accuracies)
+        assert line.get_label() == name
+    assert one.get_linestyle() != two.get_linestyle()
+    assert alone.get_label() == "each exit alone"  # once: it is the same network
+    assert network.get_xydata().tolist() == [[3.0, 70.0]]
+    other = curve()._replace(exit_accuracies=np.zeros(3))
+    labels = [x.get_label() for x in plotting.accuracy_cost_curve({"a": curve(), "b": other}).lines]
+    assert labels == ["a", "b", "each exit of a alone", "each exit of b alone"]
+    with pytest.raises(ValueError, match="`curve` must be a curve, or hold at least one"):
+        plotting.accuracy_cost_curve({})
