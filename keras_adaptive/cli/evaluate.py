@@ -10,6 +10,7 @@ from keras_adaptive.cli import folder as runs
 from keras_adaptive.evaluation import accuracy_cost_curve
 
 BUDGET = 0.5
+SHORT = 12  # letters of a class name that fit over an image
 IMAGES = 2000  # of the test split, from which the picture shows some
 
 
@@ -116,7 +117,7 @@ def _draw(new, report, splits, policy, test, curve):
     answers = logits.argmax(axis=-1)[exits, np.arange(len(exits))]
     images, _ = splits.images("test", min(IMAGES, len(exits)))
     shown = len(images)
-    rows = report["budgets"]
+    rows = reports.merged(report["budgets"])
     pictures = {
         "curve": (
             "accuracy against cost",
@@ -125,7 +126,9 @@ def _draw(new, report, splits, policy, test, curve):
         "shares": (
             "exit fractions of every policy",
             lambda plotting: plotting.exit_fractions(
-                [row["exit_ratios"] for row in rows], [row["policy"] for row in rows]
+                [row["exit_ratios"] for row in rows],
+                [row["policy"] for row in rows],
+                samples=len(labels),
             ),
         ),
         "reliability": (
@@ -140,14 +143,16 @@ def _draw(new, report, splits, policy, test, curve):
                 labels=labels[:shown],
                 answers=answers[:shown],
                 class_names=splits.class_names,
+                columns=8 if max(map(len, splits.class_names)) <= SHORT else 5,
             ),
         ),
     }
     history = new.run.history()
+    learned = (splits.size("train"), splits.size("calibrate"))
     if history is not None:
         pictures["history"] = (
             "accuracy of every exit during training",
-            lambda plotting: plotting.exit_history(history),
+            lambda plotting: plotting.exit_history(history, samples=learned),
         )
     drawn = report.pop("pictures", {})
     new.dropped |= {f"pictures/{name}.png" for name in drawn if name != "latency"}

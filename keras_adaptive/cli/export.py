@@ -20,7 +20,11 @@ def export(options):
             _export(options, new, report, model, splits, policy)
             new.write_report(report, options.command)
     file, device = options.run / "model.tflite", report["device"]
-    print(f"{file}: {device['bytes']:,} bytes, checked on {device['images']:,} images")
+    same = device["images"] - device["different_label"]
+    print(
+        f"{file}: {device['bytes']:,} bytes, with the answers of Keras on {same:,} of "
+        f"{device['images']:,} test images"
+    )
 
 
 def _export(options, new, report, model, splits, policy):
@@ -61,6 +65,7 @@ def _export(options, new, report, model, splits, policy):
         "accuracy": float(np.mean([answer.label for answer in answers] == labels)),
         "same_exit": len(images) - len(different),
         "different_exit": len(different),
+        "different_label": int(np.sum([answer.label for answer in answers] != host.labels)),
     }
     if options.quantize is None:
         report["device"].update(_near(model, policy, images[different]))
@@ -94,7 +99,7 @@ def _deadlines(device, images, labels, medians):
     """Measures accuracy and latency under three deadlines."""
     first, last = medians[[0, -1]]
     rows = []
-    for number, deadline in enumerate((1.5 * first, (first + last) / 2, 2 * last)):
+    for number, deadline in enumerate(sorted((1.5 * first, (first + last) / 2, 2 * last))):
         watched = runs.progress(images, f"deadline {number + 1} of 3")
         answers = [device.classify(image, deadline_ms=deadline) for image in watched]
         elapsed = [a.elapsed_ms for a in answers]

@@ -77,7 +77,7 @@ def _caption(label, answer, class_names):
 
 def _frame(ax, right, caption):
     ax.spines[:].set(visible=True, color=BLUE if right else RED, lw=2.5, ls="-" if right else "--")
-    ax.set_title(caption, fontsize=CAPTION, color="black" if right else RED, pad=2)
+    ax.set_title(caption, fontsize=CAPTION, color="black" if right else RED, pad=4)
 
 
 def easy_and_hard(images, costs, full, *, easy=None, hard=None, axes=None, count=8):

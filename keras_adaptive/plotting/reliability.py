@@ -6,6 +6,8 @@ import numpy as np
 from keras_adaptive.calibration.temperature import reliability as _reliability
 from keras_adaptive.plotting._style import BLUE, GRAY, ORANGE, counted, tidy
 
+WIDEST = 3  # exits side by side
+
 
 def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
     """Draws a reliability diagram of every exit: accuracy against confidence.
@@ -26,10 +28,12 @@ def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
     """
     exits = len(logits)
     if axes is None:
-        size = (3.1 * exits, 3.6)
-        axes = plt.subplots(
-            1, exits, figsize=size, layout="constrained", squeeze=False, sharey=True
-        )[1][0]
+        columns, rows = min(exits, WIDEST), -(-exits // WIDEST)
+        size = (3.1 * columns, 3.6 * rows)
+        grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)[1]
+        axes, spare = grid.ravel()[:exits], grid.ravel()[exits:]
+        for ax in spare:
+            ax.remove()
     tables = [("as trained", ORANGE, _reliability(logits, labels, bins=bins))]
     if temperatures is not None:
         tables.append(("with temperature", BLUE, _reliability(logits, labels, temperatures, bins)))
@@ -47,7 +51,7 @@ def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
         ax.set_title(counted(f"exit {k}", samples), fontsize="medium")
         tidy(ax)
         ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
-    axes[0].set_ylabel("accuracy")
+        ax.set_ylabel("accuracy")
     return axes
 
 

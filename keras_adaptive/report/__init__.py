@@ -7,7 +7,9 @@ from keras_adaptive.report.tables import budget_table as budget_table
 from keras_adaptive.report.tables import exit_ratio_lines as exit_ratio_lines
 from keras_adaptive.report.tables import exit_table as exit_table
 from keras_adaptive.report.tables import feasible_budget as feasible_budget
+from keras_adaptive.report.tables import interval as interval
 from keras_adaptive.report.tables import machine as machine
+from keras_adaptive.report.tables import merged as merged
 from keras_adaptive.report.tables import policy_facts as policy_facts
 from keras_adaptive.report.tables import result_row as result_row
 from keras_adaptive.report.tables import table as table

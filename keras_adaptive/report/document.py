@@ -2,7 +2,8 @@ r"""A document as a list of parts, written as Markdown or as one HTML file.
 
 A part is a tuple of its kind and what it holds:
 
-    ("title", text), ("heading", text), ("text", text)
+    ("title", text), ("heading", text), ("text", text), ("note", text)
+    ("links", [(text, file), ...]): files beside the document
     ("list", [item, ...]): an item is a text, or a pair of a name and what is shown as code
     ("table", rows, columns): as in `tables.table`
     ("picture", title, file)
@@ -24,7 +25,9 @@ from keras_adaptive.report.tables import aligned, table_cells
 
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader(__package__, "."), autoescape=True)
 LARGEST = 16 * 2**20  # bytes of a picture
-MARKS = {"title": "# ", "heading": "## ", "text": ""}
+MARKS = {"title": "# ", "heading": "## ", "text": "", "note": "> **Note:** "}
+UNITS = re.compile(r"(?<=\d) (?=(?:ms|MACs|MB|bytes|images|threads?)\b|%)")  # no line ends there
+MINUS = re.compile(r"(?<![\w-])-(?=inf\b|\d)")  # and none after a hyphen that is a minus
 
 
 def markdown(parts):
@@ -36,6 +39,9 @@ def markdown(parts):
             blocks.append("\n".join(aligned([[escape(cell) for cell in row] for row in rows])))
         elif kind == "list":
             blocks.append("\n".join(f"- {_item(item)}" for item in content[0]))
+        elif kind == "links":
+            lines = (f"- [{escape(text)}]({urllib.parse.quote(file)})" for text, file in content[0])
+            blocks.append("\n".join(lines))
         elif kind == "picture":
             blocks.append(f"![{escape(content[0])}]({urllib.parse.quote(content[1])})")
         else:
@@ -60,7 +66,12 @@ def html(parts, folder):
         return content and base64.b64encode(content).decode()
 
     template = TEMPLATES.get_template("document.html")
-    return template.render(parts=_visible(parts), table_cells=table_cells, encoded=encoded)
+    return template.render(
+        parts=_visible(parts),
+        table_cells=table_cells,
+        encoded=encoded,
+        whole=lambda text: MINUS.sub("\u2212", UNITS.sub("\u00a0", text)),
+    )
 
 
 def _picture(folder, file):

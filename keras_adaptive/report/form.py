@@ -167,11 +167,12 @@ def _is_guarantee(value):
 ROW = {
     "policy": TEXT,
     "budget?": _or_none(NUMBER),
-    "accuracy": NUMBER,
+    "accuracy": SHARE,
     "mean_macs": NUMBER,
     "worst_macs": NUMBER,
     "share_of_full": NUMBER,
     "exit_ratios": [NUMBER],
+    "thresholds?": [_or_none(THRESHOLD)],
 }
 TIMES = dict.fromkeys(("p50", "p95", "p99"), AMOUNT)
 WAYS = ("alone_ms", "until_here_ms", "staged_ms", "classify_ms", "predict_ms")
@@ -236,7 +237,7 @@ REPORT = {
         {
             "exit": COUNT,
             "macs": NUMBER,
-            "accuracy_alone": NUMBER,
+            "accuracy_alone": SHARE,
             "share_leaving": NUMBER,
             "threshold": _or_none(THRESHOLD),
             "calibration_error?": _or_none(NUMBER),
@@ -256,9 +257,10 @@ REPORT = {
         "different_exit": COUNT,
         "near_threshold?": COUNT,
         "tolerance?": NUMBER,
-        "accuracy?": NUMBER,
+        "different_label?": COUNT,
+        "accuracy?": SHARE,
         "thresholds?": [THRESHOLD],
-        "deadlines": [dict.fromkeys(DEADLINE, NUMBER)],
+        "deadlines": [{**dict.fromkeys(DEADLINE, NUMBER), "accuracy": SHARE}],
     },
     "measurements?": [MEASUREMENT],
     "pictures?": {ANY: {"title": TEXT, "file": FILE}},

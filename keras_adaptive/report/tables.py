@@ -1,6 +1,7 @@
 """The numbers of a report, and tables of them."""
 
 import datetime
+import math
 import os
 import platform
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
 
 STEPS = (0.25, 0.5, 1.0)  # budgets to report on, between the least and the most that pays
+ERRORS = 1.96  # standard errors of an interval of 95 %
+SAME = ("accuracy", "mean_macs", "worst_macs", "exit_ratios")  # in rows that are one
 
 
 def machine():
@@ -136,7 +139,44 @@ def result_row(name, policy, test, costs):
         "worst_macs": report.worst_cost,
         "share_of_full": report.mean_cost / float(costs[-1]),
         "exit_ratios": report.exit_fractions.tolist(),
+        "thresholds": thresholds(policy, len(report.exit_fractions)),
     }
+
+
+def merged(rows):
+    """Returns rows of `budget_table` where those with equal results are one, under both names.
+
+    Example:
+
+    >>> half = {"accuracy": 0.9, "mean_macs": 5.0, "worst_macs": 9.0, "exit_ratios": [0.5, 0.5]}
+    >>> rows = [{"policy": "40%", **half}, {"policy": "50%", **half}]
+    >>> [row["policy"] for row in merged(rows)]
+    ['40%, 50%']
+    """
+    found = {}
+    for row in rows:
+        key = str([row[name] for name in SAME])
+        names = f"{found[key]['policy']}, {row['policy']}" if key in found else row["policy"]
+        found[key] = {**found.get(key, row), "policy": names}
+    return list(found.values())
+
+
+def interval(share, samples):
+    """Returns the 95 % interval (Wilson's) of a share that was found on so many samples.
+
+    Example:
+
+    >>> low, high = interval(0.9, 100)
+    >>> print(f"{low:.3f} to {high:.3f}")
+    0.826 to 0.945
+    >>> print(f"{interval(1.0, 27)[0]:.3f}")   # all right, and yet not sure to be always right
+    0.875
+    """
+    square = ERRORS**2 / samples
+    middle = (share + square / 2) / (1 + square)
+    half = ERRORS * math.sqrt(share * (1 - share) / samples + square / (4 * samples))
+    half /= 1 + square
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def exit_ratio_table(rows, titles):

@@ -96,6 +96,10 @@ def test_report_holds_exits_budgets_and_device(run):
     assert device["images"] == report["run"]["splits"]["test"] == 360
     assert device["same_exit"] + device["different_exit"] == 360
     assert device["different_exit"] == device["near_threshold"]
+    assert 0 <= device["different_label"] <= device["different_exit"]  # other exit, other answer
+    for row in report["budgets"]:
+        assert len(row["thresholds"]) == 2
+        assert row["thresholds"][-1] == "-inf"
     assert report["commands"][0].startswith("keras-adaptive demo")
     text = (run / "report.md").read_text()
     for part in ("threshold", "full network", "deadline", "cores", report["commands"][0]):

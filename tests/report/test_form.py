@@ -46,7 +46,8 @@ def report():
         "p_value": 0.04,
     }
     whole["run"]["costs"] = [1.0, 2.0]
-    whole["device"]["thresholds"] = [0.5, "-inf"]
+    whole["device"] |= {"quantize": "int8", "thresholds": [0.5, "-inf"], "different_label": 200}
+    whole["budgets"][0]["thresholds"] = [0.5, "-inf"]
     return whole
 
 

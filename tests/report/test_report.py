@@ -1,15 +1,21 @@
 import json
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from scipy import stats
 
 import keras_adaptive as ka
 from keras_adaptive import report as reports
+from keras_adaptive.cli.arguments import parse
 from keras_adaptive.report import document, tables, writing
+
+SHIPPED = Path(ka.__file__).parent / "models" / "weights" / "cifar10" / "report.json"
 
 
 def test_exit_table_is_what_evaluate_says(calibration, policy):
@@ -66,6 +72,23 @@ def test_a_budget_below_the_first_exit_becomes_the_first_exit():
     assert reports.feasible_budget(0.5, np.array([3.0, 10.0])) == 5.0
 
 
+@pytest.mark.parametrize(("share", "samples"), [(0.9, 100), (1.0, 27), (0.0, 5), (0.5, 5000)])
+def test_the_interval_is_wilsons(share, samples):
+    exact = stats.binomtest(round(share * samples), samples).proportion_ci(0.95, method="wilson")
+    assert tables.interval(share, samples) == pytest.approx(exact, abs=1e-4)
+
+
+def test_rows_with_equal_results_are_one(calibration):
+    logits, labels, costs = calibration
+    split = (logits, labels)
+    rows = reports.budget_table(split, split, costs, shares=(0.1, 0.98, 0.99))
+    first, both, full = reports.merged(rows)
+    assert both["policy"] == "98% of the cost, 99% of the cost"
+    assert (first["policy"], full["policy"]) == ("24% of the cost", "full network")
+    assert both["thresholds"] == rows[1]["thresholds"] == rows[2]["thresholds"]
+    assert reports.merged([first, both, full]) == [first, both, full]
+
+
 def test_table_lines_up_and_names_units():
     rows = [{"exit": 0, "macs": 1234567.0, "accuracy_alone": 0.5, "threshold": "+inf"}]
     titles = {"exit": "exit", "macs": "MACs", "accuracy_alone": "accuracy", "threshold": "at"}
@@ -86,6 +109,116 @@ def test_exit_ratios_stand_side_by_side_whatever_the_number_of_exits():
     assert lines[3] == "| B0+B1+B3 |  2.88 |    73.20 % |    21.40 % |     5.40 % |"
 
 
+@pytest.fixture
+def whole():
+    """A report with results and a file, of 5,000 test images."""
+    return json.loads(SHIPPED.read_text())
+
+
+def test_the_report_begins_with_the_result(whole):
+    text = reports.markdown(whole)
+    opening = text.split("\n\n")[1]
+    low, high = (100 * end for end in tables.interval(whole["result"]["accuracy"], 5000))
+    assert opening.startswith(
+        f"On 5,000 test images, the network has an accuracy of 82.8 % ({low:.1f} to {high:.1f}) "
+        "at 49.4 % of the cost of the full network, which has 83.1 %"
+    )
+    assert "The difference may be chance" in opening
+    assert opening in reports.card(whole)
+    whole["result"]["accuracy"] = 0.7
+    assert "chance" not in reports.markdown(whole)
+    whole["run"]["splits"].pop("test")
+    assert "The network has an accuracy of 70.0 % at" in reports.markdown(whole)
+
+
+def test_the_report_explains_its_words_names_its_classes_and_leads_on(whole):
+    text = reports.markdown(whole)
+    for part in (
+        "- MACs: multiply-accumulates",
+        "- exit: a place",
+        "- classes: airplane, automobile",
+        "- [model card](card.md)",
+        "- [policy: the thresholds](policy.json)",
+        "- [file for the device](model.tflite)",
+        "`keras-adaptive run RUN/model.tflite picture.png`",
+    ):
+        assert part in text
+    whole["run"]["class_names"] = [f"c{i}" for i in range(1000)]
+    assert "c19 and 980 more" in reports.markdown(whole)
+    assert "c999" in reports.card(whole)
+
+
+def test_what_is_to_be_done_next_are_commands(whole, tmp_path):
+    (tmp_path / "model.tflite").touch()
+    (tmp_path / "picture.png").touch()
+    trained = {key: whole[key] for key in ("run", "commands", "machine")}
+    evaluated = {key: value for key, value in whole.items() if key != "device"}
+    for report in (trained, evaluated, whole):
+        commands = [command for _, command in writing._next_commands(report)]
+        assert commands
+        for command in commands:
+            program, *words = command.replace("RUN", str(tmp_path)).split()
+            assert program == "keras-adaptive"
+            assert callable(parse(words).function)
+    assert "policy.json" not in reports.markdown(trained)
+    assert "model.tflite" not in reports.markdown({**evaluated, "commands": []})
+
+
+def test_a_quantized_file_that_differs_is_flagged(whole, tmp_path):
+    assert "Note:" not in reports.markdown(whole)
+    device = whole["device"]
+    device |= {"quantize": "int8", "different_label": 50, "different_exit": 50}
+    assert "Note:" not in reports.markdown(whole)  # 1 % of 5,000
+    device["different_label"] = 400
+    text = reports.markdown(whole)
+    assert text.count("> **Note:** model.tflite (int8) is not equal to Keras") == 2
+    assert "400 (8.0 %) get another answer and 50 (1.0 %) leave at another exit" in text
+    assert "and give the same answer on 4,600" in text
+    assert "is not equal to Keras" in reports.card(whole)
+    reports.write(tmp_path, whole | {"pictures": {}})
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<p class="note"><strong>Note:</strong> model.tflite (int8)') == 2
+    device |= {"quantize": None, "different_exit": 3, "near_threshold": 3}
+    assert "Note:" not in reports.markdown(whole)
+    device["near_threshold"] = 2
+    assert "at another exit than Keras on 1 of 5,000 test images" in reports.markdown(whole)
+
+
+def test_rows_that_are_one_say_why(whole):
+    budgets = whole["budgets"]
+    assert "share a row" not in reports.markdown(whole)
+    twin = {**budgets[0], "policy": "twin"}
+    whole["budgets"] = [budgets[0], twin, *budgets[1:]]
+    text = reports.markdown(whole)
+    assert f"{budgets[0]['policy']}, twin |" in text
+    assert "share a row: they give the same on these test images." in text
+    for number, row in enumerate(whole["budgets"]):
+        row["thresholds"] = [max(number, 1) / 10, "-inf"]
+    text = reports.markdown(whole)
+    assert "their thresholds are the same, as the larger budget holds none" in text
+    whole["policy"]["method"] = "geometric"
+    assert "their thresholds are the same." in reports.markdown(whole)
+
+
+def test_no_line_ends_inside_a_number(whole, tmp_path):
+    whole["pictures"] = {}
+    reports.write(tmp_path, whole)
+    page = (tmp_path / "report.html").read_text()
+    assert "td { white-space: nowrap; }" in page
+    for text in re.findall("<(?:p|li)>(.*?)</", page):
+        assert not re.search(r"\d (%|MACs|bytes)", text)
+    assert "82.8\u00a0% (" in page
+    assert "4,253,800\u00a0bytes" in page
+
+
+def test_numbers_have_no_more_digits_than_mean_something(whole):
+    text = reports.markdown(whole)
+    numbers = re.findall(r"(\d+\.\d+) %", text)
+    assert all(len(number.split(".")[1]) == 1 for number in numbers)
+    assert writing._digits(24229628.4) == "24,200,000"
+    assert [writing._digits(x) for x in (0.035644, 1.7813, 99.96)] == ["0.0356", "1.78", "100"]
+
+
 def parts():
     return [
         ("title", "A & B"),
@@ -93,6 +226,8 @@ def parts():
         ("list", ["one", ("command", "x < 1")]),
         ("table", [{"name": "<net>", "accuracy": 0.5}], {"name": "name", "accuracy": "accuracy"}),
         ("picture", "curve", "pictures/curve.png"),
+        ("note", "mind <it>"),
+        ("links", [("the card", "card.md")]),
     ]
 
 
@@ -100,6 +235,7 @@ def test_a_document_is_the_same_in_markdown_and_html(tmp_path):
     text = document.markdown(parts())
     assert text.startswith("# A & B\n\n1 &lt; 2\n\n- one\n- command: `x < 1`\n\n|")
     assert "![curve](pictures/curve.png)" in text
+    assert text.endswith("> **Note:** mind &lt;it&gt;\n\n- [the card](card.md)\n")
     assert "<img" not in document.html(parts(), tmp_path)  # the picture is not there
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "curve.png").write_bytes(b"\x89PNG")
@@ -108,6 +244,9 @@ def test_a_document_is_the_same_in_markdown_and_html(tmp_path):
     assert "<li>command: <code>x &lt; 1</code></li>" in page
     assert "<td>&lt;net&gt;</td><td>50.00 %</td>" in page
     assert 'src="data:image/png;base64,iVBORw=="' in page
+    assert '<p class="note"><strong>Note:</strong> mind &lt;it&gt;</p>' in page
+    assert '<li><a href="card.md">the card</a></li>' in page
+    assert "<figcaption>curve</figcaption>" in page
     assert "http" not in page
     assert "pictures/curve.png" not in page
 
