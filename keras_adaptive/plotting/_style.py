@@ -27,7 +27,7 @@ def new_axes(ax, size=(6, 4)):
 
 def exit_colors(exits):
     """Returns one color per exit, from dark (easy) to light (hard)."""
-    return [plt.get_cmap("cividis")(0.08 + 0.84 * k / max(exits - 1, 1)) for k in range(exits)]
+    return [plt.get_cmap("cividis")(0.04 + 0.78 * k / max(exits - 1, 1)) for k in range(exits)]
 
 
 def series_style(number):
