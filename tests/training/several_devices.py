@@ -26,7 +26,15 @@ from keras_adaptive.training import (
 )
 
 PART, STEPS = 8, 3  # samples of each device, batches
-TINY = {"blocks": 2, "channels": 2, "growth_rate": 1, "head_channels": 2}
+TINY = {
+    "blocks": 2,
+    "step_mode": "even",
+    "channels": 2,
+    "growth_rate": 1,
+    "growth_factors": (1, 2),
+    "bottleneck_factors": (1, 2),
+    "head_channels": 2,
+}
 GATED = {"depth": 8, "width": 0.25, "exits": 2, "head_channels": 2}
 
 
