@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -25,7 +26,7 @@ from keras_adaptive.data.image_folder import datasets
 ROOT = Path(__file__).parent.parent
 SOURCES = {
     "keras_adaptive": ("keras_adaptive", "tflite/python/anytime_tflite", "setup.py", "setup.cfg")
-    + ("pyproject.toml", "README.md", "LICENSE"),
+    + ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"),
     "anytime_tflite": ("tflite/python",),
 }
 OTHER = {"keras_adaptive": "anytime_tflite", "anytime_tflite": "keras_adaptive"}
@@ -218,6 +219,33 @@ def test_no_file_belongs_to_both(wheels):
     assert {"anytime_tflite/py.typed", "keras_adaptive/_bundled/anytime_tflite/py.typed"} <= set(
         names[0] | names[1]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_the_source_package_makes_the_same_wheel(wheels, tmp_path):
+    """Neither holds tests or benchmarks."""
+    build = "from setuptools import build_meta as b; b.build_sdist('{}')"
+    copy = shutil.copytree(
+        ROOT,
+        tmp_path / "copy",
+        ignore=shutil.ignore_patterns(
+            ".*", "runs", "node_modules", "target", "build", "*.egg-info"
+        ),
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", build.format(tmp_path / "dist")], cwd=copy, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (source,) = (tmp_path / "dist").glob("*.tar.gz")
+    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "wheels", source)
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert names == set(zipfile.ZipFile(wheels["keras_adaptive"]).namelist())
+    with tarfile.open(source) as archive:
+        names |= {name.partition("/")[2] for name in archive.getnames()}
+    for name in names:
+        assert not {"tests", "benchmarks", "tutorials"} & set(name.split("/")), name
 
 
 @pytest.mark.slow
