@@ -234,8 +234,8 @@ def summed(rows):
             if not these:
                 continue
             middle = sorted(these, key=lambda row: row["seconds"])[len(these) // 2]
-            of_loop = {"of_loop": middle["seconds"] / float(np.median(loops))} if loops else {}
-            found.append({**middle, **of_loop})
+            of_loop = middle["seconds"] / float(np.median(loops)) if loops else "-"
+            found.append({**middle, "of_loop": of_loop})
     return found
 
 

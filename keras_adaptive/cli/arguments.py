@@ -27,11 +27,12 @@ EXAMPLES = {
     "demo": """\
 examples:
   keras-adaptive demo
-  keras-adaptive demo --data photos/ --image-size 64 --out photos_run
+  keras-adaptive demo --data photos/ --out photos_run
 """,
     "train": """\
 examples:
   keras-adaptive train --out run
+  keras-adaptive train --data photos/ --batch-size 16 --out run
   keras-adaptive train --data cifar10 --preset cifar_budgeted_5 --epochs 10
   keras-adaptive train --data photos.tar.xz --image-size 64 --regime mixed
   keras-adaptive train --data cifar100 --preset cifar_budgeted_7 --recipe cifar
@@ -292,10 +293,20 @@ def _add_training(sub, out):
         "--data-dir", type=Path, help="folder or tar file with the images of a named data set"
     )
     data.add_argument("--cache-dir", type=Path, help="folder for downloaded and prepared data")
-    data.add_argument("--image-size", type=_size, help="in pixels: 64, or 64x48 (height, width)")
+    data.add_argument(
+        "--image-size",
+        type=_size,
+        help="in pixels: 64, or 64x48 (height, width); without one: the images' own, or 64 if they "
+        "differ. They are scaled to cover it, and cut in the middle",
+    )
     data.add_argument("--train-limit", type=_integer(1), help="use only this many training images")
     training = sub.add_argument_group("training")
-    training.add_argument("--preset", type=_preset, help="network, for example cifar_budgeted_5")
+    training.add_argument(
+        "--preset",
+        type=_preset,
+        help=f"network, one of {', '.join(PRESETS)}; without one: a small network for digits or "
+        "fewer than 5,000 training images, otherwise that of cifar_budgeted_5",
+    )
     training.add_argument(
         "--regime", choices=REGIMES, default="joint", help="how the exits are trained"
     )

@@ -4,16 +4,18 @@ import csv
 import dataclasses
 import io
 import shutil
-import sys
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from keras_adaptive import training
 from keras_adaptive._files import reading, write_whole
 from keras_adaptive.cli import checks
 from keras_adaptive.cli import folder as runs
+from keras_adaptive.data.image_folder import DifferentSizesError
 from keras_adaptive.models.msdnet import build_msdnet
 
 # narrow up to the first exit and wide after it, so that every exit is better than the one before
@@ -26,8 +28,22 @@ DIGITS_NETWORK = {
     "bottleneck_factors": (1, 2),
     "head_channels": 4,
 }
+# for pictures that are few: it compiles in seconds, and has not many weights to learn
+SMALL_NETWORK = {
+    "blocks": 3,
+    "base": 2,
+    "step_mode": "even",
+    "channels": 8,
+    "growth_rate": 8,
+    "growth_factors": (1, 2, 2),
+    "bottleneck_factors": (1, 2, 2),
+    "head_channels": 32,
+}
 QUICK = training.Recipe(epochs=30, schedule="cosine")
+USUAL_SIZE = 64  # pixels, where images differ
 SMALL = 16  # pixels; smaller images get the network for digits
+FEW = 5_000  # training images
+FEW_STEPS = 200  # of a training
 COPIES = 8  # of the weights: model, optimizer, backups and the one before
 
 
@@ -38,11 +54,9 @@ def train(options):
             this.say_finished()
             return
         runs.say(f"train: reading {options.data}")
-        splits = runs.load_data(vars(options))
+        splits = _data(options)
         keras.utils.set_random_seed(options.seed)
-        arguments = {"preset": options.preset} if options.preset else {}
-        if not options.preset and max(splits.input_shape[:2]) < SMALL:
-            arguments = dict(DIGITS_NETWORK)
+        arguments = _network(options.preset, splits)
         arguments.update(input_shape=splits.input_shape, classes=len(splits.class_names))
         model = build_msdnet(**arguments)
         runs.check_room(options.out, runs.ROOM + COPIES * 4 * model.count_params())
@@ -74,6 +88,28 @@ def train(options):
             new.write_report(report, options.command)
 
 
+def _data(options):
+    """Returns the splits; pictures of different sizes get the usual one."""
+    try:
+        return runs.load_data(vars(options))
+    except DifferentSizesError:
+        options.image_size = (USUAL_SIZE, USUAL_SIZE)
+        runs.say(
+            f"train: images of different sizes: scaled to cover {USUAL_SIZE}x{USUAL_SIZE} pixels, "
+            "and cut in the middle; --image-size chooses another size"
+        )
+        return runs.load_data(vars(options))
+
+
+def _network(preset, splits):
+    """Returns the arguments of the network: that of a preset, or one that fits the data."""
+    if preset:
+        return {"preset": preset}
+    if max(splits.input_shape[:2]) < SMALL:
+        return dict(DIGITS_NETWORK)
+    return dict(SMALL_NETWORK) if splits.size("train") < FEW else {}
+
+
 def _fit(options, this, splits, model, recipe):
     """Returns the trained network; an interrupted training goes on."""
     runs.say(
@@ -82,6 +118,12 @@ def _fit(options, this, splits, model, recipe):
         + ("goes on where it was interrupted; " if this.goes_on else "")
         + "the first epoch also compiles the network"
     )
+    steps = recipe.epochs * -(-splits.size("train") // recipe.batch_size)
+    if steps < FEW_STEPS:
+        runs.say(
+            f"train: only {steps} steps in all, which may be too few: with a smaller --batch-size "
+            "or more --epochs there are more"
+        )
     return training.fit(
         model,
         splits,
@@ -91,12 +133,41 @@ def _fit(options, this, splits, model, recipe):
         callbacks=[
             training.ExitHistory(),
             _History(this.folder / "history.csv"),
+            _Progress(),
             keras.callbacks.TerminateOnNaN(),
         ],
         backup_dir=this.folder / "backup",
         seed=options.seed,
-        verbose="auto" if sys.stdout.isatty() else 2,
+        verbose=0,
     )
+
+
+class _Progress(keras.callbacks.Callback):
+    """A line per epoch: how good the first and the last exit are; and a bar on a terminal."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.name = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self.began = time.monotonic()
+        self.bar = tqdm(
+            total=self.params["steps"], desc=self.name, leave=False, disable=not runs.on_terminal()
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+        seconds = time.monotonic() - self.began
+        runs.say(
+            f"{self.name}: loss {logs['loss']:.3f}, accuracy {_of_exits(logs, '')}, "
+            f"held-out {_of_exits(logs, 'val_')} ({seconds:.1f} s)"
+        )
+
+
+def _of_exits(logs, prefix):
+    """Returns the accuracies of the first and the last exit, as text."""
+    found = [logs[f"{prefix}{place}_accuracy"] for place in ("first", "last")]
+    return f"{found[0]:.1%} to {found[1]:.1%}"
 
 
 class _History(keras.callbacks.Callback):

@@ -215,8 +215,12 @@ def _readable(entries, folder, read, strict, in_table):
     return good, images, shape, strays
 
 
+class DifferentSizesError(ValueError):
+    """Images are of different sizes, and `image_size` is not given."""
+
+
 def _of_two_sizes(first, shape, other, other_shape):
-    return ValueError(
+    return DifferentSizesError(
         "`image_size` must be given, for example image_size=64, where images are of different "
         "sizes: they are scaled to cover it, and cut. Received: image_size=None, "
         f"{shown(first)} of {shape[1]}x{shape[0]} and {shown(other)} of "
