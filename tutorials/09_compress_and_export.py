@@ -115,9 +115,9 @@ for kind in (None, "float16", "dynamic", "int8"):
 
 From left to right: how large the files are; how long an image takes until each exit, on one thread
 of this machine (a phone differs: measure there); and how good each exit of each file is. float16
-is half as large and computes in float32; "dynamic" and int8 are a quarter as large, and faster where
-the processor multiplies bytes quickly. Bars of one exit that are equally high: shorter weights
-cost nothing there.
+is half as large and computes in float32. "dynamic" and int8 are a quarter as large, and faster
+where the processor multiplies bytes quickly. Bars of one exit that are equally high: there shorter
+weights cost nothing.
 """
 
 # %%
