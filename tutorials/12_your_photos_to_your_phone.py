@@ -53,7 +53,7 @@ def draw(kind, rng):
         "water": (across, (40, 90, 200)),
     }[kind]
     color = np.array(color) + hard * (110 - np.array(color))
-    noise = rng.normal(0, 10 + 110 * hard, (height, width, 1))
+    noise = rng.normal(0, 10 + 150 * hard, (height, width, 1))
     picture = color + (40 - 25 * hard) * pattern[..., None] + noise
     return Image.fromarray(np.clip(picture, 0, 255).astype("uint8"))
 
@@ -82,7 +82,7 @@ if FULL:
     at = ["block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu"]
 else:
     network = keras.applications.MobileNet(shape, 0.25, include_top=False, weights=None)
-    at = ["conv_pw_1_relu", "conv_pw_3_relu"]
+    at = ["conv1_relu", "conv_pw_3_relu"]
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # its averages must follow so short a training
