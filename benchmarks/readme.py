@@ -233,7 +233,7 @@ def training():
         "ways of training against plain joint training, eight epochs in all",
         f"{len(lines)} ways at {len(best['gain'])} exits: {better} better, {worse} worse, "
         f"{len(gains) - better - worse} ties; most in all, {best['way']}: "
-        + " / ".join(f"{gain:+.1f}" for gain in best["gain_points"])
+        + " / ".join(f"{gain:+.1f}" for gain in best["gain"])
         + " points",
         link("training"),
     )

@@ -28,7 +28,7 @@ data = ka.data.load("cifar10" if FULL else "digits")
 
 Members are used as they are. With `--full` they are networks of `keras.applications` (random
 weights here; give `weights="imagenet"` and your own images for the real thing). Otherwise they
-are two small networks on digits, one with a sixteenth of the other's cost.
+are two small networks on digits, one at a fifteenth of the other's cost.
 """
 
 # %%
@@ -49,12 +49,13 @@ for member in members:
 """
 ## The cascade
 
-An exit after each member; its answer is the mean of the members' logits so far, so the last
-exit is their ensemble. Costs add up: an image that reaches the second exit pays for both.
+An exit after each member. With `combine="last"` each answers for itself; without it the answer is
+the mean of the members' logits so far, an ensemble, which suits members that are about equally
+good. Costs add up: an image that reaches the second exit pays for both.
 """
 
 # %%
-cascade = ka.build_cascade(members)
+cascade = ka.build_cascade(members, combine="last")
 costs = cascade.exit_costs()
 x, y = data.arrays("calibrate")
 policy = cascade.calibrate(x, y, budget_share=0.4, verbose=0)
@@ -106,8 +107,9 @@ print("costs of the two sizes:", [f"{c:,.0f}" for c in twice.exit_costs()])
 ## Does it win?
 
 A cascade pays where the small model is nearly as good as the large one, at a fraction of its cost.
-Here it does: the curve reaches the accuracy of the large model, and more, long before its cost.
-Where the models cost about the same it does not, since hard images pay for both.
+Here it does: the curve climbs to about the accuracy of the large model at a fraction of its cost,
+since the small one is confident of most images. Where models cost about the same it does not pay:
+hard images pay for both.
 """
 
 # %%
