@@ -215,7 +215,7 @@ vectors: .venv/test
 
 # the tutorials as notebooks, beside the programs
 notebooks: .venv/test
-	$(BIN)/jupytext --to ipynb tutorials/*.py
+	$(BIN)/python -m docs.notebooks
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""Writes the numbers of README.md and docs/measured.md, each read from a result that is kept.
+"""Writes the numbers of the README and of two pages of docs, each read from a result that is kept.
 
     python -m benchmarks.readme          (or: make readme)
 
@@ -16,7 +16,8 @@ from benchmarks._rows import read
 from keras_adaptive.training.collapse import COLLAPSED
 
 ROOT = common.ROOT.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "measured.md")
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", DOCS / "measured.md", DOCS / "guides" / "which_technique.md")
 TRAINED = ROOT / "keras_adaptive" / "models" / "weights" / "cifar10"
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -84,6 +85,77 @@ def pays():
         ("large batches on a GPU", "not measured"),
     ]
     return table(("half of the MACs by", "measured"), rows)
+
+
+def techniques():
+    """What each technique saved, what it cost, and what time came of it."""
+    report = json.loads((TRAINED / "report.json").read_text())
+    half = next(row for row in report["budgets"] if row["policy"].startswith("50%"))
+    lost = report["budgets"][-1]["accuracy"] - half["accuracy"]
+    times = {
+        row["net"]: next(point["over_full"] for point in row["points"] if point["batch"] == 1)
+        for row in read("inference")["rows"]
+        if row["share"] == 0.5
+    }
+    found = read("gates")
+    plain, gated = found["rows"]["plain"], found["rows"]["layer"]
+    gate_time = next(r for r in found["time"] if (r["way"], r["batch"]) == ("layer", 1))
+    cascade, stopping = cascade_times(), stopping_counts()
+    alone = {row["cascade"]: row for row in read("cascades")["singles"]}
+    twice = [(row, alone[row["cascade"].split()[0]]) for row in read("cascades")["self_cascades"]]
+    better = sum(
+        row["accuracy"] >= one["accuracy"] and row["mean_macs"] < one["mean_macs"]
+        for row, one in twice
+    )
+    first = read("device")["times"][0]
+    rows = [
+        (
+            "exits on an MSDNet",
+            percent(half["share_of_full"]),
+            f"{100 * lost:.2f}",
+            f"{times['five exits']:.2f}",
+            f"[card.md]({place('keras_adaptive/models/weights/cifar10/card.md')}), "
+            f"{link('inference')}",
+        ),
+        ("exits on a MobileNetV2", "50 %", "-", f"{times['MobileNetV2']:.2f}", link("inference")),
+        ("exits on a ViT", "50 %", "-", f"{times['ViT']:.2f}", link("inference")),
+        (
+            "gates that skip blocks, ResNet-38",
+            percent(gated["macs"][-1] / plain["macs"][-1]),
+            f"{100 * (plain['accuracy'][-1] - gated['accuracy'][-1]):.1f}",
+            f"{gate_time['time_of_plain']:.2f}",
+            link("gates"),
+        ),
+        (
+            "the best cascade of small networks",
+            percent(1 / cascade["saving"]),
+            f"{-cascade['gain']:.2f}",
+            f"{1 / cascade['time']:.2f}",
+            link("cascades"),
+        ),
+        (
+            "one network at two sizes",
+            "-",
+            f"as good for fewer MACs in {better} of {len(twice)} cases",
+            "-",
+            link("cascades"),
+        ),
+        (
+            "learned stopping",
+            "as thresholds",
+            f"better than thresholds in {stopping['better']} of {stopping['all']} cases",
+            "-",
+            link("stopping"),
+        ),
+        (
+            f"a first exit that takes {first['static (ms)']:.2f} ms, by `classify`",
+            "-",
+            "-",
+            f"{first['classify']:.2f} of a network cut there",
+            link("device"),
+        ),
+    ]
+    return table(("technique", "MACs left", "points lost", "time left", "where"), rows)
 
 
 def table(titles, rows):
@@ -225,7 +297,7 @@ def cascade_times():
         key=lambda row: row["saving"],
     )
     time = next(row for row in found["times"] if row["single"] == best["single"])
-    return {"saving": best["saving"], "time": time["time_ratio"]}
+    return {"saving": best["saving"], "gain": best["gain_points"], "time": time["time_ratio"]}
 
 
 def cascades():
@@ -324,7 +396,7 @@ PARTS = (
     compression,
     search,
 )
-BLOCKS = {"trained": trained, "pays": pays, "results": results}
+BLOCKS = {"trained": trained, "pays": pays, "techniques": techniques, "results": results}
 
 
 def filled(text):

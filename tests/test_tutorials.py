@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 
 import jupytext
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
+from docs import notebooks
+
+HOME = "keras-adaptive/keras_adaptive"
 ROOT = Path(__file__).parent.parent
 TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9]*.py"))
-CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10_jpeg.tar.xz"
 OURS = ("keras_adaptive", "anytime_tflite")
 
 
@@ -38,8 +41,6 @@ def check_picture(path):
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_runs_to_its_picture(tutorial, tmp_path):
     known = {**os.environ, "MPLBACKEND": "Agg", "PYTHONWARNINGS": "ignore"}
-    if CIFAR10.exists():  # then some start from the trained network of the library
-        known["CIFAR10_DIR"] = str(CIFAR10)
     done = subprocess.run(
         [sys.executable, tutorial], cwd=tmp_path, env=known, capture_output=True, text=True
     )
@@ -124,7 +125,7 @@ def test_a_name_that_is_gone_is_found(line, error):
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_is_prose_and_code_of_readable_length(tutorial):
-    assert 60 <= len(tutorial.read_text().splitlines()) <= 150
+    assert 60 <= len(tutorial.read_text().splitlines()) <= 170
     cells = jupytext.read(tutorial).cells
     kinds = [cell.cell_type for cell in cells]
     assert kinds[0] == "markdown"
@@ -135,3 +136,15 @@ def test_is_prose_and_code_of_readable_length(tutorial):
 
 def test_are_numbered_without_a_gap():
     assert [int(path.stem[:2]) for path in TUTORIALS] == list(range(1, len(TUTORIALS) + 1))
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_becomes_a_notebook_that_opens_in_colab(tutorial):
+    made = notebooks.notebook(tutorial)
+    badge, install, title = made.cells[:3]
+    assert f"(https://colab.research.google.com/github/{HOME}/" in badge.source
+    assert badge.source.endswith(f"/tutorials/{tutorial.stem}.ipynb)")
+    assert install.cell_type == "code"
+    assert title.source.startswith(f"# {int(tutorial.stem[:2])}. ")
+    assert made.metadata.kernelspec.name == "python3"
+    assert nbformat.writes(made) == nbformat.writes(notebooks.notebook(tutorial))

@@ -20,6 +20,7 @@ import numpy as np
 import keras_adaptive as ka
 
 FULL = "--full" in sys.argv
+EPOCHS = 20 if FULL else 16
 OUT = Path("tutorial_runs")
 OUT.mkdir(exist_ok=True)
 keras.utils.set_random_seed(0)
@@ -46,13 +47,19 @@ An MSDNet keeps features at several scales in every layer, so that even the firs
 have coarse features that suit classification. Each block ends in an exit. The result is a
 functional Keras model, compiled with the paper's recipe, whose outputs are the list of the
 exits' logits.
+
+Digits are easy. So this one is narrow up to its first exit and wide after it: then there is
+something to gain from going on.
 """
 
 # %%
 if FULL:
     model = ka.build_msdnet(preset="cifar_budgeted_5", head_channels=64)
 else:
-    model = ka.build_msdnet(data.input_shape, 10, blocks=3, channels=4, growth_rate=4)
+    narrow = {"channels": 1, "growth_factors": (1, 2), "bottleneck_factors": (1, 2)}
+    model = ka.build_msdnet(
+        data.input_shape, 10, blocks=3, step_mode="even", growth_rate=12, head_channels=4, **narrow
+    )
 print(f"{model.exits} exits, {model.count_params():,} parameters")
 
 # %% [markdown]
@@ -75,13 +82,19 @@ for k, (macs, parameters) in enumerate(zip(costs, model.exit_costs("params"), st
 
 One label trains every exit: the loss is the sum of the exits' losses. `fit` shows the
 first, the mean and the last exit's accuracy; `ExitHistory` adds every exit's.
+
+The paper's recipe is for 300 epochs, so the model is compiled again for a few, as in Keras.
+`jit_compile=False` leaves XLA out, which takes half a minute to compile: for long trainings.
 """
 
 # %%
+if not FULL:
+    rate = keras.optimizers.schedules.CosineDecay(0.1, EPOCHS * data.size("train") // 64)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True), jit_compile=False)
 history = model.fit(
     data.batches("train", training=True),
     validation_data=data.batches("calibrate", 500),
-    epochs=20 if FULL else 8,
+    epochs=EPOCHS,
     callbacks=[ka.training.ExitHistory()],
     shuffle=False,  # the batches are shuffled already
     verbose=2,
@@ -100,8 +113,15 @@ x, y = data.arrays("test")
 accuracies = [(logits.argmax(axis=1) == y).mean() for logits in model.predict(x, verbose=0)]
 for k, accuracy in enumerate(accuracies):
     print(f"exit {k}: {accuracy:6.1%} of {len(y):,} test images at {costs[k] / costs[-1]:4.0%}")
-assert accuracies[-1] > 1.5 / 10, "the network should have learned something"
+assert accuracies[-1] > accuracies[0], "the last exit should be the better one"
 
+# %% [markdown]
+"""
+Left: how each exit learned. Right: every exit is better than the one before, and costs more. Most
+images do not need the last one: which do is the question of tutorial 2.
+"""
+
+# %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 ka.plotting.exit_history(history, ax=left)
 right.plot(costs / 1e6, 100 * np.array(accuracies), "-s")
