@@ -1,7 +1,7 @@
 /** `AnytimeModel`: runs a file stage by stage until confident or out of time. */
 
 import {
-  checkDeadline, checkPatience, type Image, Preparer, stageThresholds,
+  checkDeadline, checkNames, checkPatience, type Image, Preparer, stageThresholds,
 } from "./arguments.js";
 import { Backend, type Pass, reason, type Result, type Tensors } from "./backend.js";
 import { FileError } from "./errors.js";
@@ -122,8 +122,10 @@ export class AnytimeModel {
    */
   static async load(
     file: string | URL | Blob | Uint8Array | ArrayBuffer,
-    { wasm, threads = 1 }: LoadOptions = {},
+    options: LoadOptions = {},
   ): Promise<AnytimeModel> {
+    checkNames(options, "wasm", "threads");
+    const { wasm, threads = 1 } = options;
     if (!Number.isSafeInteger(threads) || threads < 1) {
       throw new RangeError(`\`threads\` must be a positive integer. Received: threads=${threads}`);
     }
@@ -185,6 +187,7 @@ export class AnytimeModel {
    *   they are. Of a network with several inputs an object of arrays, named as in `inputs`.
    */
   async classify(image: Image | Blob, options: ClassifyOptions = {}): Promise<Answer> {
+    checkNames(options, "deadlineMs", "thresholds", "patience", "signal");
     const job = this.#job(options, stageThresholds(this.info, options.thresholds));
     const tensors = await this.#prepare(image);
     return this.#inTurn(async () => {
@@ -204,6 +207,7 @@ export class AnytimeModel {
 
   /** As `classify`, but at once: nothing can cancel it, and the page waits. */
   classifySync(image: Image, options: Omit<ClassifyOptions, "signal"> = {}): Answer {
+    checkNames(options, "deadlineMs", "thresholds", "patience");
     const job = this.#job(options, stageThresholds(this.info, options.thresholds));
     const pass = this.#open().begin(this.#preparer.prepare(image));
     try {
@@ -223,6 +227,7 @@ export class AnytimeModel {
    * in all but the last.
    */
   stream(image: Image | Blob, options: StreamOptions = {}): AsyncGenerator<Answer, void> {
+    checkNames(options, "deadlineMs", "signal");
     const job = this.#job(options, null);
     const tensors = this.#prepare(image);
     tensors.catch(() => {}); // thrown where it is read
@@ -249,7 +254,8 @@ export class AnytimeModel {
    *
    * @throws {RangeError} If the file was exported without one.
    */
-  async predict(image: Image | Blob, { thresholds }: PredictOptions = {}): Promise<Answer> {
+  async predict(image: Image | Blob, options: PredictOptions = {}): Promise<Answer> {
+    checkNames(options, "thresholds");
     const began = performance.now();
     this.#open();
     if (!this.#single) {
@@ -257,7 +263,7 @@ export class AnytimeModel {
         "The file must be exported with `single_call=True`. Received: one without",
       );
     }
-    const limits = stageThresholds(this.info, thresholds);
+    const limits = stageThresholds(this.info, options.thresholds);
     const tensors = await this.#prepare(image);
     if (this.info.version < 3) tensors.set("x", tensors.get(OLD_INPUT)!).delete(OLD_INPUT);
     tensors.set("thresholds", Float32Array.from(limits));

@@ -279,3 +279,11 @@ export function checkPatience(info: Info, patience?: number | null): number | nu
   }
   return patience;
 }
+
+/** Checks the names of options: one that nobody knows would be left out silently. */
+export function checkNames(options: object, ...known: string[]): void {
+  const unknown = Object.keys(options).filter((name) => !known.includes(name));
+  if (unknown.length > 0) {
+    throw new TypeError(`Options must be among ${known.join(", ")}. Received: ${unknown.join(", ")}`);
+  }
+}

@@ -3,7 +3,7 @@
 import type {
   Answer, ClassifyOptions, LoadOptions, PredictOptions, StreamOptions,
 } from "./anytime.js";
-import type { Image } from "./arguments.js";
+import { checkNames, type Image } from "./arguments.js";
 import { FileError } from "./errors.js";
 import type { Info, Input } from "./file.js";
 import type { Loaded, Request, Response } from "./protocol.js";
@@ -81,8 +81,10 @@ export class AnytimeWorker {
   /** As `AnytimeModel.load`, in a worker. */
   static async load(
     file: string | URL | Blob | Uint8Array | ArrayBuffer,
-    { wasm, threads, worker }: WorkerOptions = {},
+    options: WorkerOptions = {},
   ): Promise<AnytimeWorker> {
+    checkNames(options, "wasm", "threads", "worker");
+    const { wasm, threads, worker } = options;
     const used = worker ??
       new Worker(new URL("./worker_script.js", import.meta.url), { type: "module" });
     const base = globalThis.document?.baseURI ?? location.href;

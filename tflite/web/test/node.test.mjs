@@ -248,6 +248,20 @@ test("a model that was closed says so, also under way", async () => {
   await assert.rejects(model.predict(image), /must be open/);
 });
 
+test("options that nobody knows are refused", async () => {
+  await assert.rejects(AnytimeModel.load(path("float32.tflite"), { thread: 1 }), (error) =>
+    error instanceof TypeError && /among wasm, threads. Received: thread$/.test(error.message));
+  await using(path("single_call.tflite"), async (model) => {
+    const image = new Float32Array(64);
+    const python = { deadline_ms: 5 };
+    const words = /among .*\. Received: deadline_ms$/;
+    await assert.rejects(model.classify(image, python), words);
+    await assert.rejects(model.predict(image, python), words);
+    assert.throws(() => model.classifySync(image, python), words);
+    assert.throws(() => model.stream(image, python), words);
+  });
+});
+
 test("a clock of 1 ms teaches how long stages take", async () => {
   const { now } = performance;
   performance.now = () => Math.floor(now.call(performance));
