@@ -95,15 +95,6 @@ def has_target(options):
     return any(getattr(options, name) is not None for name in names)
 
 
-def run(options):
-    """Says how a file is written that a run does not have yet."""
-    if not options.file.exists() and (options.file.parent / runs.MANIFEST).exists():
-        raise ValueError(
-            f"`path` must be a file. Received: path={options.file}, which the run has not written "
-            f"yet: keras-adaptive export {options.file.parent} does"
-        )
-
-
 def check_run(run):
     """Checks that the network is there, that its data may be, and that the disk has room."""
     path = run.folder / "model.keras"

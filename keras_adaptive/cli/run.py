@@ -3,11 +3,18 @@
 import sys
 
 from anytime_tflite import AnytimeModel, pixels
+from keras_adaptive.cli import folder as runs
 
 SHOWN = ("label", "class_name", "exit", "stopped_by", "elapsed_ms", "cost")
 
 
 def run(options):
+    folder = options.file.parent
+    if not options.file.exists() and (folder / runs.MANIFEST).exists():
+        raise ValueError(
+            f"`path` must be a file. Received: path={options.file}, which the run has not written "
+            f"yet: keras-adaptive export {folder} does"
+        )
     model = AnytimeModel(options.file, num_threads=options.threads)
     shapes = [shape for shape, _ in model.inputs.values()]
     rule = pixels.rule_of(model.info, shapes, options.file)

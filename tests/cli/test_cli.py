@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import short_run
 from short_run import eagerly
@@ -275,6 +276,33 @@ def test_a_training_that_diverges_is_an_error(how, tmp_path, capsys, monkeypatch
         main([*arguments, "--learning-rate", "1e30"])
     assert stop.value.code == 1
     assert "Try a lower --learning-rate. Used: 1e+30" in capsys.readouterr().err
+
+
+def test_photos_of_different_sizes_get_a_size_and_a_small_network(tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        folder = tmp_path / "photos" / f"{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (70 + i, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    monkeypatch.setattr(program, "USUAL_SIZE", 20)
+    monkeypatch.setattr(program.training, "fit", eagerly)
+    monkeypatch.setitem(program.SMALL_NETWORK, "blocks", 1)
+    run = tmp_path / "run"
+    how = ["--data", str(tmp_path / "photos"), "--epochs", "1", "--batch-size", "4"]
+    main(["train", *how, "--out", str(run)])
+    said = capsys.readouterr().out
+    assert "images of different sizes: scaled to cover 20x20 pixels" in said
+    assert "only 2 steps in all" in said
+    line = re.search(r"^epoch 1/1: loss \d.*%, held-out .*% \(.* s\)$", said, re.MULTILINE)
+    assert line, said
+    report = json.loads((run / "report.json").read_text())
+    assert report["run"]["source"]["image_size"] == [20, 20]
+    assert report["run"]["network"]["arguments"]["channels"] == program.SMALL_NETWORK["channels"]
+    main(["train", *how, "--out", str(run)])  # the same training: it is finished
+    assert "finished" in capsys.readouterr().out
 
 
 def test_a_published_recipe_gives_what_is_left_out():

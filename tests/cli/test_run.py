@@ -126,6 +126,14 @@ def test_rejects_files_that_do_not_classify_pictures(model, message, monkeypatch
     assert message in capsys.readouterr().err
 
 
+def test_says_how_a_run_gets_its_file(tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(tmp_path / "model.tflite"), str(picture(tmp_path))])
+    assert stop.value.code == 2
+    assert f"keras-adaptive export {tmp_path} does" in capsys.readouterr().err
+
+
 def test_names_a_picture_that_cannot_be_read(tmp_path, monkeypatch, capsys):
     (tmp_path / "notes.txt").write_text("no picture")
     for path, reason in ((tmp_path / "notes.txt", "not a known"), (tmp_path / "x.png", "no such")):
