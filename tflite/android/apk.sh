@@ -20,7 +20,7 @@ cp "$model" "$work/assets/model.tflite"
 [ -z "$baseline" ] || cp "$baseline" "$work/assets/baseline.tflite"
 aapt2 compile --dir sample/src/main/res -o "$work/res.zip"
 aapt2 link -I "$tools/android-all.jar" --manifest sample/src/main/AndroidManifest.xml \
-    --min-sdk-version 24 --target-sdk-version 34 --version-code 1 --version-name 0.1.0 \
+    --min-sdk-version 24 --target-sdk-version 34 --version-code 1 --version-name 0.2.0 \
     -A "$work/assets" -0 .tflite --proguard "$work/aapt.pro" -o "$work/resources.apk" "$work/res.zip"
 cp "$work/resources.apk" "$work/stage/app.apk"
 

@@ -7,7 +7,7 @@
 set -euo pipefail
 repository=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
-version=0.1.0
+version=0.2.0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -11,7 +11,7 @@ android {
         minSdk = 24
         targetSdk = 34
         versionCode = 1
-        versionName = "0.1.0"
+        versionName = "0.2.0"
     }
     // the model, as assets/model.tflite, is what `make apk` has put there
     sourceSets["main"].assets.srcDir("target/apk/assets")
@@ -22,6 +22,6 @@ android {
 }
 
 dependencies {
-    implementation("io.github.keras_adaptive:anytime-tflite-android:0.1.0")
+    implementation("io.github.keras_adaptive:anytime-tflite-android:0.2.0")
     implementation("org.tensorflow:tensorflow-lite:2.16.1")
 }

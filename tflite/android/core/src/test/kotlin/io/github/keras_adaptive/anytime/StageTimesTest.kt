@@ -26,7 +26,8 @@ class StageTimesTest {
 
     private fun assertNear(times: StageTimes, what: String) {
         for ((found, expected) in times.expectedMs.zip(stageMs)) {
-            assertTrue(found > 0.7 * expected && found < 1.3 * expected, "$what: $found, not $expected")
+            val near = found > 0.7 * expected && found < 1.3 * expected
+            assertTrue(near, "$what: $found, not $expected")
         }
     }
 
