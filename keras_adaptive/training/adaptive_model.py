@@ -501,7 +501,7 @@ class AdaptiveModel(_graph.ListModel):
         >>> model = AdaptiveModel.from_preset("cifar10")
         >>> model.num_exits, model.class_names[:2]
         (5, ['airplane', 'automobile'])
-        >>> model.policy.num_exits
+        >>> len(model.policy.thresholds)
         5
         """
         return from_preset(cls, preset, load_weights)
