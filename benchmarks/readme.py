@@ -7,6 +7,7 @@ that name; everything else is left as it is.
 """
 
 import configparser
+import functools
 import json
 import re
 import textwrap
@@ -22,15 +23,31 @@ TRAINED = ROOT / "keras_adaptive" / "models" / "weights" / "cifar10"
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def place(path):
-    """Returns the address of a file of the project: pages are read elsewhere, too."""
+@functools.cache
+def home():
+    """Returns the address of the project, of which setup.cfg knows."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    return f"{setup['metadata']['url']}/blob/main/{path}"
+    return setup["metadata"]["url"]
+
+
+def place(path):
+    """Returns the address of a file of the project: pages are read elsewhere, too."""
+    return f"{home()}/blob/main/{path}"
 
 
 def link(name):
     return f"[{name}.md]({place(f'benchmarks/results/{name}.md')})"
+
+
+def card(title="card.md"):
+    return f"[{title}]({place('keras_adaptive/models/weights/cifar10/card.md')})"
+
+
+def report():
+    """Returns the report of the network that comes with the library, and its row at half cost."""
+    found = json.loads((TRAINED / "report.json").read_text())
+    return found, next(row for row in found["budgets"] if row["policy"].startswith("50%"))
 
 
 def percent(share, digits=1):
@@ -39,14 +56,12 @@ def percent(share, digits=1):
 
 def trained():
     """The network that comes with the library: early exits against the whole."""
-    report = json.loads((TRAINED / "report.json").read_text())
-    half = next(row for row in report["budgets"] if row["policy"].startswith("50%"))
-    full, card = report["budgets"][-1], place("keras_adaptive/models/weights/cifar10/card.md")
+    found, half = report()
     text = (
         f"The network that comes with the library, a five-exit MSDNet, on held-out "
-        f"{report['run']['data']} test images: {percent(half['accuracy'], 2)} accuracy with "
+        f"{found['run']['data']} test images: {percent(half['accuracy'], 2)} accuracy with "
         f"{percent(half['share_of_full'])} of the full network's MACs; the full network has "
-        f"{percent(full['accuracy'], 2)}. [Model card]({card})."
+        f"{percent(found['budgets'][-1]['accuracy'], 2)}. {card('Model card')}."
     )
     return textwrap.wrap(text, 98, break_on_hyphens=False, break_long_words=False)
 
@@ -89,9 +104,8 @@ def pays():
 
 def techniques():
     """What each technique saved, what it cost, and what time came of it."""
-    report = json.loads((TRAINED / "report.json").read_text())
-    half = next(row for row in report["budgets"] if row["policy"].startswith("50%"))
-    lost = report["budgets"][-1]["accuracy"] - half["accuracy"]
+    shipped, half = report()
+    lost = shipped["budgets"][-1]["accuracy"] - half["accuracy"]
     times = {
         row["net"]: next(point["over_full"] for point in row["points"] if point["batch"] == 1)
         for row in read("inference")["rows"]
@@ -114,8 +128,7 @@ def techniques():
             percent(half["share_of_full"]),
             f"{100 * lost:.2f}",
             f"{times['five exits']:.2f}",
-            f"[card.md]({place('keras_adaptive/models/weights/cifar10/card.md')}), "
-            f"{link('inference')}",
+            f"{card()}, {link('inference')}",
         ),
         ("exits on a MobileNetV2", "50 %", "-", f"{times['MobileNetV2']:.2f}", link("inference")),
         ("exits on a ViT", "50 %", "-", f"{times['ViT']:.2f}", link("inference")),
@@ -267,11 +280,11 @@ def device():
         f"{nested:.2f} times",
         link("device"),
     )
-    found_there = json.loads((TRAINED / "report.json").read_text())["device"]
+    shipped = report()[0]["device"]
     yield (
         "the same exit in the exported file and in the predictor on the host",
-        f"{found_there['same_exit']:,} of {found_there['images']:,} images",
-        f"[card.md]({place('keras_adaptive/models/weights/cifar10/card.md')})",
+        f"{shipped['same_exit']:,} of {shipped['images']:,} images",
+        card(),
     )
     yield (
         "int8 against Keras, 5,000 images",

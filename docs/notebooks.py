@@ -3,11 +3,12 @@
 python -m docs.notebooks          (or: make notebooks)
 """
 
-import configparser
 from pathlib import Path
 
 import jupytext
 import nbformat
+
+from benchmarks.readme import home
 
 ROOT = Path(__file__).parent.parent
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -19,10 +20,10 @@ def notebook(path):
     Args:
         path: Path of a tutorial, a program in cells.
     """
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    home = setup["metadata"]["url"].removeprefix("https://github.com/")
-    place = f"https://colab.research.google.com/github/{home}/blob/main/tutorials/{path.stem}.ipynb"
+    project = home().removeprefix("https://github.com/")
+    place = (
+        f"https://colab.research.google.com/github/{project}/blob/main/tutorials/{path.stem}.ipynb"
+    )
     picture = "https://colab.research.google.com/assets/colab-badge.svg"
     made = jupytext.read(path)
     first = [

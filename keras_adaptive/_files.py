@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import uuid
 from pathlib import Path
 
@@ -43,6 +44,39 @@ def write_whole(path, content):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_new_folder(path, argument, must):
+    """Checks that a folder is not there yet, or is empty, and can be made.
+
+    Args:
+        path: Path.
+        argument: String, what an error calls the folder.
+        must: String, what must hold, to begin the error with.
+
+    Raises:
+        ValueError: If something else is there.
+    """
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise ValueError(f"{must}. Received: {argument}={path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder of `{argument}` must exist. Received: {argument}={path}")
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """Gives a folder to write in, which takes its place at `path` only when it is complete.
+
+    Args:
+        path: Path that `check_new_folder` lets through.
+    """
+    part = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex}"
+    try:
+        part.mkdir()
+        yield part
+        part.replace(path)  # also over an empty folder
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """`export_onnx`: writes a network and its policy as one ONNX file for each stage."""
 
 import json
-import shutil
-import uuid
 import warnings
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import tensorflow as tf
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import integer, needs_extra
+from keras_adaptive._files import check_new_folder, whole_folder
 from keras_adaptive.export import _arguments, _verification
 from keras_adaptive.export._inputs import inputs_of, random_data, renamed
 from keras_adaptive.export._settings import set_for_file
@@ -107,14 +106,9 @@ def export_onnx(
         contents = [file.SerializeToString() for file in files]
         sessions = [onnxruntime.InferenceSession(content) for content in contents]
         _check_answers(sessions, stages, exits, random_data(inputs, _verification.TRIALS))
-    part = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex}"
-    try:
-        part.mkdir()
+    with whole_folder(path) as part:
         for number, content in enumerate(contents):
             (part / _name(number)).write_bytes(content)
-        part.replace(path)  # also over an empty folder
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return [path / _name(number) for number in range(len(contents))]
 
 
@@ -125,12 +119,8 @@ def _name(number):
 def _folder(path):
     """Returns the folder to write, checked to be new."""
     path = Path(path)
-    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
-        raise ValueError(
-            f"`path` must be a folder that is not there yet, or an empty one. Received: path={path}"
-        )
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder of `path` must exist. Received: path={path}")
+    must = "`path` must be a folder that is not there yet, or an empty one"
+    check_new_folder(path, "path", must)
     return path
 
 

@@ -7,13 +7,18 @@
 
 import datetime
 import json
-import shutil
-import uuid
 from pathlib import Path
 
 import keras
 
-from keras_adaptive._files import read_json, reading, write_whole
+from keras_adaptive import __version__
+from keras_adaptive._files import (
+    check_new_folder,
+    read_json,
+    reading,
+    whole_folder,
+    write_whole,
+)
 
 SHIPPED = Path(__file__).parents[1] / "models" / "weights"
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -22,23 +27,10 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 def save_to_preset(model, preset_dir):
     """Writes a network as a folder, see `AdaptiveModel.save_to_preset`."""
     folder = Path(preset_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"`preset_dir` must be a new or empty folder. Received: preset_dir={preset_dir}"
-        )
-    if not folder.parent.is_dir():
-        raise ValueError(
-            f"The folder of `preset_dir` must exist. Received: preset_dir={preset_dir}"
-        )
-    part = folder.parent / f".{folder.name[:200]}.{uuid.uuid4().hex}"
-    part.mkdir()
-    try:
+    check_new_folder(folder, "preset_dir", "`preset_dir` must be a new or empty folder")
+    with whole_folder(folder) as part:
         write_about(model, part, folder.name)
         model.save_weights(part / WEIGHTS)
-        part.replace(folder)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
 
 
 def write_about(model, folder, name):
@@ -46,7 +38,7 @@ def write_about(model, folder, name):
     write_config(model, folder)
     metadata = {
         "keras_version": keras.__version__,
-        "keras_adaptive_version": _version(),
+        "keras_adaptive_version": __version__,
         "parameter_count": model.count_params(),
         "date_saved": datetime.datetime.now().isoformat(timespec="seconds"),
     }
@@ -115,9 +107,3 @@ def card(model, name):
     lines += ["", "| exit | MACs | of the whole |", "| ---: | ---: | ---: |"]
     lines += [f"| {i} | {cost:,.0f} | {cost / full:.0%} |" for i, cost in enumerate(macs)]
     return "\n".join(lines) + "\n"
-
-
-def _version():
-    from keras_adaptive import __version__
-
-    return __version__
