@@ -26,8 +26,10 @@ from keras_adaptive.training import RECIPES, Recipe, regimes
 from keras_adaptive.training._identity import described
 
 SCALES = ("short", "published")
-SHORT = Recipe(learning_rate=0.1, epochs=8, batch_size=64, schedule="one_cycle")
-SHORT_IMAGES = 10_000  # of CIFAR-10, for training
+SHORT = Recipe(
+    learning_rate=0.1, epochs=6, batch_size=64, schedule="one_cycle", mixed_precision="auto"
+)
+SHORT_IMAGES = 5_000  # of CIFAR-10, for training
 POINTS = 20  # budgets of a curve
 TIMED_IMAGES, TIMED_STEPS = 32, 3
 

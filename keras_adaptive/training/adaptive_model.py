@@ -434,10 +434,45 @@ class AdaptiveModel(_graph.ListModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.tree.flatten(callbacks or [])
             callbacks = [_Directions(callbacks), *callbacks]
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        self._build_training(_labels_like(given.get("x"), given.get("y")))
         history = super().fit(*args, callbacks=callbacks, **kwargs)
         if history is not None and history.history:
             history.history = _in_order(history.history, self)
         return history
+
+    def _build_training(self, y):
+        """Makes what the optimizer, the loss and the metrics keep, before the first step.
+
+        Else TensorFlow, which may make variables only while it traces for the first time, traces
+        a step twice: most of the time of a short training.
+
+        Args:
+            y: Labels of one sample, whose values do not count, or `None`.
+        """
+        shapes = [(1, *tensor.shape[1:]) for tensor in self.outputs]
+        traced_twice = (
+            keras.backend.backend() == "tensorflow"
+            and self.compiled
+            and not self.run_eagerly
+            and self.train_function is None
+        )
+        if not traced_twice or any(None in shape for shape in shapes):
+            return
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy() or self.distribute_strategy != tf.distribute.get_strategy():
+            return  # where Keras does it itself
+        self.optimizer.build(self.trainable_variables)
+        if y is not None:
+            logits = [
+                keras.ops.zeros(shape, tensor.dtype)
+                for shape, tensor in zip(shapes, self.outputs, strict=True)
+            ]
+            each = self.per_exit(y)
+            super().compute_loss(None, each, logits, training=True)
+            super().compute_metrics(None, each, logits)
+            self.reset_metrics()
 
     def evaluate(self, *args, return_dict=False, **kwargs):
         """As in Keras: the loss, then of each metric the first exit's, the mean, the last's.
@@ -666,6 +701,29 @@ def _inputs(batches, labels):
         if inside and len(batch) > 1:
             labels.append(np.asarray(batch[1]))
         yield (batch[0] if inside else batch,)
+
+
+def _labels_like(x, y):
+    """Returns zeros in the form of the labels of one sample, or `None` where that is not known.
+
+    Args:
+        x, y: As `fit` takes them.
+    """
+    if y is None:
+        spec = getattr(x, "element_spec", None)  # of a `tf.data.Dataset`
+        if not isinstance(spec, tuple) or len(spec) < 2:
+            return None
+        y = spec[1]
+    parts = keras.tree.flatten(y)
+    known = all(getattr(part, "shape", None) is not None for part in parts)
+    shapes = [tuple(part.shape) for part in parts] if known else []
+    if not shapes or any(not shape or None in shape[1:] for shape in shapes):
+        return None
+    zeros = [
+        keras.ops.zeros((1, *shape[1:]), keras.backend.standardize_dtype(part.dtype))
+        for part, shape in zip(parts, shapes, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(y, zeros)
 
 
 def _loss_on_logits(loss):
