@@ -434,45 +434,50 @@ class AdaptiveModel(_graph.ListModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.tree.flatten(callbacks or [])
             callbacks = [_Directions(callbacks), *callbacks]
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
-        self._build_training(_labels_like(given.get("x"), given.get("y")))
+        if self._traces_twice(self.train_function):
+            self.optimizer.build(self.trainable_variables)
+            self._build_metrics(super().fit, *args, **kwargs)
         history = super().fit(*args, callbacks=callbacks, **kwargs)
         if history is not None and history.history:
             history.history = _in_order(history.history, self)
         return history
 
-    def _build_training(self, y):
-        """Makes what the optimizer, the loss and the metrics keep, before the first step.
+    def _traces_twice(self, function):
+        """Whether Keras would trace the next step twice: most of the time of a short training.
 
-        Else TensorFlow, which may make variables only while it traces for the first time, traces
-        a step twice: most of the time of a short training.
+        TensorFlow may make variables only while it traces a function for the first time, so it
+        traces once more without. Where the optimizer, the loss and the metrics have theirs
+        before, it does not. Keras takes care of that on other backends and under a strategy.
 
         Args:
-            y: Labels of one sample, whose values do not count, or `None`.
+            function: `train_function` or `test_function`, `None` until it is traced.
         """
-        shapes = [(1, *tensor.shape[1:]) for tensor in self.outputs]
-        traced_twice = (
-            keras.backend.backend() == "tensorflow"
-            and self.compiled
-            and not self.run_eagerly
-            and self.train_function is None
-        )
-        if not traced_twice or any(None in shape for shape in shapes):
-            return
+        if keras.backend.backend() != "tensorflow" or not self.compiled or function is not None:
+            return False
         import tensorflow as tf
 
-        if tf.distribute.has_strategy() or self.distribute_strategy != tf.distribute.get_strategy():
-            return  # where Keras does it itself
-        self.optimizer.build(self.trainable_variables)
-        if y is not None:
-            logits = [
-                keras.ops.zeros(shape, tensor.dtype)
-                for shape, tensor in zip(shapes, self.outputs, strict=True)
-            ]
-            each = self.per_exit(y)
-            super().compute_loss(None, each, logits, training=True)
-            super().compute_metrics(None, each, logits)
-            self.reset_metrics()
+        own = self.distribute_strategy != tf.distribute.get_strategy()
+        return not (self.run_eagerly or own or tf.distribute.has_strategy())
+
+    def _build_metrics(self, method, *args, **kwargs):
+        """Makes what the loss and the metrics keep, from the form of the labels.
+
+        Args:
+            method: `fit` or `evaluate`.
+            *args, **kwargs: What it is called with.
+        """
+        given = inspect.signature(method).bind(*args, **kwargs).arguments
+        y = _labels_like(given.get("x"), given.get("y"))
+        shapes = [(1, *tensor.shape[1:]) for tensor in self.outputs]
+        if y is None or any(None in shape for shape in shapes):
+            return
+        logits = [
+            keras.ops.zeros(shape, tensor.dtype)
+            for shape, tensor in zip(shapes, self.outputs, strict=True)
+        ]
+        super().compute_loss(None, self.per_exit(y), logits)
+        super().compute_metrics(None, self.per_exit(y), logits)
+        self.reset_metrics()
 
     def evaluate(self, *args, return_dict=False, **kwargs):
         """As in Keras: the loss, then of each metric the first exit's, the mean, the last's.
@@ -482,6 +487,8 @@ class AdaptiveModel(_graph.ListModel):
             `accuracy`, and so on for other metrics. With `return_dict=True` a dictionary, in
             the same order.
         """
+        if self._traces_twice(self.test_function):
+            self._build_metrics(super().evaluate, *args, **kwargs)
         logs = super().evaluate(*args, return_dict=True, **kwargs)
         logs = _in_order(logs, self)
         if return_dict:
@@ -704,7 +711,7 @@ def _inputs(batches, labels):
 
 
 def _labels_like(x, y):
-    """Returns zeros in the form of the labels of one sample, or `None` where that is not known.
+    """Returns zeros in the form of one sample's labels, or `None` where that is not known.
 
     Args:
         x, y: As `fit` takes them.

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from eager import eagerly
 
 import keras_adaptive as ka
@@ -421,6 +422,37 @@ def test_exits_may_be_left_out_and_the_last_of_all_may_be_asked_for():
     assert model.exit_costs(exits=[1]).tolist() == [35]
     assert model.exit_costs("params").tolist() == [15, 15 + 25 + 18]
     assert [len(model.stages(exits=e)) for e in (None, [0], [1], [0, 1])] == [2, 1, 1, 2]
+
+
+def as_data_set(x, y):
+    return (tf.data.Dataset.from_tensor_slices((x, y)).batch(4),)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's graphs")
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("given", [lambda *data: data, as_data_set])
+def test_a_step_is_traced_once(data, given, one_hot, monkeypatch):
+    monkeypatch.undo()  # with graphs
+    traces = []
+
+    for name in ("train_step", "test_step"):
+        step = getattr(ka.AdaptiveModel, name)
+
+        def counted(model, batch, name=name, step=step):
+            traces.append(name)
+            return step(model, batch)
+
+        monkeypatch.setattr(ka.AdaptiveModel, name, counted)
+    x, y = data
+    model = two_exits()
+    if one_hot:
+        y = np.eye(3)[y]
+        model.compile("adam", "categorical_crossentropy", ["accuracy", "mse"])
+    else:
+        model.compile()
+    model.evaluate(*given(x, y), verbose=0)
+    model.fit(*given(x, y), shuffle=False, verbose=0)
+    assert traces == ["test_step", "train_step"]
 
 
 @pytest.mark.slow
