@@ -1,9 +1,10 @@
-"""Makes the trained network that comes with the library out of its weights.
+"""Makes a trained network that comes with the library out of its weights.
 
-    python -m benchmarks.shipped runs/shipped/cifar10.weights.h5 --training "how it was trained"
+    python -m benchmarks.shipped cifar10_tiny runs/shipped/cifar10_tiny.weights.h5 \\
+        --training "how it was trained"
 
 Chooses thresholds for half of the full cost, reports on the test split, exports, and puts
-weights, policy, report and model card into keras_adaptive/models/weights/cifar10.
+weights, policy, report and model card into keras_adaptive/models/weights.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import keras_adaptive as ka
-from benchmarks import common
+from benchmarks import common, networks
 from keras_adaptive import report as reports
 from keras_adaptive._files import write_whole
 from keras_adaptive.cli import main as command_line
@@ -23,10 +24,13 @@ from keras_adaptive.cli.train import network_facts
 from keras_adaptive.models.pretrained import ANSWERED
 from keras_adaptive.training import preset
 
-NAME, BUILDER = "cifar10", "build_msdnet"
-ARGUMENTS = {"preset": "cifar_budgeted_5", "head_channels": 64}
+# name: builder and its arguments
+NETWORKS = {
+    "cifar10": ("build_msdnet", {"preset": "cifar_budgeted_5", "head_channels": 64}),
+    "cifar10_tiny": ("build_resnet", networks.CIFAR10_TINY),
+}
 ROOT = common.ROOT.parent
-FOLDER = ROOT / "keras_adaptive" / "models" / "weights" / NAME
+WEIGHTS = ROOT / "keras_adaptive" / "models" / "weights"
 DATA_DIR, CACHE_DIR = "../shared/data/cifar10_jpeg.tar.xz", "runs/cache"
 LIMITS = [
     "Trained on CIFAR-10 re-encoded as JPEG, ten classes at 32 x 32 pixels: accuracies compare "
@@ -35,20 +39,21 @@ LIMITS = [
 ]
 
 
-def run(weights, training, command):
-    """Evaluates and exports the network in a folder of its own; returns the folder."""
+def run(name, weights, training, command):
+    """Evaluates and exports a network in a folder of its own; returns the folder."""
+    builder, arguments = NETWORKS[name]
     splits = common.cifar(data_dir=ROOT / DATA_DIR, cache_dir=ROOT / CACHE_DIR)
-    model = getattr(ka, BUILDER)(**ARGUMENTS, weights=weights)
-    folder = ROOT / "runs" / "shipped" / NAME
+    model = getattr(ka, builder)(**arguments, weights=weights)
+    folder = ROOT / "runs" / "shipped" / name
     folder.mkdir(parents=True, exist_ok=True)
     model.optimizer.build(model.trainable_variables)  # as if trained, or loading warns
     model.save(folder / "model.keras")
-    source = {"data": NAME, "data_dir": DATA_DIR, "cache_dir": CACHE_DIR, "train_limit": None}
-    facts = network_facts(model, splits, BUILDER, ARGUMENTS)
+    source = {"data": "cifar10", "data_dir": DATA_DIR, "cache_dir": CACHE_DIR, "train_limit": None}
+    facts = network_facts(model, splits, builder, arguments)
     report = {
         "run": {
             "data": "CIFAR-10 (JPEG)",
-            "model": f"{BUILDER}(weights={NAME!r})",
+            "model": f"{builder}(weights={name!r})",
             **facts,
             "training": training,
             "source": source,
@@ -64,33 +69,35 @@ def run(weights, training, command):
     return folder
 
 
-def keep(folder, weights):
+def keep(name, folder, weights):
     """Puts what belongs into the package where it belongs."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    builder, arguments = NETWORKS[name]
+    place = WEIGHTS / name
+    place.mkdir(parents=True, exist_ok=True)
     report = json.loads((folder / "report.json").read_text())
     curve = report["pictures"]["curve"]
-    shutil.copy(folder / curve["file"], FOLDER / "curve.png")
+    shutil.copy(folder / curve["file"], place / "curve.png")
     report["pictures"] = {"curve": {**curve, "file": "curve.png"}}
     text = json.dumps(report, indent=2, allow_nan=False)
-    write_whole(FOLDER / "report.json", text + "\n")
-    write_whole(FOLDER / "card.md", reports.card(report))
-    shutil.copy(folder / "policy.json", FOLDER)
-    common.compact(weights, FOLDER / "model.weights.h5")
-    model = getattr(ka, BUILDER)(**ARGUMENTS, weights=weights)
-    keep_answers(model)
-    keep_config(model, report["run"])
-    for path in sorted(FOLDER.iterdir()):
+    write_whole(place / "report.json", text + "\n")
+    write_whole(place / "card.md", reports.card(report))
+    shutil.copy(folder / "policy.json", place)
+    common.compact(weights, place / "model.weights.h5")
+    model = getattr(ka, builder)(**arguments, weights=weights)
+    keep_answers(model, place)
+    keep_config(model, place, report["run"])
+    for path in sorted(place.iterdir()):
         print(f"{path.relative_to(ROOT)}  ({path.stat().st_size:,} bytes)")
 
 
-def keep_config(model, facts):
+def keep_config(model, place, facts):
     """Writes what `AdaptiveModel.from_preset` builds the network from."""
-    model.policy = ka.ExitPolicy.load(FOLDER / "policy.json")
+    model.policy = ka.ExitPolicy.load(place / "policy.json")
     model.class_names, model.preprocessing = facts["class_names"], facts["preprocessing"]
-    preset.write_config(model, FOLDER)
+    preset.write_config(model, place)
 
 
-def keep_answers(model):
+def keep_answers(model, place):
     """Writes what the network answers on the two held-out splits."""
     splits = common.cifar(data_dir=ROOT / DATA_DIR, cache_dir=ROOT / CACHE_DIR)
     kept = {}
@@ -98,20 +105,21 @@ def keep_answers(model):
         images, labels = splits.arrays(split)
         logits, _ = model.predict_with_costs(images, batch_size=500, verbose=0)
         kept[f"{split}_logits"], kept[f"{split}_labels"] = np.float16(logits), np.uint8(labels)
-    np.savez_compressed(FOLDER / "answers.npz", **kept)
+    np.savez_compressed(place / "answers.npz", **kept)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=NETWORKS)
     parser.add_argument("weights", type=Path, help="written by benchmarks.common.save_half")
     parser.add_argument("--training", required=True, help="for the report: epochs, recipe, seed")
     parser.add_argument("--only-run", action="store_true", help="leave the package as it is")
     options = parser.parse_args()
-    words = ["python", "-m", "benchmarks.shipped", str(options.weights)]
+    words = ["python", "-m", "benchmarks.shipped", options.name, str(options.weights)]
     command = shlex.join([*words, "--training", options.training])
-    folder = run(options.weights, options.training, command)
+    folder = run(options.name, options.weights, options.training, command)
     if not options.only_run:
-        keep(folder, options.weights)
+        keep(options.name, folder, options.weights)
 
 
 if __name__ == "__main__":
