@@ -1,11 +1,8 @@
 """`compare`: the results of several runs, side by side."""
 
-import math
-
 from keras_adaptive.cli import tables
 from keras_adaptive.cli.folder import opened
-
-ERRORS = 1.96  # standard errors of an interval of 95 %
+from keras_adaptive.report.tables import interval
 
 
 def compare(options):
@@ -22,7 +19,7 @@ def compare(options):
     if len({run["data"] for run in found}) > 1:
         print("The runs have different data: their accuracies do not compare.")
     elif len(found) > 1:
-        print("± is the interval of 95 % of one accuracy, from the number of test images.")
+        print("In brackets is the 95 % interval of one accuracy, from the number of test images.")
     return {"runs": found, "budgets": budgets}
 
 
@@ -51,10 +48,11 @@ def _facts(folder):
 
 
 def _point(row, images):
-    error = math.sqrt(row["accuracy"] * (1 - row["accuracy"]) / max(images, 1))
+    low, high = interval(row["accuracy"], images)
     return {
         "accuracy": row["accuracy"],
-        "within": ERRORS * error,
+        "low": low,
+        "high": high,
         "mean_macs": row["mean_macs"],
         "share_of_full": row["share_of_full"],
     }
@@ -69,7 +67,8 @@ def _budgets(found):
 def _accuracy(point):
     if point is None:
         return "-"
-    return f"{point['accuracy']:.1%} ± {100 * point['within']:.1f}, {point['mean_macs']:.3g} MACs"
+    within = f"{100 * point['low']:.1f} to {100 * point['high']:.1f}"
+    return f"{point['accuracy']:.1%} ({within}), {point['mean_macs']:.3g} MACs"
 
 
 def _file(run):

@@ -1,10 +1,10 @@
 """`compare` shows the results of several runs as their reports hold them."""
 
 import json
-import math
 import shutil
 
 import pytest
+from scipy import stats
 
 from keras_adaptive.cli import main
 from keras_adaptive.models.pretrained import FOLDER
@@ -35,7 +35,9 @@ def test_every_run_is_a_row_and_every_policy_too(runs, capsys):
         assert run["parameters"] == report["run"]["parameters"]
         p, n = report["result"]["accuracy"], report["run"]["splits"]["test"]
         assert run["result"]["accuracy"] == p
-        assert run["result"]["within"] == pytest.approx(1.96 * math.sqrt(p * (1 - p) / n))
+        expected = stats.binomtest(round(p * n), n).proportion_ci(method="wilson")
+        assert run["result"]["low"] == pytest.approx(expected.low, abs=1e-4)
+        assert run["result"]["high"] == pytest.approx(expected.high, abs=1e-4)
     assert found["budgets"]["10% of the cost"][1] is None
     assert found["budgets"]["full network"][0]["accuracy"] == kept[0]["budgets"][-1]["accuracy"]
     assert "4.25 MB, float32" in said.err
