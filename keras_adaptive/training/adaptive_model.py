@@ -434,7 +434,7 @@ class AdaptiveModel(_graph.ListModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.tree.flatten(callbacks or [])
             callbacks = [_Directions(callbacks), *callbacks]
-        if self._traces_twice(self.train_function):
+        if self._traces_twice(self.train_function) and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
             self._build_metrics(super().fit, *args, **kwargs)
         history = super().fit(*args, callbacks=callbacks, **kwargs)

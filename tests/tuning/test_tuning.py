@@ -214,14 +214,15 @@ class Record:
         return model
 
 
-def fitted(space, values, builder=build, **kwargs):
+def fitted(space, values, builder=build, initial_epoch=0, **kwargs):
     """Runs one trial with the values given; returns what the trainer was given."""
     record = Record()
     hypermodel = AdaptiveHyperModel(builder, space, budget=1e9, trainer=record, **kwargs)
     hp = keras_tuner.HyperParameters()
     hypermodel.build(hp)
     hp.values.update(values)
-    hypermodel.fit(hp, hypermodel.build(hp), data(), data(20), epochs=3)
+    model = hypermodel.build(hp)
+    hypermodel.fit(hp, model, data(), data(20), epochs=3, initial_epoch=initial_epoch)
     return record.given
 
 
@@ -247,6 +248,11 @@ def test_hyperparameters_of_training_reach_the_trainer():
     assert found["cost_weight"] == 1.5
     assert found["first_share"] == 0.3
     assert found["epochs"] == 3
+
+
+def test_what_goes_on_trains_only_the_epochs_that_are_left():
+    space = {"learning_rate": [0.1]}
+    assert fitted(space, {"learning_rate": 0.1}, initial_epoch=2)["epochs"] == 1
 
 
 def test_no_distillation_at_0():
