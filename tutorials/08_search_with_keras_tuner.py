@@ -31,21 +31,30 @@ data = ka.data.load("cifar10" if FULL else "digits", train_limit=3000 if FULL el
 ## What is searched
 
 A space is a dictionary: arguments of the builder, arguments of the training. A list holds
-choices, a tuple a range.
+choices, a tuple a range. The builder is any function that returns an `AdaptiveModel`: one of the
+library's, or your own.
 """
 
+
 # %%
+def small(width):
+    """Three dense layers on 64 pixels, with an exit after each."""
+    image = keras.Input(data.input_shape)
+    x = keras.layers.Flatten()(image)
+    for number in (1, 2, 3):
+        x = keras.layers.Dense(width, activation="relu", name=f"dense_{number}")(x)
+    network = keras.Model(image, keras.layers.Dense(10)(x))
+    return ka.add_exits(network, at=["dense_1", "dense_2"], classes=10, from_logits=True)
+
+
 if FULL:
     builder = functools.partial(ka.build_msdnet, data.input_shape, 10, head_channels=64)
-    space = {"blocks": [3, 4, 5], "channels": (8, 24), "learning_rate": (0.02, 0.3, "log")}
+    space = {"blocks": [3, 4, 5], "channels": (8, 24)}
     budget, trials, epochs = 2e7, 12, 3
 else:
-    builder = functools.partial(
-        ka.build_msdnet, data.input_shape, 10, growth_rate=2, head_channels=8
-    )
-    space = {"channels": [2, 4], "learning_rate": (0.02, 0.3, "log")}
-    builder = functools.partial(builder, blocks=2)
-    budget, trials, epochs = 5e4, 2, 8
+    builder, space = small, {"width": (8, 64)}
+    budget, trials, epochs = 4e3, 6, 8
+space["learning_rate"] = (0.02, 0.3, "log")
 
 # %% [markdown]
 """
