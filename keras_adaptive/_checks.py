@@ -225,6 +225,77 @@ def numbers(values, name):
     return array
 
 
+# ---- arrays for the inputs of a network
+
+KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}  # kinds of numbers that become others
+
+
+def each_input(x, inputs, argument):
+    """Returns what is given for each input of a network, a list in the inputs' order.
+
+    Args:
+        x: Array, or a list of it alone; of several inputs a list, or a dictionary by name.
+        inputs: List of dictionaries: `name`; `shape` without the batch, `None` where a size is
+            open; `dtype`.
+        argument: String, the name of `x`.
+    """
+    names = [one["name"] for one in inputs]
+    is_list = isinstance(x, (list, tuple))
+    if isinstance(x, dict):
+        found = [x[name] for name in names] if set(x) == set(names) else []
+    elif len(names) == 1:
+        alone = is_list and len(x) == 1 and np.ndim(x[0]) == 1 + len(inputs[0]["shape"])
+        found = x if alone else [x]
+    else:
+        found = x if is_list else [x]
+    if len(found) != len(names):
+        received = sorted(map(str, x)) if isinstance(x, dict) else f"{len(found)} of them"
+        raise ValueError(
+            f"`{argument}` must hold an array for each of the {len(names)} inputs {names}: "
+            f"a dictionary by name, or a list. Received: {received}"
+        )
+    return [array if hasattr(array, "shape") else np.asarray(array) for array in found]
+
+
+def check_inputs(arrays, inputs, argument):
+    """Returns arrays of samples, one for each input of a network, in the inputs' dtypes.
+
+    Args:
+        arrays, inputs, argument: As `each_input` returns and takes them.
+    """
+    pairs = zip(arrays, inputs, strict=True)
+    found = [_fitting(np.asarray(array), one, argument) for array, one in pairs]
+    counts = [len(array) for array in found]
+    if not counts[0]:
+        raise ValueError(f"`{argument}` must hold at least one sample. Received: none")
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"`{argument}` must hold as many samples for each input. Received: {counts}"
+        )
+    return found
+
+
+def _fitting(array, one, argument):
+    shape, dtype = one["shape"], one["dtype"]
+    sizes = zip(array.shape[1:], shape, strict=False)
+    if array.ndim != 1 + len(shape) or any(wanted not in (None, n) for n, wanted in sizes):
+        raise ValueError(
+            f"`{argument}` must be of shape ({', '.join(map(str, ['samples', *shape]))}). "
+            f"Received: shape {array.shape}"
+        )
+    if dtype == "string":
+        return array
+    kind = "f" if "float" in dtype else np.dtype(dtype).kind
+    if array.dtype.kind not in KINDS[kind] and str(array.dtype) != dtype:
+        raise ValueError(f"`{argument}` must be numbers for {dtype}. Received: dtype {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(
+            f"The logits must be finite. Received: NaN or infinity in `{argument}`, from which "
+            "they come"
+        )
+    return array.astype(dtype, copy=False)
+
+
 # ---- optional packages
 
 

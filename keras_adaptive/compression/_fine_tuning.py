@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_adaptive._checks import integer, needs_extra
-from keras_adaptive.training.adaptive_model import AdaptiveModel
 
 MOMENTUM = 0.9
 
@@ -43,9 +42,3 @@ def _batches(train, batch_size):
         x, y = (np.asarray(part) for part in train)
         return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y)).batch(batch_size)
     return train
-
-
-def check_model(model):
-    """Raises a TypeError if the network is no `AdaptiveModel`."""
-    if not isinstance(model, AdaptiveModel):
-        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")

@@ -3,10 +3,11 @@
 import numpy as np
 
 from keras_adaptive._checks import integer
-from keras_adaptive.compression._fine_tuning import check_model, fine_tune
+from keras_adaptive.compression._fine_tuning import fine_tune
 from keras_adaptive.compression._keras2_copy import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.compression.sizes import weighted_layers
+from keras_adaptive.training.adaptive_model import check_model
 
 
 def cluster(

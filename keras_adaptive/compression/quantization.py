@@ -1,8 +1,9 @@
 """Quantization-aware training for int8 export."""
 
-from keras_adaptive.compression._fine_tuning import check_model, fine_tune
+from keras_adaptive.compression._fine_tuning import fine_tune
 from keras_adaptive.compression._keras2_copy import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
+from keras_adaptive.training.adaptive_model import check_model
 
 
 def quantization_aware(

@@ -12,7 +12,7 @@ from keras_adaptive.policy.agreement_policy import AgreementPolicy
 from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
 from keras_adaptive.policy.learned_policy import LearnedPolicy, pack
 from keras_adaptive.policy.patience_policy import PatiencePolicy
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import check_model
 
 POLICIES = (ExitPolicy, LearnedPolicy, PatiencePolicy, AgreementPolicy)
 
@@ -35,13 +35,8 @@ def rule_of(policy, exits):
 
 def check(model, policy):
     """Raises an error for a network or a policy that cannot be exported."""
-    if not isinstance(model, AdaptiveModel):
-        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
-    if policy is None:
-        raise ValueError(
-            "`policy` must be given where `model.policy` is None: calibrate the model, or give "
-            "one made by hand. Received: policy=None"
-        )
+    check_model(model)
+    model.exits_of(policy)
     if not isinstance(policy, POLICIES):
         raise TypeError(
             "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
@@ -71,7 +66,6 @@ def check(model, policy):
             "'mixed_bfloat16', which computes in half precision and keeps them. "
             f"Received: weight {halved[0]!r} of half precision"
         )
-    model.exits_of(policy)
 
 
 def checked_names(names, classes):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import check_inputs, each_input
 from keras_adaptive.costs.exit_costs import input_shapes
 
 DTYPES = ("float32", "uint8", "int32", "int64", "bool")
@@ -82,42 +83,9 @@ def checked_data(inputs, x):
     Raises:
         ValueError: If it does not fit the inputs.
     """
-    names = [one["name"] for one in inputs]
-    if isinstance(x, dict):
-        given = x
-    elif len(names) == 1:
-        given = {names[0]: x}
-    else:
-        each = isinstance(x, (list, tuple)) and len(x) == len(names)
-        given = dict(zip(names, x, strict=True)) if each else {}
-    if set(given) != set(names):
-        raise ValueError(
-            f"`calibration_data` must hold an array for each of the inputs {names}. "
-            f"Received: {sorted(map(str, given)) if isinstance(x, dict) else type(x).__name__}"
-        )
-    arrays = {one["name"]: _fitting(one, np.asarray(given[one["name"]])) for one in inputs}
-    lengths = {len(array) for array in arrays.values()}
-    if len(lengths) > 1:
-        raise ValueError(
-            "`calibration_data` must hold as many samples for each input. "
-            f"Received: {[len(array) for array in arrays.values()]}"
-        )
-    return arrays
-
-
-def _fitting(one, array):
-    shape, dtype = tuple(one["shape"]), np.dtype(one["dtype"])
-    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
-    if array.shape[1:] != shape or not len(array) or array.dtype.kind not in kinds:
-        what = {"f": "numbers", "b": "booleans"}.get(dtype.kind, "integers")
-        raise ValueError(
-            f"`calibration_data` must be {what} of shape "
-            f"({', '.join(['samples', *map(str, shape)])}), or a tuple of them and labels. "
-            f"Received: dtype {array.dtype}, shape {array.shape}"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError("`calibration_data` must be finite. Received: NaN or infinite values")
-    return array.astype(dtype, copy=False)
+    arrays = each_input(x, inputs, "calibration_data")
+    arrays = check_inputs(arrays, inputs, "calibration_data")
+    return {one["name"]: array for one, array in zip(inputs, arrays, strict=True)}
 
 
 def random_data(inputs, samples):

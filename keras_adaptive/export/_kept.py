@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -36,7 +37,7 @@ def form(policy, exits):
 
 
 def opened(model, policy, form, verbose):
-    """Returns a `BatchPredictor` of a network, and where each input of it is in the network's.
+    """Returns a function `(arrays, policy)` that gives the `BatchResult` of the network's inputs.
 
     The file is exported unless it is kept already. It is named after the network's
     configuration, its weights and the form of the policy. Networks with layers or functions of
@@ -50,7 +51,17 @@ def opened(model, policy, form, verbose):
     """
     predictor = _opened(model, policy, form, verbose)
     names = [one["name"] for one in inputs_of(model.inputs)]
-    return predictor, {name: names.index(name) for name in predictor.inputs}
+
+    def answers(arrays, policy):
+        given = {name: arrays[names.index(name)] for name in predictor.inputs}
+        found = predictor.predict(given, verbose=0, log_odds=policy.log_odds)
+        if not np.isfinite(found.probabilities).all():
+            raise ValueError(
+                "The logits must be finite. Received: NaN or infinity; look at the weights"
+            )
+        return found
+
+    return answers
 
 
 def _opened(model, policy, form, verbose):

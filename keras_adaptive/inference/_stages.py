@@ -1,10 +1,14 @@
 """The engine `"keras"`: stage by stage; who has not left waits until a batch is full."""
 
+import functools
+
 import keras
 import numpy as np
 
+from anytime_tflite import BatchResult
 from keras_adaptive import _graph
 from keras_adaptive.costs._beside import NAME, giving_costs, with_spending
+from keras_adaptive.policy.confidence import softmax
 
 ROUNDING = 1 + 1e-6  # of float32
 
@@ -19,7 +23,7 @@ class Stages:
     """
 
     def __init__(self, model, exits, limit=None):
-        self.model, self.limit = model, limit
+        self.model, self.limit = model, np.inf if limit is None else limit * ROUNDING
         # who must not spend more may have to leave anywhere
         self.exits = list(exits if limit is None else range(exits[-1] + 1))
         answers = [model.outputs[k] for k in self.exits]
@@ -35,44 +39,30 @@ class Stages:
             _graph.external_inputs(self.reads[k:], self.adds[k:]) for k in range(len(models))
         ]
         self.classes = answers[0].shape[-1]
+        self.prices = functools.cache(self._prices)  # by the sizes of the inputs
 
-    def _prices(self, arrays):
-        """Returns what leaving at each exit in use costs one of these samples, besides gates."""
+    def _prices(self, shapes):
+        """Returns what leaving at each exit in use costs a sample, besides gates."""
         if self.fixed is not None:
             return self.fixed
         is_open = any(None in tensor.shape[1:] for tensor in self.model.inputs)
-        shapes = [array.shape[1:] for array in arrays] if is_open else None
-        return self.model.exit_costs(exits=self.exits, input_shape=shapes)
+        return self.model.exit_costs(exits=self.exits, input_shape=shapes if is_open else None)
 
     def run(self, policy, batches, size, waiting):
-        """Yields logits, exits and costs of each batch, in order.
+        """Yields the `BatchResult` of each batch, a list of one array per input, in order.
 
-        Args:
-            policy: A `Policy`.
-            batches: Iterable of lists of arrays, one per input.
-            size: Integer, how many samples are computed together.
-            waiting: Integer, how many batches may wait for their answer.
+        So many samples as `size` are computed together; as many batches as `waiting` may wait.
         """
-        pending, known = {}, {}
-        flow = _Flow(self, policy, size)
-
-        def ready():
-            while pending and not next(iter(pending.values())).missing:
-                found = pending.pop(next(iter(pending)))
-                yield found.logits, np.array(self.exits)[found.stages], found.costs
-
-        for number, arrays in enumerate(batches):
-            shapes = tuple(array.shape[1:] for array in arrays)
-            if shapes not in known:
-                known[shapes] = self._prices(arrays)
-            pending[number] = _Answers(len(arrays[0]), known[shapes])
-            flow.feed(pending[number], arrays)
-            yield from ready()
-            if len(pending) > waiting:
-                flow.finish()
-                yield from ready()
-        flow.finish()
-        yield from ready()
+        flow, pending = _Flow(self, policy, size), []
+        for arrays in batches:
+            pending.append(_Answers(len(arrays[0])))
+            flow.feed(pending[-1], arrays)
+            while pending and (len(pending) > waiting or not pending[0].missing):
+                if pending[0].missing:
+                    flow.advance()
+                yield pending.pop(0).result(policy)
+        flow.advance()
+        yield from (answers.result(policy) for answers in pending)
 
 
 def _compiled(model, may_jit):
@@ -81,13 +71,12 @@ def _compiled(model, may_jit):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        function = tf.function(
-            lambda *tensors: model(list(tensors), training=False),
-            input_signature=[tf.TensorSpec(t.shape, t.dtype) for t in model.inputs],
+        return tf.function(
+            lambda tensors: model(tensors, training=False),
+            input_signature=[[tf.TensorSpec(t.shape, t.dtype) for t in model.inputs]],
             autograph=False,
             jit_compile=may_jit and model.jit_compile,
         )
-        return lambda tensors: function(*tensors)
     if backend == "jax":
         import jax
 
@@ -100,137 +89,120 @@ def _compiled(model, may_jit):
 
 
 class _Answers:
-    """The answers to one batch so far."""
+    """The answers to one batch so far: of each sample that of the last exit it could afford."""
 
-    def __init__(self, samples, prices):
-        self.missing, self.prices, self.logits = samples, prices, None
-        self.stages, self.costs = np.empty(samples, int), np.empty(samples)
+    def __init__(self, samples):
+        self.missing, self.logits = samples, None
+        self.exits, self.costs = np.empty(samples, int), np.empty(samples)
 
-    def add(self, rows, logits, stages, spent):
+    def add(self, rows, logits, exit, costs):
         if self.logits is None:
-            self.logits = np.empty((len(self.stages), *logits.shape[1:]), "float32")
-        self.logits[rows], self.stages[rows] = logits, stages
-        self.costs[rows] = self.prices[stages] + spent
-        self.missing -= len(rows)
+            self.logits = np.empty((len(self.exits), *logits.shape[1:]), "float32")
+        self.logits[rows], self.exits[rows], self.costs[rows] = logits, exit, costs
+
+    def result(self, policy):
+        divisors = 1 if policy.temperatures is None else policy.temperatures[self.exits]
+        divisors = np.reshape(divisors, (-1, *[1] * (self.logits.ndim - 1)))
+        probabilities = softmax(self.logits / divisors).astype("float32")
+        return BatchResult(probabilities, self.logits.argmax(axis=-1), self.exits, self.costs)
 
 
 class _Flow:
     """One pass of samples through the stages.
 
-    What belongs to samples is in one dictionary of tensors and numpy arrays, which are taken
-    apart and put together alike: features, what the policy knows, whose they are and which row.
+    What belongs to samples is a structure of tensors and numpy arrays, which are taken apart and
+    put together alike: features, what the policy knows, whose they are and which row.
     """
 
     def __init__(self, stages, policy, size):
         self.stages, self.policy, self.size = stages, policy, size
         self.groups = [[] for _ in stages.exits]  # of samples that wait for a stage
-        self.states = [f"state {i}" for i in range(len(policy.start(1, stages.classes)))]
-        before = [] if stages.limit is None else ["logits before", "spent before"]
-        self.kept = ["owner", "row", *self.states, *before]
+        self.shapes = self.prices = None
 
     def feed(self, owner, arrays):
         """Takes a batch; answers may come now or later."""
-        for start in range(0, len(arrays[0]), self.size):
-            group = {f"input_{i}": a[start : start + self.size] for i, a in enumerate(arrays)}
-            count = len(group["input_0"])
-            state = self.policy.start(count, self.stages.classes)
-            group |= dict(zip(self.states, state, strict=True))
-            group |= {"owner": np.full(count, owner), "row": np.arange(start, start + count)}
-            self._run(0, group)
+        shapes = tuple(array.shape[1:] for array in arrays)
+        if shapes != self.shapes:  # they cannot be computed together
+            self.advance()
+            self.shapes, self.prices = shapes, self.stages.prices(shapes)
+        count = len(arrays[0])
+        group = {
+            "features": {f"input_{i}": array for i, array in enumerate(arrays)},
+            "state": self.policy.start(count, self.stages.classes),
+            "owner": np.full(count, owner),
+            "row": np.arange(count),
+        }
+        for start in range(0, count, self.size):
+            self.groups[0].append(_some(group, slice(start, start + self.size)))
+            self.advance(self.size)
 
-    def finish(self):
-        """Answers all samples that still wait."""
-        for k, groups in enumerate(self.groups):
-            if groups:
-                self._run(k, self._gathered(k))
+    def advance(self, least=1):
+        """Runs each stage for which at least so many samples wait."""
+        for k in range(len(self.groups)):
+            while sum(len(group["row"]) for group in self.groups[k]) >= least:
+                self._run(k, self._taken(k))
 
-    def _gathered(self, k):
-        groups, self.groups[k] = self.groups[k], []
-        if len(groups) == 1:
-            return groups[0]
-        return {name: _joined([group[name] for group in groups]) for name in groups[0]}
+    def _taken(self, k):
+        """Returns who waits for a stage, together; those beyond a batch wait on."""
+        group = keras.tree.map_structure(_joined, *self.groups[k])
+        first, rest = np.split(np.arange(len(group["row"])), [self.size])
+        self.groups[k] = [_some(group, rest)] if len(rest) else []
+        return _some(group, first) if len(rest) else group
 
     def _run(self, k, group):
         """Runs a stage on a batch; answers who leaves, and passes the others on."""
-        stages, count = self.stages, len(group["row"])
+        stages, count, exit = self.stages, len(group["row"]), self.stages.exits[k]
         padded = 1 << (count - 1).bit_length() if stages.pads else count
-        reads = [group[name] for name in stages.reads[k]]
+        reads = [group["features"][name] for name in stages.reads[k]]
         if padded > count:
             reads = [_rows(tensor, np.arange(padded) % count) for tensor in reads]
         found = stages.functions[k](list(map(keras.ops.convert_to_tensor, reads)))
         found = dict(zip(["logits", *stages.adds[k]], found, strict=True))
-        logits = _host(found.pop("logits"))[:count].astype("float32", copy=False)
+        host = {name: found.pop(name) for name in ("logits", NAME) if name in found}
+        host = {name: keras.ops.convert_to_numpy(z)[:count] for name, z in host.items()}
+        logits = host["logits"].astype("float32", copy=False)
         if not np.isfinite(logits).all():
             raise ValueError(
                 "The logits must be finite. Received: NaN or infinity at exit "
-                f"{stages.exits[k]}; look at `x` and at the weights"
+                f"{exit}; look at `x` and at the weights"
             )
-        state = tuple(group[name] for name in self.states)
-        leaves, state = self.policy.step(stages.exits[k], logits, state)
-        leaves = np.asarray(leaves) | (k == len(stages.exits) - 1)
-        spent = _host(found[NAME])[:count, 0] if NAME in found else np.zeros(count)
-        answer = logits, np.full(count, k), spent
-        if stages.limit is not None:
-            answer = self._within_limit(group, leaves, *answer)
-        for owner in set(group["owner"][leaves]):
-            mine = leaves & (group["owner"] == owner)
-            owner.add(group["row"][mine], *(part[mine] for part in answer))
-        staying = np.flatnonzero(~leaves)
-        if len(staying):
-            group = group | found | dict(zip(self.states, state, strict=True))
-            group |= {"logits before": logits, "spent before": spent}
-            group = {name: group[name] for name in (*stages.carried[k + 1], *self.kept)}
-            self._wait(k + 1, group if len(staying) == padded else _some(group, staying))
-
-    def _within_limit(self, group, leaves, logits, at, spent):
-        """Has who cannot afford this exit, or the next, leave; returns who answers what."""
-        limit, fixed, k = self.stages.limit * ROUNDING, self.stages.fixed, at[0]
-        over = spent + fixed[k] > limit
-        if k == 0 and over.any():
+        leaves, state = self.policy.step(exit, logits, group["state"])
+        # of this exit, and at least of the next
+        costs = host.get(NAME, np.zeros((count, 1))) + self.prices[k : k + 2]
+        affords = costs <= stages.limit
+        if k == 0 and not affords[:, 0].all():
             raise ValueError(
                 "`worst_case` must be at least the cost of leaving at the first exit, for every "
-                f"sample. Received: worst_case={self.stages.limit} for one that costs "
-                f"{fixed[0] + spent[over].min():.10g} there"
+                f"sample. Received: worst_case={self.policy.worst_case} for one that costs "
+                f"{costs[:, 0].max():.10g} there"
             )
-        leaves |= over
-        if k + 1 < len(fixed):
-            leaves |= spent + fixed[k + 1] > limit
-        if over.any():
-            wide = over.reshape(-1, *[1] * (logits.ndim - 1))
-            logits = np.where(wide, group["logits before"], logits)
-            at, spent = at - over, np.where(over, group["spent before"], spent)
-        return logits, at, spent
-
-    def _wait(self, k, group):
-        """Adds samples to those that wait for a stage, and runs it when they fill a batch."""
-        first = self.groups[k][0] if self.groups[k] else group
-        if any(first[n].shape[1:] != t.shape[1:] for n, t in group.items()):
-            self._run(k, self._gathered(k))  # of another size: they cannot be computed together
-        self.groups[k].append(group)
-        count = sum(len(each["row"]) for each in self.groups[k])
-        if count >= self.size:
-            group = self._gathered(k)
-            if count > self.size:
-                self.groups[k] = [_some(group, np.arange(self.size, count))]
-                group = _some(group, np.arange(self.size))
-            self._run(k, group)
-
-
-def _host(tensor):
-    return keras.ops.convert_to_numpy(tensor)
+        leaves = np.asarray(leaves) | ~affords.all(axis=1) | (k == len(stages.exits) - 1)
+        for owner in set(group["owner"]):
+            mine = group["owner"] == owner
+            some = mine & affords[:, 0]
+            owner.add(group["row"][some], logits[some], exit, costs[some, 0])
+            owner.missing -= np.count_nonzero(mine & leaves)
+        staying = np.flatnonzero(~leaves)
+        if len(staying):
+            features = group["features"] | found
+            features = {name: features[name] for name in stages.carried[k + 1]}
+            group = {**group, "features": features, "state": state}
+            group = group if len(staying) == padded else _some(group, staying)
+            self.groups[k + 1].append(group)
 
 
 def _some(group, rows):
-    return {name: _rows(tensor, rows) for name, tensor in group.items()}
+    return keras.tree.map_structure(lambda tensor: _rows(tensor, rows), group)
 
 
 def _rows(tensor, rows):
     """Returns some rows, where the tensor is: on the host or on a device."""
-    host = isinstance(tensor, np.ndarray)
-    return tensor[rows] if host else keras.ops.take(tensor, rows, axis=0)
+    on_host = isinstance(tensor, np.ndarray)
+    return tensor[rows] if on_host else keras.ops.take(tensor, rows, axis=0)
 
 
-def _joined(tensors):
-    if all(isinstance(tensor, np.ndarray) for tensor in tensors):
-        return np.concatenate(tensors)
-    return keras.ops.concatenate([keras.ops.convert_to_tensor(t) for t in tensors])
+def _joined(*tensors):
+    if len(tensors) == 1:
+        return tensors[0]
+    on_host = isinstance(tensors[0], np.ndarray)
+    return np.concatenate(tensors) if on_host else keras.ops.concatenate(tensors)

@@ -15,7 +15,7 @@ from anytime_tflite.batch import cores
 from keras_adaptive._checks import integer
 from keras_adaptive.inference.predictor import AdaptivePredictor
 from keras_adaptive.policy.exit_policy import ExitPolicy
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import check_model
 
 SECONDS = 2.0  # of measurement, for all exits together
 REPEATS = 5  # at least
@@ -26,13 +26,10 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 import keras
 import keras_adaptive as ka
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
 model = keras.models.load_model(path, compile=False)
 print(json.dumps(ka.measure_latency(model, batch_size, engine=engine).tolist()))
 """
+COUNTS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")  # of threads
 
 
 def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
@@ -45,8 +42,8 @@ def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
     Args:
         model: An `AdaptiveModel` with inputs of fixed size.
         batch_size: Integer, the batch size that will be predicted with.
-        threads: Integer. `None`: as this process is set up. Another number is measured in a
-            process of its own; the model must then be one that can be saved.
+        threads: Integer. `None`: as this process is set up. A number is measured in a process
+            of its own; the model must then be one that can be saved.
         engine: As in `AdaptivePredictor`.
 
     Returns:
@@ -64,27 +61,25 @@ def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
     >>> bool(0 < milliseconds[0] < milliseconds[1])
     True
     """
-    if not isinstance(model, AdaptiveModel):
-        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    check_model(model)
     batch_size = integer("batch_size", batch_size, 1)
     if threads is not None:
-        threads, most = integer("threads", threads, 1), cores()
-        if threads > most:
+        if integer("threads", threads, 1) > cores():
             raise ValueError(
-                f"`threads` must be from 1 to the number of cores, {most}. "
+                f"`threads` must be from 1 to the number of cores, {cores()}. "
                 f"Received: threads={threads}"
             )
-        if threads != _threads():
-            return _measured_elsewhere(model, batch_size, threads, engine)
+        return _measured_elsewhere(model, batch_size, threads, engine)
     # every head is computed, and the thresholds are such that all leave at one of the exits
-    policies = [_leaving_at(k, model.num_exits) for k in range(model.num_exits)]
+    exits = model.num_exits
+    policies = [
+        ExitPolicy([1e30] * k + [-1e30] * (exits - k), "logit_margin", details={"mean_cost": k})
+        for k in range(exits)
+    ]
     predictor = AdaptivePredictor(model, policies, engine=engine)
     predictor.warm_up(batch_size)
-    x = [
-        np.zeros((batch_size, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
-        for t in model.inputs
-    ]
-    x = x if len(x) > 1 else x[0]
+    blank = predictor._inputs.blank(batch_size)
+    x = blank if len(blank) > 1 else blank[0]
     seconds, end = [[] for _ in policies], time.perf_counter() + SECONDS
     while len(seconds[-1]) < REPEATS or time.perf_counter() < end:
         for k, taken in enumerate(seconds):
@@ -96,20 +91,6 @@ def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
     return 1000 * (np.maximum.accumulate(found) + 1e-9 * np.arange(len(found)))
 
 
-def _leaving_at(exit, exits):
-    margins = [1e30] * exit + [-1e30] * (exits - exit)
-    return ExitPolicy(margins, "logit_margin", details={"mean_cost": exit})
-
-
-def _threads():
-    """Returns the number of threads that this process computes with."""
-    if keras.backend.backend() != "tensorflow":
-        return cores()
-    import tensorflow as tf
-
-    return tf.config.threading.get_intra_op_parallelism_threads() or cores()
-
-
 def _measured_elsewhere(model, batch_size, threads, engine):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
@@ -118,6 +99,7 @@ def _measured_elsewhere(model, batch_size, threads, engine):
             [sys.executable, "-c", PROGRAM, str(path), str(batch_size), str(threads), engine],
             env={
                 **os.environ,
+                **dict.fromkeys(COUNTS, str(threads)),
                 "KERAS_BACKEND": keras.backend.backend(),
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             },

@@ -2,40 +2,22 @@
 
 import sys
 import threading
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_adaptive import _graph
-from keras_adaptive._checks import check_choice, finite, integer
+from anytime_tflite import BatchResult as Result
+from keras_adaptive._checks import check_choice, integer
 from keras_adaptive.inference._inputs import Inputs
 from keras_adaptive.inference._stages import Stages
 from keras_adaptive.layers.gated_block import GatedBlock
-from keras_adaptive.policy.confidence import softmax
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.policy._budgets import as_policies, within_budget
+from keras_adaptive.training.adaptive_model import check_model
 
 WAITING = 64  # input batches that may wait for an answer before all are answered
 PART = 1024  # samples of an array that are taken at a time
 LONG = 2  # seconds after which a progress bar appears
-
-
-class Result(NamedTuple):
-    """The answers to a batch of inputs, in input order.
-
-    Attributes:
-        probabilities: `(samples, classes)`, of the exit at which each sample left.
-        labels: `(samples,)`, the most probable class of each sample.
-        exits: `(samples,)`, the exit at which each sample left.
-        costs: `(samples,)`, MACs spent per sample. Closed exits cost nothing, nor do gated
-            blocks that were skipped.
-    """
-
-    probabilities: np.ndarray
-    labels: np.ndarray
-    exits: np.ndarray
-    costs: np.ndarray
 
 
 class AdaptivePredictor:
@@ -78,63 +60,38 @@ class AdaptivePredictor:
     """
 
     def __init__(self, model, policy=None, *, engine="auto"):
-        if not isinstance(model, AdaptiveModel):
-            raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+        check_model(model)
         check_choice(("auto", "keras", "litert"), engine=engine)
         policy = model.policy if policy is None else policy
-        if policy is None:
-            raise ValueError(
-                "`policy` must be given for a model that has none; `model.calibrate` chooses "
-                "one. Received: policy=None"
-            )
-        self.model, self.policy = model, policy
-        self._policies = list(policy) if isinstance(policy, (list, tuple)) else [policy]
-        if not self._policies:
-            raise ValueError("`policy` must hold at least one policy. Received: policy=[]")
+        self.model, self.policy, self._policies = model, policy, as_policies(policy)
         self._needs = [self._needed(one) for one in self._policies]
-        units = {one.unit for one in self._policies} - {None}
-        if len(units) > 1:
-            raise ValueError(
-                "The policies must have costs of one unit, for a budget to pick one. Received: "
-                f"units {sorted(units)}"
-            )
-        self._inputs, self._runners, self._lock = Inputs(model), {}, threading.RLock()
-        self._found = {}  # number of a policy: its runner
+        self._inputs, self._lock = Inputs(model), threading.RLock()
+        self._runners, self._found = {}, {}  # by what they serve; by the number of a policy
         impossible = self._impossible()
         if engine == "litert" and impossible:
             raise ValueError(
                 f'`engine` must be "keras" or "auto" here: {impossible}. Received: engine="litert"'
             )
-        self._asked, self._reason = engine, "it was asked for"
-        self._engine = "keras" if engine == "keras" else None  # None: it must be tried
-        if engine == "auto":
-            self._reason = impossible or accelerator()
-            self._engine = "keras" if self._reason else None
-        self._silent = engine != "auto"  # or the reason was printed
+        self._asked, self._silent = engine, engine != "auto"  # silent: or the reason was printed
+        self._reason = "it was asked for" if self._silent else impossible or accelerator()
+        must_try = engine == "litert" or not self._reason
+        self._engine = None if must_try else "keras"
 
     def _needed(self, policy):
         """Checks a policy; returns the exits that it uses, and its limit where it binds."""
-        exits, limit = self.model.exits_of(policy), policy.worst_case
-        if limit is not None and policy.unit not in (None, "macs"):
-            raise ValueError(
-                "`worst_case` must be in MACs, which samples are counted in here. Received: a "
-                f"policy with worst_case={limit} in {policy.unit!r}"
-            )
-        if limit is not None and limit >= self.model.exit_costs()[-1]:
-            limit = None  # no sample can cost more
-        nodes = _graph.nodes_between(self.model.inputs, self.model.outputs)
-        gated = any(isinstance(node.operation, GatedBlock) for node in nodes)
-        policy.validate_stagewise(costs_known=gated or limit is None)
-        return tuple(exits), limit
+        exits, limit = tuple(self.model.exits_of(policy)), policy.worst_case
+        most = None if limit is None else self.model.exit_costs()[-1]
+        gated = any(isinstance(layer, GatedBlock) for layer in self.model.layers)
+        policy.validate_stagewise(costs_known=gated, most=most)
+        return exits, (limit if limit is not None and limit < most else None)
 
     def _impossible(self):
         """Returns why there can be no file, or `None`: it may be tried."""
         backend = keras.backend.backend()
+        limited = any(limit is not None for _, limit in self._needs)
         reasons = {
             f"the backend is {backend}, and files come from TensorFlow": backend != "tensorflow",
-            "a file cannot hold a `worst_case`, the limit on what each sample spends": any(
-                limit is not None for _, limit in self._needs
-            ),
+            "a file cannot hold a `worst_case`, the limit on what each sample spends": limited,
             "the sizes of the network's inputs are open": not self._inputs.are_fixed,
             "the network's outputs are dense": len(self.model.outputs[0].shape) > 2,
         }
@@ -170,17 +127,16 @@ class AdaptivePredictor:
         Raises:
             ValueError: If `x` does not fit the model or is empty, or no policy fits the budget.
         """
-        number, batch_size = self._pick(budget), integer("batch_size", batch_size, 1)
+        batch_size = integer("batch_size", batch_size, 1)
         batches, total = self._inputs.parts(x, max(batch_size, PART))
-        run = self._runner(number, verbose)
-        found = run(self._policies[number], batches, batch_size, WAITING)
-        if total != 1 and verbose not in (0, False):
-            found = _shown(found, total)
-        parts = list(found)
+        number = within_budget(self._policies, budget)
+        run, parts, silent = self._runner(number, verbose), [], total == 1 or verbose in (0, False)
+        with tqdm(total=total, unit="sample", delay=LONG, leave=False, disable=silent) as bar:
+            for part in run(self._policies[number], batches, batch_size, WAITING):
+                parts.append(part)
+                bar.update(len(part.labels))
         if not parts:
             raise ValueError("`x` must hold at least one sample. Received: none")
-        if len(parts) == 1:
-            return parts[0]
         return Result(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def stream(self, dataset, batch_size=256, budget=None, waiting=WAITING):
@@ -193,9 +149,10 @@ class AdaptivePredictor:
                 `"keras"` puts survivors of several together. With 0, and with LiteRT, each is
                 answered before the next is read.
         """
-        number, batch_size = self._pick(budget), integer("batch_size", batch_size, 1)
+        batch_size = integer("batch_size", batch_size, 1)
         waiting = integer("waiting", waiting, 0)
         batches = map(self._inputs.of_batch, dataset)
+        number = within_budget(self._policies, budget)
         return self._runner(number, "auto")(self._policies[number], batches, batch_size, waiting)
 
     def warm_up(self, batch_size=1):
@@ -205,88 +162,56 @@ class AdaptivePredictor:
             batch_size: Integer, as it will be in `predict`, for blank samples. Needs a network
                 whose inputs are of fixed size.
         """
-        size, tensors = integer("batch_size", batch_size, 1), self.model.inputs
+        size = integer("batch_size", batch_size, 1)
         if not self._inputs.are_fixed:
             raise ValueError(
                 "`model` must have inputs of fixed size for `warm_up`. Received: "
-                f"{[tensor.shape for tensor in tensors]}"
+                f"{[tensor.shape for tensor in self.model.inputs]}"
             )
-        blank = [np.zeros((size, *t.shape[1:]), bool) for t in tensors]
-        blank = self._inputs.checked(blank)
+        blank, never = self._inputs.blank(size), np.full(self.model.num_exits, np.inf)
         for number, policy in enumerate(self._policies):
-            run = self._runner(number, "auto")
-            list(run(policy, [blank], size, 0))
             if policy.log_odds is not None:  # everybody stays: every stage runs
-                never = policy.with_thresholds(np.full(self.model.num_exits, np.inf))
-                list(run(never, [blank], size, 0))
+                policy = policy.with_thresholds(never)
+            list(self._runner(number, "auto")(policy, [blank], size, 0))
 
     def _runner(self, number, verbose):
-        """Returns the function `(policy, batches, size, waiting)` that yields a `Result` a batch.
+        """Returns the function `(policy, batches, size, waiting)` that yields results.
 
         Policies that differ in thresholds alone share it.
         """
-        policy, key = self._policies[number], self._needs[number]
-        if number in self._found and (self._silent or verbose in (0, False)):
-            return self._found[number]
         with self._lock:
-            if self._engine != "keras":
-                key = self._opened(policy, *key[:1], verbose) or key
-            if self._engine == "keras" and key not in self._runners:
-                self._runners[key] = _by_stages(Stages(self.model, *key))
+            if number not in self._found:
+                self._found[number] = self._made(
+                    self._policies[number], self._needs[number], verbose
+                )
             if not self._silent and verbose not in (0, False):
-                print(self.engine_reason, file=sys.stderr)
                 self._silent = True
-            self._found[number] = self._runners[key]
+                print(self.engine_reason, file=sys.stderr)
             return self._found[number]
 
-    def _opened(self, policy, exits, verbose):
-        """Opens a file and returns its key; where that cannot be, the engine becomes `"keras"`."""
-        try:
-            from keras_adaptive.export import _kept
+    def _made(self, policy, needs, verbose):
+        """Returns a runner; where the file fails that `"auto"` tries, the engine is `"keras"`."""
+        if self._engine != "keras":
+            try:
+                from keras_adaptive.export import _kept
 
-            key = _kept.form(policy, exits)
-            if key not in self._runners:
-                self._runners[key] = _by_files(*_kept.opened(self.model, policy, key, verbose))
-        except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            if self._asked == "litert":
-                raise
-            self._engine = "keras"
-            self._reason = f"the network does not convert ({str(error).splitlines()[0][:200]})"
-            return None
-        self._engine = "litert"
-        self._reason = self._reason or "this is a CPU, and the network converts"
-        return key
-
-    def _pick(self, budget):
-        """Returns the number of the policy that a budget chooses."""
-        if budget is None:
-            if len(self._policies) > 1:
-                raise ValueError(
-                    "`budget` must be given where there are several policies. Received: budget=None"
-                )
-            return 0
-        costs = [policy.details.get("mean_cost") for policy in self._policies]
-        if None in costs:
-            raise ValueError(
-                "Every policy must say its `mean_cost` in its `details`, as those made by "
-                "`calibrate` do, for a budget to pick one. Received: a policy that does not"
-            )
-        budget = finite(budget, "budget")
-        affordable = [i for i, cost in enumerate(costs) if cost <= budget * (1 + 1e-9)]
-        if not affordable:
-            raise ValueError(
-                "`budget` must be at least the mean cost of the cheapest policy, "
-                f"{min(costs):.10g}. Received: budget={budget}"
-            )
-        return max(affordable, key=costs.__getitem__)
-
-
-def _shown(parts, total):
-    """Yields results; a progress bar appears if they take long."""
-    with tqdm(total=total, unit="sample", delay=LONG, leave=False) as bar:
-        for part in parts:
-            yield part
-            bar.update(len(part.labels))
+                form = _kept.form(policy, needs[0])
+                if form not in self._runners:
+                    answers = _kept.opened(self.model, policy, form, verbose)
+                    self._runners[form] = lambda policy, batches, *_: (
+                        answers(arrays, policy) for arrays in batches
+                    )
+                self._engine = "litert"
+                self._reason = self._reason or "this is a CPU, and the network converts"
+                return self._runners[form]
+            except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                if self._asked == "litert":
+                    raise
+                self._engine = "keras"
+                self._reason = f"the network does not convert ({str(error).splitlines()[0][:200]})"
+        if needs not in self._runners:
+            self._runners[needs] = Stages(self.model, *needs).run
+        return self._runners[needs]
 
 
 def accelerator():
@@ -294,30 +219,5 @@ def accelerator():
     import tensorflow as tf
 
     kinds = {device.device_type for device in tf.config.list_physical_devices()}
-    others = sorted(kinds - {"CPU", "XLA_CPU"})
-    return f"there is a {others[0]}" if others else None
-
-
-def _by_stages(stages):
-    def run(policy, batches, size, waiting):
-        for logits, exits, costs in stages.run(policy, batches, size, waiting):
-            divisors = 1 if policy.temperatures is None else policy.temperatures[exits]
-            divisors = np.reshape(divisors, (-1, *[1] * (logits.ndim - 1)))
-            probabilities = softmax(logits / divisors).astype("float32")
-            yield Result(probabilities, logits.argmax(axis=-1), exits, costs)
-
-    return run
-
-
-def _by_files(predictor, places):
-    def run(policy, batches, size, waiting):
-        for arrays in batches:
-            given = {name: arrays[place] for name, place in places.items()}
-            found = predictor.predict(given, verbose=0, log_odds=policy.log_odds)
-            if not np.isfinite(found.probabilities).all():
-                raise ValueError(
-                    "The logits must be finite. Received: NaN or infinity; look at the weights"
-                )
-            yield Result(*found)
-
-    return run
+    kinds -= {"CPU", "XLA_CPU"}
+    return f"there is a {min(kinds)}" if kinds else None

@@ -126,14 +126,20 @@ class Policy:
 
         Args:
             costs_known: Boolean, whether what each sample cost is known there.
-            most: Number, the most that a sample can cost there, or `None`: not known.
+            most: Number, the most MACs that a sample can cost there, or `None`: not known.
         """
-        binding = self.worst_case is not None and (most is None or self.worst_case < most)
+        limit = self.worst_case
+        if limit is not None and self.unit not in (None, "macs"):
+            raise ValueError(
+                "`worst_case` must be in MACs, which samples are counted in here. Received: a "
+                f"policy with worst_case={limit} in {self.unit!r}"
+            )
+        binding = limit is not None and (most is None or limit < most)
         if binding and not costs_known:
             raise ValueError(
                 "`policy` must have no `worst_case` where the costs of a sample are not known "
                 "beforehand. With costs of shape (exits,), `calibrate` puts it into the "
-                f"thresholds. Received: worst_case={self.worst_case}"
+                f"thresholds. Received: worst_case={limit}"
             )
 
     def save(self, path):

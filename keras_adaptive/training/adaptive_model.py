@@ -187,8 +187,14 @@ class AdaptiveModel(_graph.ListModel):
 
         Raises:
             TypeError: If it is no policy.
-            ValueError: If it belongs to another network, or is for another number of exits.
+            ValueError: If it is `None`, belongs to another network, or is for another number of
+                exits.
         """
+        if policy is None:
+            raise ValueError(
+                "`policy` must be given where `model.policy` is None: make one by hand, or "
+                "`model.calibrate` chooses one. Received: policy=None"
+            )
         if not isinstance(policy, Policy):
             raise TypeError(
                 "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
@@ -688,6 +694,12 @@ class AdaptiveModel(_graph.ListModel):
         policy.network = self.network
         self.policy = policy
         return policy
+
+
+def check_model(model):
+    """Raises an error for another thing than an `AdaptiveModel`."""
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
 
 
 def _plain(name, value):

@@ -26,7 +26,7 @@ from keras_adaptive.training._training_data import (
     is_open,
     steps,
 )
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, check_model
 from keras_adaptive.training.add_collaboration import add_collaboration, early_exit_heads
 from keras_adaptive.training.add_gradient_equilibrium import add_gradient_equilibrium
 from keras_adaptive.training.distillation import Distillation
@@ -278,8 +278,7 @@ class _Run:
         Raises:
             TypeError, ValueError: If an argument is impossible.
         """
-        if not isinstance(model, AdaptiveModel):
-            raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+        check_model(model)
         check_choice(REGIMES, regime=regime)
         optimizer = model.optimizer if recipe is None and model.optimizer_is_given else None
         recipe = _recipe(recipe)

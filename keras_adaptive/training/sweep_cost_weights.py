@@ -17,7 +17,7 @@ from keras_adaptive.evaluation import Report, evaluate
 from keras_adaptive.policy.learned_policy import LearnedPolicy
 from keras_adaptive.training import resuming
 from keras_adaptive.training._identity import described, digest, network
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import check_model
 from keras_adaptive.training.fit_policy import fit_policy
 from keras_adaptive.training.stopping_model import check_attached
 
@@ -98,8 +98,7 @@ def sweep_cost_weights(
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 2.
     """
-    if not isinstance(model, AdaptiveModel):
-        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    check_model(model)
     weights = [float(w) for w in cost_weights]
     if not weights or min(weights) < 0 or len(set(weights)) < len(weights):
         raise ValueError(

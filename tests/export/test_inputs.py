@@ -140,11 +140,11 @@ def test_names_are_those_that_were_given_and_never_twice():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((2, 4)), "for each of the inputs"),
+        (np.zeros((2, 4)), r"for each of the 2 inputs \['left', 'input_1'\].* Received: 1 of them"),
         ({"left": np.zeros((2, 4))}, r"Received: \['left'\]"),
         ([np.zeros((2, 4)), np.zeros((3, 3), int)], "as many samples for each input"),
-        ([np.zeros((2, 4)), np.zeros((2, 3))], "must be integers of shape"),
-        ([np.zeros((2, 5)), np.zeros((2, 3), int)], r"numbers of shape \(samples, 4\)"),
+        ([np.zeros((2, 4)), np.zeros((2, 3))], "numbers for int32. Received: dtype float64"),
+        ([np.zeros((2, 5)), np.zeros((2, 3), int)], r"must be of shape \(samples, 4\)"),
         ([np.full((2, 4), np.nan), np.zeros((2, 3), int)], "must be finite"),
     ],
 )
