@@ -283,3 +283,44 @@ def test_probabilities_are_no_logits(rng):
     nearly[:, 299] += 0.01
     for right in (logits, np.log(p), p - 1, nearly, np.eye(4)[None], p[:, :3], 2 * p):
         assert checks.check_logits(right).shape == right.shape
+
+
+IMAGE = {"name": "image", "shape": (4, None), "dtype": "float32"}
+WORDS = {"name": "words", "shape": (3,), "dtype": "int32"}
+
+
+@pytest.mark.parametrize(
+    "x", [np.ones((2, 4, 5)), [np.ones((2, 4, 5))], np.ones((2, 4, 5)).tolist()]
+)
+def test_the_only_input_may_be_an_array_alone_in_a_list_or_a_list_of_samples(x):
+    (found,) = checks.check_inputs(checks.each_input(x, [IMAGE], "x"), [IMAGE], "x")
+    assert found.shape == (2, 4, 5)
+    assert found.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "as_given", [list, tuple, lambda pair: {"words": pair[1], "image": pair[0]}]
+)
+def test_several_inputs_come_in_their_order(as_given):
+    pair = [np.ones((2, 4, 5), bool), np.ones((2, 3), np.uint8)]
+    given = checks.each_input(as_given(pair), [IMAGE, WORDS], "x")
+    found = checks.check_inputs(given, [IMAGE, WORDS], "x")
+    assert [array.dtype for array in found] == ["float32", "int32"]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ({"image": 0}, r"for each of the 2 inputs \['image', 'words'\].*Received: \['image'\]"),
+        (np.ones((2, 4, 5)), "Received: 1 of them"),
+        ([1.0, np.ones((2, 3), int)], r"of shape \(samples, 4, None\)\. Received: shape \(\)"),
+        ([np.ones((2, 4, 5)), np.ones((2, 4), int)], r"of shape \(samples, 3\)"),
+        ([np.ones((2, 4, 5)), np.ones((2, 3))], "numbers for int32. Received: dtype float64"),
+        ([np.ones((2, 4, 5)), np.ones((1, 3), int)], r"as many samples .* Received: \[2, 1\]"),
+        ([np.ones((0, 4, 5)), np.ones((0, 3), int)], "at least one sample. Received: none"),
+    ],
+)
+def test_what_is_no_input_of_the_network_is_refused(x, message):
+    with pytest.raises(ValueError, match=message) as error:
+        checks.check_inputs(checks.each_input(x, [IMAGE, WORDS], "x"), [IMAGE, WORDS], "x")
+    received(error)

@@ -297,6 +297,10 @@ def test_a_worst_case_that_cannot_bind_is_no_hindrance(small, tmp_path):
     ka.export_tflite(small, path, ka.ExitPolicy([0.7, 0], worst_case=most))
     with pytest.raises(ValueError, match="`policy` must have no `worst_case`"):
         ka.export_tflite(small, path, ka.ExitPolicy([0.7, 0], worst_case=0.9 * most))
+    in_milliseconds = ka.ExitPolicy([0.7, 0], worst_case=2 * most)
+    in_milliseconds.unit = "ms"
+    with pytest.raises(ValueError, match="`worst_case` must be in MACs.*Received: .* in 'ms'"):
+        ka.export_tflite(small, path, in_milliseconds)
 
 
 def test_a_file_that_the_runtime_cannot_open_is_refused(small, tmp_path, monkeypatch):
