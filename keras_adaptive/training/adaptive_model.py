@@ -441,7 +441,8 @@ class AdaptiveModel(_graph.ListModel):
             callbacks = keras.tree.flatten(callbacks or [])
             callbacks = [_Directions(callbacks), *callbacks]
         if self._traces_twice(self.train_function) and self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
             self._build_metrics(super().fit, *args, **kwargs)
         history = super().fit(*args, callbacks=callbacks, **kwargs)
         if history is not None and history.history:
@@ -453,17 +454,18 @@ class AdaptiveModel(_graph.ListModel):
 
         TensorFlow may make variables only while it traces a function for the first time, so it
         traces once more without. Where the optimizer, the loss and the metrics have theirs
-        before, it does not. Keras takes care of that on other backends and under a strategy.
+        before, it does not. Keras takes care of that on other backends and for several replicas.
 
         Args:
             function: `train_function` or `test_function`, `None` until it is traced.
         """
-        if keras.backend.backend() != "tensorflow" or not self.compiled or function is not None:
-            return False
-        import tensorflow as tf
-
-        own = self.distribute_strategy != tf.distribute.get_strategy()
-        return not (self.run_eagerly or own or tf.distribute.has_strategy())
+        return (
+            keras.backend.backend() == "tensorflow"
+            and self.compiled
+            and not self.run_eagerly
+            and function is None
+            and self.distribute_strategy.num_replicas_in_sync == 1
+        )
 
     def _build_metrics(self, method, *args, **kwargs):
         """Makes what the loss and the metrics keep, from the form of the labels.
@@ -481,9 +483,10 @@ class AdaptiveModel(_graph.ListModel):
             keras.ops.zeros(shape, tensor.dtype)
             for shape, tensor in zip(shapes, self.outputs, strict=True)
         ]
-        super().compute_loss(None, self.per_exit(y), logits)
-        super().compute_metrics(None, self.per_exit(y), logits)
-        self.reset_metrics()
+        with self.distribute_strategy.scope():
+            super().compute_loss(None, self.per_exit(y), logits)
+            super().compute_metrics(None, self.per_exit(y), logits)
+            self.reset_metrics()
 
     def evaluate(self, *args, return_dict=False, **kwargs):
         """As in Keras: the loss, then of each metric the first exit's, the mean, the last's.
