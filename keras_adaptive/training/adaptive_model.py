@@ -496,7 +496,7 @@ class AdaptiveModel(_graph.ListModel):
             `accuracy`, and so on for other metrics. With `return_dict=True` a dictionary, in
             the same order.
         """
-        if self._traces_twice(self.test_function):
+        if self._traces_twice(self.train_function or self.test_function):
             self._build_metrics(super().evaluate, *args, **kwargs)
         logs = super().evaluate(*args, return_dict=True, **kwargs)
         logs = _in_order(logs, self)
