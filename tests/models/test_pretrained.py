@@ -114,6 +114,15 @@ def test_what_comes_with_the_library_is_whole(name):
     assert facts.weights.with_name("answers.npz").stat().st_size < 1.2e6
 
 
+@pytest.mark.slow
+def test_the_tiny_one_is_small_in_int8(rng, tmp_path):
+    facts = pretrained("cifar10_tiny")
+    x = facts.standardize(rng.integers(0, 256, (50, 32, 32, 3)))
+    path, model = tmp_path / "tiny.tflite", ka.build_resnet(weights="cifar10_tiny")
+    ka.export_tflite(model, path, facts.policy, quantize="int8", calibration_data=x)
+    assert path.stat().st_size <= 300_000
+
+
 def test_every_file_of_them_is_installed():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

@@ -2,13 +2,14 @@
 
     python tflite/web/demo/prepare.py
 
-The network that comes with the library, exported from its weights, and that of `make demo` if it
+The networks that come with the library, exported from their weights, and that of `make demo` if it
 has run. Test images are there if the data is: ../shared/data, or what the data set's cache holds.
 """
 
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,24 @@ COLUMNS = 20  # of images in one picture
 SHIFTS = np.arange(-60, 61) / 10  # of all thresholds, in log-odds
 
 
-def shipped(folder):
-    """Writes the network that comes with the library; returns what the page says of it."""
-    known = ka.models.pretrained("cifar10")
+# name: builder, what it is, and its type of numbers
+SHIPPED = {
+    "cifar10": ("build_msdnet", "CIFAR-10", "an MSDNet with five exits", "float16"),
+    "cifar10_tiny": ("build_resnet", "CIFAR-10, tiny", "a ResNet with three exits", "dynamic"),
+}
+
+
+def shipped(name, folder):
+    """Writes a network that comes with the library; returns what the page says of it."""
+    builder, title, kind, quantize = SHIPPED[name]
+    known = ka.models.pretrained(name)
     path = folder / "network.tflite"
-    model = ka.build_msdnet(weights="cifar10")
+    model = getattr(ka, builder)(weights=name)
     ka.export_tflite(
         model,
         path,
         known.policy,
-        quantize="float16",
+        quantize=quantize,
         class_names=known.class_names,
         preprocessing={"mean": known.mean, "std": known.std},
         pixels=pixels.rule(32, 32, 3),
@@ -45,9 +54,10 @@ def shipped(folder):
     logits, labels = known.answers("test")
     source = {"data": "cifar10", "data_dir": DATA, "cache_dir": ROOT / "runs" / "cache"}
     images = test_images(folder, source) if DATA.exists() else None
+    megabytes = path.stat().st_size / 1e6
     return {
-        "name": "CIFAR-10",
-        "from": "The network that comes with the library: an MSDNet with five exits.",
+        "name": title,
+        "from": f"A network that comes with the library: {kind}, {megabytes:.1f} MB.",
         "images": images,
         **curve(path, logits, labels),
     }
@@ -121,14 +131,14 @@ def curve(path, logits, labels):
 
 
 def main():
-    makers = {"cifar10": shipped, "own": own}
+    makers = {name: partial(shipped, name) for name in SHIPPED} | {"own": own}
     if not (OWN / "model.tflite").exists():
         del makers["own"]
         shutil.rmtree(ASSETS / "own", ignore_errors=True)
     for name, make in makers.items():
         folder = ASSETS / name
         done = folder / "about.json"
-        if name == "cifar10" and done.exists():
+        if name in SHIPPED and done.exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         print(f"writing {folder.relative_to(ROOT)}", file=sys.stderr)
