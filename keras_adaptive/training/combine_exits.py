@@ -17,11 +17,19 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
     combining itself costs is in `exit_costs`. The network and its heads are shared with
     `model`. The new one is calibrated, evaluated, run and exported as every other.
 
-    - `"product"`: answers that get better step by step, for deadlines. In int8 the steps of
+    - `"product"`: answers that get better step by step, for deadlines: the probability of the
+      true class fell in 7 to 12 % of all steps from exit to exit, that of the exits' own
+      answers in 26 to 37 %. Not to put thresholds on: against exact thresholds on the exits'
+      own answers it was worse in 6 of 12 comparisons and better in none, and where early exits
+      are weak they spoil the last one's answer. In int8 the steps of
       the logits decide what lies above their mean, and the exporter refuses the file; take
       `quantize="float16"` or `"dynamic"`.
     - `"weighted"`: Zero Time Waste's ensemble. Its few weights are those that make the labels
       most likely, exit by exit; the network keeps its own, and the last exit its answer.
+      Exact thresholds on these answers were better in 3 of 12 comparisons, by 0.4 to 0.8
+      points, and worse in none.
+
+    All on four networks at 30, 50 and 80 % of the MACs (benchmarks/results/stopping_ways.md).
 
     Args:
         model: An `AdaptiveModel`.

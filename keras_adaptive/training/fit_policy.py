@@ -44,6 +44,10 @@ def fit_policy(
       that is expected of the next exit. Costs do not count here. Thresholds are chosen
       afterwards, by `calibrate(..., confidence=model.learned_policy())`.
 
+    On four networks at equal cost `"deferral"` was never better than exact thresholds on
+    `max_prob`, and worse in 2 of 12 comparisons (benchmarks/results/stopping_ways.md), so try
+    `calibrate` first.
+
     Learn from held-out logits, since networks are nearly always right on the images that they
     were trained on, and choose thresholds on others.
     Args:
