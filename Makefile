@@ -18,7 +18,8 @@ endef
 	test-slow-web test-all coverage lint docs apk aar web bench-web \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search bench-score bench-defects bench-mistakes bench-jvm bench-chaos \
+	bench-stopping-ways bench-compression bench-search bench-score bench-defects bench-mistakes \
+	bench-jvm bench-chaos \
 	models-table \
 	vectors notebooks readme clean
 
@@ -118,7 +119,7 @@ readme: .venv/test
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-compression bench-search bench-mistakes
+	bench-stopping-ways bench-compression bench-search bench-mistakes
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -166,6 +167,9 @@ bench-web: .venv/test
 # an hour; resumes where it was interrupted
 bench-stopping: .venv/test
 	$(BIN)/python -m benchmarks.stopping
+
+bench-stopping-ways: .venv/test
+	$(BIN)/python -m benchmarks.stopping_ways
 
 # an hour; needs no data; resumes where it was interrupted
 bench-fuzz: .venv/test

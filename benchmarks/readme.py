@@ -14,6 +14,7 @@ import textwrap
 
 from benchmarks import common
 from benchmarks._rows import read
+from benchmarks.stopping_ways import counts
 from keras_adaptive.training.collapse import COLLAPSED
 
 ROOT = common.ROOT.parent
@@ -122,6 +123,7 @@ def techniques():
         for row, one in twice
     )
     first = read("device")["times"][0]
+    together = counts(read("stopping_ways"))["weighted (ZTW)"]
     rows = [
         (
             "exits on an MSDNet",
@@ -159,6 +161,14 @@ def techniques():
             f"better than thresholds in {stopping['better']} of {stopping['all']} cases",
             "-",
             link("stopping"),
+        ),
+        (
+            "exits that answer together, Zero Time Waste",
+            "as thresholds",
+            f"better than thresholds in {together['better']} of {together['all']} cases, worse in "
+            f"{together['worse']}; {together['gain_points']:+.2f} points in the mean",
+            "-",
+            link("stopping_ways"),
         ),
         (
             f"a first exit that takes {first['static (ms)']:.2f} ms, by `classify`",
@@ -346,6 +356,18 @@ def stopping():
     )
 
 
+def stopping_ways():
+    found = counts(read("stopping_ways"))
+    yield (
+        "other ways of stopping against exact thresholds, same cost, four networks",
+        "better / worse: "
+        + "; ".join(
+            f"{way} {c['better']} / {c['worse']} of {c['all']}" for way, c in found.items()
+        ),
+        link("stopping_ways"),
+    )
+
+
 def gates():
     found = read("gates")
     plain, layer = found["rows"]["plain"], found["rows"]["layer"]
@@ -403,6 +425,7 @@ PARTS = (
     damage,
     cascades,
     stopping,
+    stopping_ways,
     gates,
     training,
     throughput,

@@ -16,6 +16,7 @@ _REGISTERED = {
     "AdaptiveModel": "training.adaptive_model",
     "BatchNormalization": "layers.batch_normalization",
     "ChannelGate": "layers.channel_gate",
+    "CombinedExit": "layers.combined_exit",
     "Distillation": "training.distillation",
     "EarlyExit": "layers.early_exit",
     "GateLoss": "training.gate_loss",

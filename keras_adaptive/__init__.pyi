@@ -44,5 +44,6 @@ from .policy import ExitPolicy as ExitPolicy
 from .policy import LearnedPolicy as LearnedPolicy
 from .policy import PatiencePolicy as PatiencePolicy
 from .training import AdaptiveModel as AdaptiveModel
+from .training import combine_exits as combine_exits
 from .training import sweep as sweep
 from .training import sweep_cost_weights as sweep_cost_weights

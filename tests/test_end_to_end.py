@@ -37,11 +37,25 @@ def gated():
     return half_open("resnet", "layer", depth=8, exits=3)
 
 
+def product():
+    """A network whose exits answer with those before them."""
+    return ka.combine_exits(plain())
+
+
+def weighted():
+    """The same, with weights that were learned."""
+    _, _, y, logits, _ = made("plain")
+    return ka.combine_exits(plain(), "weighted", logits=logits, labels=y)
+
+
+NETWORKS = {"plain": plain, "gated": gated, "product": product, "weighted": weighted}
+
+
 @functools.cache
 def made(network):
     """A network, images with labels, and its answers with their costs."""
     rng = np.random.default_rng(1)
-    model = {"plain": plain, "gated": gated}[network]()
+    model = NETWORKS[network]()
     shape = (SAMPLES, *model.inputs[0].shape[1:])
     strength = rng.uniform(0.3, 3, (SAMPLES, *[1] * (len(shape) - 1)))
     x = (strength * rng.normal(size=shape)).astype("float32")
@@ -52,16 +66,14 @@ def made(network):
 
 
 def learned(network):
-    model, _, _, logits, _ = made(network)
+    model = made(network)[0]
     rng = np.random.default_rng(2)
     shapes = ((CLASSES, 4), (4, 4), (4, 2))
     networks = [
         [(rng.normal(0, 2, shape), rng.normal(0, 0.5, shape[1])) for shape in shapes]
         for _ in model.outputs[1:]
     ]
-    stop = np.sort(ka.LearnedPolicy(networks).confidences(logits)[:-1], axis=1)
-    half = stop[:, SAMPLES // 2 - 1 : SAMPLES // 2 + 1].mean(axis=1)
-    return ka.LearnedPolicy(networks, [*half, 0])
+    return calibrated(network, "budget", confidence=ka.LearnedPolicy(networks))
 
 
 def calibrated(network, target, **how):
@@ -102,10 +114,16 @@ DIAGONAL = {
     ("plain", "patience", "single call"),
     ("plain", "agreement", "float32"),
     ("gated", "worst case", "float32"),
+    ("product", "budget", "single call"),
+    ("weighted", "budget", "float32"),
 }
 CELLS = [
     pytest.param(*cell, marks=[] if cell in DIAGONAL else pytest.mark.slow, id="-".join(cell))
-    for cell in ((n, p, f) for n in ("plain", "gated") for p in POLICIES for f in FILES)
+    for cell in (
+        *((n, p, f) for n in ("plain", "gated") for p in POLICIES for f in FILES),
+        *((n, "budget", f) for n in ("product", "weighted") for f in FILES),
+    )
+    if (cell[0], cell[2]) != ("product", "int8")  # refused; see `combine_exits`
 ]
 
 

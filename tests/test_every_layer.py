@@ -26,6 +26,16 @@ def gated_block(merge, channel_gate=None, **how):
 GATED = [(5, 8, 6, 3), (5, 8, 6, 3), (5, 1)]
 LAYERS = {
     # name: (class, arguments, shapes of the inputs)
+    "CombinedExit-product": (
+        layers.CombinedExit,
+        {"combine": "product", "exits": 4},
+        [(5, 3, 10)],
+    ),
+    "CombinedExit-weighted": (
+        layers.CombinedExit,
+        {"combine": "weighted", "exits": 4},
+        [(5, 3, 10)],
+    ),
     "EarlyExit-image": (layers.EarlyExit, {"classes": 10}, [(5, 8, 6, 16)]),
     "EarlyExit-vector": (layers.EarlyExit, {"classes": 10}, [(5, 16)]),
     "EarlyExit-convolutions": (

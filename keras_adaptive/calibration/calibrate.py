@@ -29,14 +29,15 @@ from keras_adaptive.calibration.risk_control import (
     controlled_thresholds,
 )
 from keras_adaptive.calibration.temperature import fit_temperatures
-from keras_adaptive.policy.confidence import CONFIDENCES, from_log_odds, log_odds
-from keras_adaptive.policy.confidence import confidence as confidence_of
-from keras_adaptive.policy.exit_policy import ExitPolicy
+from keras_adaptive.policy.confidence import CONFIDENCES, from_log_odds
+from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
+from keras_adaptive.policy.learned_policy import LearnedPolicy
 from keras_adaptive.policy.policy import (
     UnreachableTargetError,
     best_classes,
     check_top_k,
     last_affordable,
+    policy_of,
     right_answers,
 )
 
@@ -192,9 +193,12 @@ def calibrate(
             best `p`. `"pcee"`, with `accuracy`: a sample leaves at the first exit that is right
             for at least this share of the samples of like confidence, `pcee_thresholds`; it
             needs no search, and the accuracy of the policy may be higher or lower.
-        confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`.
+        confidence: `"max_prob"`, `"prob_margin"`, `"logit_margin"` or `"entropy"`; or a
+            `LearnedPolicy`, whose probability of stopping it then is and whose own thresholds
+            do not count.
         temperature: Whether a temperature is fitted for each exit. `None`: where labels are
-            given and the method is `"optimal"`.
+            given, the method is `"optimal"`, and the confidence is not a learned one, which
+            has none.
         pixel_floor: Number: pixels less confident than this are treated as unlabeled. Only for
             dense outputs.
         unit: String, the unit of the costs, which the policy keeps. `None`: not said.
@@ -202,8 +206,9 @@ def calibrate(
             classes.
 
     Returns:
-        An `ExitPolicy`, whose `details` say how it was made. On the data given, its mean
-        cost is at most `budget`, or its accuracy at least `accuracy` (not with `"pcee"`).
+        An `ExitPolicy`, for a learned confidence a `LearnedPolicy`, whose `details` say how it
+        was made. On the data given, its mean cost is at most `budget`, or its accuracy at least
+        `accuracy` (not with `"pcee"`).
 
     Raises:
         UnreachableTargetError: If no policy meets the target; the message says what can be
@@ -256,7 +261,7 @@ def calibrate_budgets(logits, labels, costs, budgets=None, *, budget_share=None,
         **kwargs: The other arguments of `calibrate`: `method=`, `confidence=` and others.
 
     Returns:
-        List of `ExitPolicy`.
+        List of `ExitPolicy`, as `calibrate` returns them.
 
     Raises:
         UnreachableTargetError, ValueError: As `calibrate`.
@@ -322,7 +327,18 @@ def check_how(
         UnreachableTargetError, TypeError, ValueError: As `calibrate`.
     """
     check_choice(METHODS, method=method)
-    check_choice(CONFIDENCES, confidence=confidence)
+    if not isinstance(confidence, LearnedPolicy):
+        check_choice(CONFIDENCES, confidence=confidence)
+    elif temperature:
+        raise ValueError(
+            "`temperature` must be None or False for a LearnedPolicy, which has no temperatures. "
+            f"Received: temperature={temperature}"
+        )
+    elif confidence.seed is not None:
+        raise ValueError(
+            "`confidence` must be a greedy LearnedPolicy. Received: one that draws, with "
+            f"seed={confidence.seed}"
+        )
     given = dict(zip(TARGETS, (budget, budget_share, accuracy, risk), strict=True))
     if method == "geometric":
         given["q"] = q
@@ -418,8 +434,8 @@ def _calibrate(logits, labels, costs, kind, values, how):
     limits = list(values)
     if kind in ("budget", "budget_share"):
         limits = [_limit(kind, value, costs.reshape(len(costs), -1)) for value in values]
-    temperatures = _temperatures(logits, labels, how["temperature"], method)
-    problem, total, reach = _problem(logits, labels, costs, temperatures, how)
+    pattern = _pattern(logits, labels, how)
+    problem, total, reach = _problem(logits, labels, costs, pattern, how)
     samples = logits.shape[1]
     if method == "pcee":
         if logits.ndim != 3:
@@ -452,7 +468,7 @@ def _calibrate(logits, labels, costs, kind, values, how):
             details["budget"] = limit
         if method == "pcee":
             details["accuracy_wanted"] = float(value)
-        policies.append(_policy(thresholds, temperatures, how, details, logits, costs, problem))
+        policies.append(_policy(thresholds, pattern, how, details, logits, costs, problem))
     return policies
 
 
@@ -479,12 +495,9 @@ def _calibrate_risk(logits, labels, costs, how):
         raise ValueError(
             "`logits` must hold at least two samples, to be cut in halves. Received: 1"
         )
-    temperatures = np.ones(len(logits))
-    if how["temperature"] or (how["temperature"] is None and labels is not None):
-        # on the half that the policies are chosen on, not on the one they are tested on
-        half, _ = risk.halves(logits.shape[1])
-        temperatures = fit_temperatures(logits, labels, half)
-    problem, _, reach = _problem(logits, labels, costs, temperatures, how)
+    # temperatures on the half that the policies are chosen on, not on the one they are tested on
+    pattern = _pattern(logits, labels, how, risk.halves(logits.shape[1])[0])
+    problem, _, reach = _problem(logits, labels, costs, pattern, how)
     agrees = (answers := best_classes(logits)) == answers[-1]
     right = agrees if labels is None else right_answers(logits, labels, how["top_k"]) == 1
     best = right[-1:]
@@ -503,7 +516,7 @@ def _calibrate_risk(logits, labels, costs, how):
         "guarantee": guarantee,
         "mean_cost": cost / logits.shape[1],
     }
-    return _policy(thresholds, temperatures, how, details, logits, costs, problem)
+    return _policy(thresholds, pattern, how, details, logits, costs, problem)
 
 
 def _warn_of_no_saving(risk, guarantee):
@@ -528,12 +541,9 @@ def _warn_of_no_saving(risk, guarantee):
     )
 
 
-def _problem(logits, labels, costs, temperatures, how):
+def _problem(logits, labels, costs, pattern, how):
     """Returns the `Problem`, the number of labels, and each sample's last exit in reach."""
-    if logits.ndim > 3:
-        confidences = confidence_of(logits, how["confidence"], temperatures, how["pixel_floor"])
-    else:
-        confidences = log_odds(logits, how["confidence"], temperatures)
+    confidences = np.stack([pattern.compared(k, z) for k, z in enumerate(logits)])
     exits, samples = confidences.shape
     costs = np.broadcast_to(costs.reshape(exits, -1), (exits, samples))
     right = np.zeros((exits, samples), "int32")
@@ -576,14 +586,25 @@ def _raise_unreachable(kind, value, problem, total, worst_case, method):
     )
 
 
-def _temperatures(logits, labels, temperature, method):
+def _pattern(logits, labels, how, rows=None):
+    """Returns the policy that computes confidences; its thresholds are still to be chosen.
+
+    Args:
+        logits, labels: As in `calibrate`.
+        how: The arguments of `calibrate`, by name.
+        rows: Indices of the samples that temperatures are fitted on. `None`: all.
+    """
+    confidence, temperature = how["confidence"], how["temperature"]
+    if isinstance(confidence, LearnedPolicy):
+        confidence.exits_of(len(logits))
+        return confidence
     if temperature is None:
-        temperature = labels is not None and method == "optimal"
-    if not temperature:
-        return np.ones(len(logits))
-    if labels is None:
+        temperature = labels is not None and how["method"] == "optimal"
+    if temperature and labels is None:
         raise ValueError("`labels` must be given to fit temperatures. Received: labels=None")
-    return fit_temperatures(logits, labels)
+    temperatures = fit_temperatures(logits, labels, rows) if temperature else None
+    thresholds = always_last(len(logits))
+    return ExitPolicy(thresholds, confidence, temperatures, pixel_floor=how["pixel_floor"])
 
 
 def _stop_at(thresholds, exit):
@@ -594,7 +615,7 @@ def _stop_at(thresholds, exit):
     return stopped
 
 
-def _policy(thresholds, temperatures, how, details, logits, costs, problem):
+def _policy(thresholds, pattern, how, details, logits, costs, problem):
     """Returns the policy; thresholds are in the form that is compared."""
     worst_case = None if how["worst_case"] is None else float(how["worst_case"])
     details = {
@@ -612,18 +633,21 @@ def _policy(thresholds, temperatures, how, details, logits, costs, problem):
     if logits.ndim == 3:  # of geometric thresholds too: the sample's own confidence
         if not per_sample or (worst_case is None and how["unit"] in (None, "macs")):
             details["reference"] = reference(
-                problem.confidences, thresholds, logits, temperatures, costs if per_sample else None
+                problem.confidences,
+                thresholds,
+                logits,
+                pattern.temperatures,
+                costs if per_sample else None,
             )
-        exact, thresholds = thresholds, from_log_odds(thresholds, how["confidence"])
-    policy = ExitPolicy(
-        thresholds,
-        how["confidence"],
-        temperatures,
-        log_odds=exact,
-        pixel_floor=how["pixel_floor"],
-        # where all samples cost the same, the thresholds alone hold it
-        worst_case=worst_case if per_sample else None,
-        details=details,
+        exact, thresholds = thresholds, from_log_odds(thresholds, pattern.confidence)
+    return policy_of(
+        {
+            **pattern.content(),
+            "thresholds": thresholds,
+            "log_odds": exact,
+            # where all samples cost the same, the thresholds alone hold it
+            "worst_case": worst_case if per_sample else None,
+            "details": details,
+            "unit": how["unit"],
+        }
     )
-    policy.unit = how["unit"]
-    return policy

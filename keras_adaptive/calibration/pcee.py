@@ -17,7 +17,9 @@ def pcee_thresholds(confidences, right, accuracy):
 
     taken midway to the next lower confidence, and `+inf` where there is none. Nothing is
     searched, and the accuracy of the policy as a whole is not controlled: samples that leave
-    early are right more often than `accuracy`, and the last exit takes what is left.
+    early are right more often than `accuracy`, and the last exit takes what is left. At equal
+    cost it ties with exact thresholds: in 12 of 12 comparisons on four networks
+    (benchmarks/results/stopping_ways.md).
 
     Args:
         confidences: Array `(exits, samples)`.

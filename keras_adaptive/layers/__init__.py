@@ -2,6 +2,7 @@
 
 from keras_adaptive.layers.batch_normalization import BatchNormalization as BatchNormalization
 from keras_adaptive.layers.channel_gate import ChannelGate as ChannelGate
+from keras_adaptive.layers.combined_exit import CombinedExit as CombinedExit
 from keras_adaptive.layers.early_exit import EarlyExit as EarlyExit
 from keras_adaptive.layers.gated_block import GatedBlock as GatedBlock
 from keras_adaptive.layers.gradient_scale import GradientScale as GradientScale
@@ -12,6 +13,7 @@ from keras_adaptive.layers.stopping_policy import StoppingPolicy as StoppingPoli
 __all__ = [
     "BatchNormalization",
     "ChannelGate",
+    "CombinedExit",
     "EarlyExit",
     "GatedBlock",
     "GradientScale",

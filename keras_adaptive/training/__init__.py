@@ -12,6 +12,7 @@ from keras_adaptive.training.add_gradient_equilibrium import (
 )
 from keras_adaptive.training.add_stopping import add_stopping as add_stopping
 from keras_adaptive.training.add_stopping import with_stopping as with_stopping
+from keras_adaptive.training.combine_exits import combine_exits as combine_exits
 from keras_adaptive.training.distillation import Distillation as Distillation
 from keras_adaptive.training.fit_policy import fit_policy as fit_policy
 from keras_adaptive.training.gate_loss import GateLoss as GateLoss
@@ -39,6 +40,7 @@ __all__ = [
     "add_collaboration",
     "add_gradient_equilibrium",
     "add_stopping",
+    "combine_exits",
     "default_optimizer",
     "exit_weights",
     "fit",

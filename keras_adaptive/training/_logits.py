@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
+from keras_adaptive.layers.combined_exit import CombinedExit
 from keras_adaptive.layers.early_exit import EarlyExit
 from keras_adaptive.layers.running_mean import RunningMean
 
@@ -25,7 +26,7 @@ KERNELS = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
-OWN = (EarlyExit, RunningMean)  # give logits
+OWN = (CombinedExit, EarlyExit, RunningMean)  # give logits
 POOLS = tuple(
     getattr(keras.layers, f"Global{kind}Pooling{n}D") for kind in ("Average", "Max") for n in "123"
 )

@@ -1,15 +1,20 @@
 """Training of stopping policies alone, on cached logits."""
 
 import keras
+import numpy as np
 
-from keras_adaptive._checks import check_labels, check_logits, integers
+from keras_adaptive._checks import check_choice, check_labels, check_logits, integers
+from keras_adaptive.policy.policy import right_answers
 from keras_adaptive.training import stopping_loss as estimators
 from keras_adaptive.training.stopping_model import (
     LEARNING_RATE,
     StoppingModel,
     check_attached,
+    policy_optimizer,
     stopping_optimizer,
 )
+
+TARGETS = ("reward", "deferral")
 
 
 def fit_policy(
@@ -17,6 +22,7 @@ def fit_policy(
     logits,
     labels,
     *,
+    target="reward",
     cost_weight=None,
     epochs=10,
     batch_size=128,
@@ -27,15 +33,30 @@ def fit_policy(
 ):
     """Trains the stopping policies alone, on cached logits.
 
-    This is the paper's simplified version: the members keep their weights, so each need
-    answer only once, and training takes seconds. The policies of `model` learn in place.
+    The members keep their weights, so each need answer only once, and training takes
+    seconds. The policies of `model` learn in place.
 
+    - `"reward"` is the paper's simplified version: the policies learn to stop where that earns
+      most, by `StoppingLoss`, at the cost weight given.
+    - `"deferral"` tells the policies what going on to the next exit would gain: with `r_k`
+      whether exit `k` is right, 1 or 0, `s_k` learns by cross-entropy from
+      `(1 + r_k - r_{k+1}) / 2`, and so becomes `(1 - gain_k) / 2`, with the gain of accuracy
+      that is expected of the next exit. Costs do not count here. Thresholds are chosen
+      afterwards, by `calibrate(..., confidence=model.learned_policy())`.
+
+    On four networks at equal cost `"deferral"` was never better than exact thresholds on
+    `max_prob`, and worse in 2 of 12 comparisons (benchmarks/results/stopping_ways.md), so try
+    `calibrate` first.
+
+    Learn from held-out logits, since networks are nearly always right on the images that they
+    were trained on, and choose thresholds on others.
     Args:
         model: A `StoppingModel`.
         logits: Array `(exits, samples, classes)`, from `predict`.
         labels: Labels `(samples,)`, as `fit` takes them.
+        target: `"reward"` or `"deferral"`.
         cost_weight, **kwargs: As in `StoppingLoss`. If neither is given, the loss is that the
-            model was compiled with.
+            model was compiled with. Not for `"deferral"`.
         epochs: Integer.
         batch_size: Integer.
         learning_rate: Number; it falls by a tenth every two epochs.
@@ -44,8 +65,37 @@ def fit_policy(
 
     Returns:
         The `keras.callbacks.History`.
+
+    Example:
+
+    >>> from keras_adaptive import calibrate
+    >>> from keras_adaptive.layers import StoppingPolicy
+    >>> image = keras.Input((6,))
+    >>> exits = [keras.layers.Dense(3, name=f"exit_{k}")(image) for k in range(2)]
+    >>> model = StoppingModel(image, exits, stopping=StoppingPolicy(4))
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 60)
+    >>> logits = rng.normal(size=(2, 60, 3))
+    >>> history = fit_policy(model, logits, labels, target="deferral", verbose=0)
+    >>> learned = model.learned_policy()
+    >>> calibrate(logits, labels, [1, 2], budget=1.5, confidence=learned).exact
+    True
+
+    References:
+        `"reward"`: [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
+        (Guan et al., 2018)](https://arxiv.org/abs/1710.03368); `"deferral"`: [When Does
+        Confidence-Based Cascade Deferral Suffice? (Jitkrittum et al., 2023)](
+        https://arxiv.org/abs/2307.02764).
     """
     check_attached(model)
+    check_choice(TARGETS, target=target)
+    if cost_weight is not None:
+        kwargs["cost_weight"] = cost_weight
+    if target == "deferral" and kwargs:
+        raise ValueError(
+            'With `target="deferral"`, arguments of StoppingLoss must not be given. '
+            f"Received: {sorted(kwargs)}"
+        )
     epochs, batch_size = integers(1, epochs=epochs, batch_size=batch_size)
     logits = check_logits(logits).astype("float32", copy=False)
     if logits.ndim != 3 or len(logits) != model.num_exits:
@@ -54,24 +104,43 @@ def fit_policy(
             f"{logits.shape}"
         )
     labels = check_labels(labels, logits)
-    config = {} if model.stopping_loss is None else model.stopping_loss.get_config()
-    config |= {} if cost_weight is None else {"cost_weight": cost_weight}
-    config |= {"costs": config.get("costs") or model.stopping_costs().tolist(), **kwargs}
-    read = keras.Input((model.num_exits, logits.shape[-1]))
-    exits = [keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.num_exits)]
-    reader = StoppingModel(read, exits, stopping=list(model.stopping))
     steps = -(-logits.shape[1] // batch_size)
     if optimizer is not None:  # one that is given again, row by row, must not remember
         optimizer = type(optimizer).from_config(optimizer.get_config())
-    reader.compile(
-        stopping_optimizer(reader, None, steps, learning_rate, policy=optimizer),
-        stopping_loss=estimators.StoppingLoss(**config),
-        metrics=None,
-    )
+    read = keras.Input((model.num_exits, logits.shape[-1]))
+    if target == "deferral":
+        probabilities = keras.ops.softmax(read, axis=-1)
+        decisions = [layer(probabilities[:, k]) for k, layer in enumerate(model.stopping)]
+        reader = keras.Model(read, decisions)
+        reader.compile(
+            optimizer or policy_optimizer(steps, learning_rate), "categorical_crossentropy"
+        )
+        wanted = list(_deferral(logits, labels))
+    else:
+        config = {} if model.stopping_loss is None else model.stopping_loss.get_config()
+        config |= kwargs
+        config["costs"] = config.get("costs") or model.stopping_costs().tolist()
+        exits = [
+            keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.num_exits)
+        ]
+        reader = StoppingModel(read, exits, stopping=list(model.stopping))
+        reader.compile(
+            stopping_optimizer(reader, None, steps, learning_rate, policy=optimizer),
+            stopping_loss=estimators.StoppingLoss(**config),
+            metrics=None,
+        )
+        wanted = labels
     return reader.fit(
         logits.swapaxes(0, 1),
-        labels,
+        wanted,
         epochs=epochs,
         batch_size=batch_size,
         verbose=verbose,
     )
+
+
+def _deferral(logits, labels):
+    """Returns the wanted probabilities of stopping and going on, `(exits - 1, samples, 2)`."""
+    right = right_answers(logits, labels)
+    stop = (1 + right[:-1] - right[1:]) / 2
+    return np.stack([stop, 1 - stop], axis=-1).astype("float32")

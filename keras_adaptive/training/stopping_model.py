@@ -299,13 +299,8 @@ def stopping_optimizer(
         policy: Optimizer of the policies. `None`: the published one.
     """
     check_attached(model)
-    rate = learning_rate
-    if steps_per_epoch is not None:
-        rate = keras.optimizers.schedules.ExponentialDecay(
-            learning_rate, DECAY_EPOCHS * steps_per_epoch, DECAY, staircase=True
-        )
     if policy is None:
-        policy = keras.optimizers.SGD(rate, momentum=MOMENTUM)
+        policy = policy_optimizer(steps_per_epoch, learning_rate)
     names = "|".join(re.escape(layer.name) for layer in model.stopping)
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(
@@ -313,3 +308,13 @@ def stopping_optimizer(
             {rf"(.*/)?({names})/.*": policy},
         )
     )
+
+
+def policy_optimizer(steps_per_epoch=None, learning_rate=LEARNING_RATE):
+    """Returns the published optimizer of stopping policies; see `stopping_optimizer`."""
+    rate = learning_rate
+    if steps_per_epoch is not None:
+        rate = keras.optimizers.schedules.ExponentialDecay(
+            learning_rate, DECAY_EPOCHS * steps_per_epoch, DECAY, staircase=True
+        )
+    return keras.optimizers.SGD(rate, momentum=MOMENTUM)

@@ -385,6 +385,57 @@ def test_temperatures_are_fitted_unless_told_otherwise(rng):
         assert (policy.temperatures != 1).any() == fitted
 
 
+def learned_margin(exits):
+    """A learned policy for two classes whose log-odds of stopping are `9 |p_0 - p_1| - 4`."""
+    both = np.array([[1, -1], [-1, 1]])
+    network = [(both, [0, 0]), (np.eye(2), [0, 0]), (np.array([[9, 0], [9, 0]]), [-4, 0])]
+    return ka.LearnedPolicy([network] * (exits - 1))
+
+
+LEARNED = {
+    "optimal": {"budget_share": 0.5},
+    "percentile": {"accuracy": 0.8},
+    "geometric": {"budget_share": 0.5},
+    "q": {"method": "geometric", "q": 0.4},
+    "pcee": {"accuracy": 0.9},
+    "worst case": {"method": "optimal", "budget_share": 0.45, "worst_case": 3},
+    "risk": {"method": "optimal", "risk": ka.RiskControl(level=0.1)},
+}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_learned_confidence_counts_as_any_other(rng, name):
+    labels = rng.integers(0, 2, 600)
+    logits = rng.normal(size=(4, 600, 2))
+    logits[:, range(600), labels] += np.array([[0.5], [1], [1.5], [2]])
+    how = {"method": name, "unit": "ms", **LEARNED[name]}
+    policies = [
+        ka.calibrate(logits, labels, [1, 2, 3, 4], temperature=t, confidence=confidence, **how)
+        for t, confidence in ((False, "max_prob"), (None, learned_margin(4)))
+    ]
+    plain, learned = policies
+    assert isinstance(learned, ka.LearnedPolicy)
+    exits = learned.decide(logits)
+    assert exits.tolist() == plain.decide(logits).tolist()
+    assert len(set(exits.tolist())) > 1
+    assert learned.unit == "ms"
+    assert learned.details.keys() == plain.details.keys()
+    assert learned.details["mean_cost"] == plain.details["mean_cost"]
+
+
+def test_what_a_learned_confidence_must_be(rng):
+    data = rng.normal(size=(3, 9, 2)), rng.integers(0, 2, 9), [1, 2, 3]
+    learned = learned_margin(3)
+    for wrong, message in (
+        ({"confidence": learned, "temperature": True}, "`temperature` must be None or False"),
+        ({"confidence": learned.sampled(1)}, "`confidence` must be a greedy LearnedPolicy"),
+        ({"confidence": learned_margin(2)}, "`policy` must have one threshold per exit"),
+        ({"confidence": ka.PatiencePolicy(2)}, "`confidence` must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ka.calibrate(*data, budget=2, **wrong)
+
+
 def test_policy_says_how_it_was_made(rng, tmp_path):
     logits, labels, costs = noisy(rng, 3, 200)
     how = {"accuracy": np.float32(0.5), "worst_case": np.int64(3)}
