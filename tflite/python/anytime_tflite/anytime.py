@@ -317,7 +317,8 @@ class AnytimeModel:
             frames: Iterable of images as `classify` takes them, or an array of them. It may be
                 endless.
             tau: Number of at least 0. 0: frames are the same only if the first exit says exactly
-                the same of them; `math.inf`: as long as its label stays.
+                the same of them; `math.inf`: as long as its label stays. The default is a
+                cautious one where it was measured (benchmarks/results/streams.md).
             deadline_ms: Number, milliseconds for each frame, from when it is there. `None`: no
                 deadline.
             thresholds: As in `classify`.
