@@ -137,11 +137,15 @@ def test_no_frame_is_read_before_its_answer_is_asked_for(device, pool):
 
 
 def test_pixels_that_differ_a_little_are_one_scene(device, digits, pool):
-    images, _, first = pool
-    sure = images[first.max(axis=1).argmax()]
-    pixels = np.rint((sure * digits.std + digits.mean) * 255).astype("uint8")
-    frames = [pixels, np.minimum(pixels + 1, 255).astype("uint8"), 255 - pixels]
-    assert [a.reused for a in device.stream_frames(frames, tau=0.1)] == [False, True, False]
+    pixels = np.rint((pool[0][0] * digits.std + digits.mean) * 255).astype("uint8")
+    a_little = pixels.copy()
+    a_little[4, 4] ^= 1
+    frames = [pixels, a_little, 255 - pixels]
+    one, other, _ = first = [next(device.stream(frame)).probabilities for frame in frames]
+    distance = math.dist(one, other)
+    assert 0 < distance < min(math.dist(one, first[2]), 0.1)
+    for tau, reused in ((1.1 * distance, True), (0.9 * distance, False)):
+        assert [a.reused for a in device.stream_frames(frames, tau)] == [False, reused, False]
 
 
 @pytest.mark.parametrize("case", FILES, ids=lambda case: case["file"][:-7])
