@@ -17,9 +17,9 @@ endef
 .PHONY: help demo test test-python test-android test-web test-slow test-slow-android \
 	test-slow-web test-all coverage lint docs apk aar web bench-web \
 	bench bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-stopping-ways bench-compression bench-search bench-score bench-defects bench-mistakes \
-	bench-jvm bench-chaos \
+	bench-cascades bench-moving-digits bench-streams bench-device bench-fuzz bench-gates \
+	bench-stopping bench-stopping-ways bench-compression bench-search bench-score bench-defects \
+	bench-mistakes bench-jvm bench-chaos \
 	models-table \
 	vectors notebooks readme clean
 
@@ -118,8 +118,8 @@ readme: .venv/test
 	$(BIN)/python -m benchmarks.readme
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
-	bench-cascades bench-moving-digits bench-device bench-fuzz bench-gates bench-stopping \
-	bench-stopping-ways bench-compression bench-search bench-mistakes
+	bench-cascades bench-moving-digits bench-streams bench-device bench-fuzz bench-gates \
+	bench-stopping bench-stopping-ways bench-compression bench-search bench-mistakes
 
 # benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
 bench-calibration: .venv/test
@@ -155,6 +155,10 @@ bench-cascades: .venv/test
 
 bench-moving-digits: .venv/test
 	$(BIN)/python -m benchmarks.moving_digits
+
+# videos: answers that are kept while the scene stays the same; trains a small network first
+bench-streams: .venv/test
+	$(BIN)/python -m benchmarks.streams
 
 bench-device: .venv/test
 	$(BIN)/python -m benchmarks.device

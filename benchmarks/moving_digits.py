@@ -23,14 +23,14 @@ EPOCHS = 10
 SHARES = (0.1, 0.2, 0.4, 1.0)
 
 
-def videos(images, rng):
+def videos(images, rng, shown=SHOWN):
     """One video per image: `(images, frames, height, width, 1)`."""
     result = rng.normal(0, NOISE, (len(images), FRAMES, HEIGHT, WIDTH, 1)).astype("float32")
     for video, image in zip(result, images, strict=True):
         start, end = (rng.uniform(0, (HEIGHT - 8, WIDTH - 8)) for _ in range(2))
         for t in range(FRAMES):
             top, left = np.rint(start + (end - start) * t / (FRAMES - 1)).astype(int)
-            if rng.random() < SHOWN:
+            if rng.random() < shown:
                 video[t, top : top + 8, left : left + 8] += image
     return result
 

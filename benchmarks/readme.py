@@ -368,6 +368,29 @@ def stopping_ways():
     )
 
 
+def streams():
+    found = read("streams")
+    rows = {
+        (kind, row["speed"], row["chosen"]): row
+        for kind in ("photos", "digits")
+        for row in found[kind]["rows"]
+    }
+    for speed, words in (
+        ("slow", "24 frames a scene"),
+        ("every frame another scene", "every frame another scene"),
+    ):
+        photos, digits = (rows[kind, speed, "1.0% lost"] for kind in ("photos", "digits"))
+        yield (
+            f"`stream_frames` against each frame alone, `tau` for one point of loss, {words}: "
+            "panned photos / moving digits",
+            f"{percent(photos['macs_of_alone'])} / {percent(digits['macs_of_alone'])} of the MACs; "
+            f"{photos['against_alone']['mean']:+.1f} / {digits['against_alone']['mean']:+.1f} "
+            f"points; {photos['against_cheaper']['mean']:+.1f} / "
+            f"{digits['against_cheaper']['mean']:+.1f} against cheaper thresholds for as many MACs",
+            link("streams"),
+        )
+
+
 def gates():
     found = read("gates")
     plain, layer = found["rows"]["plain"], found["rows"]["layer"]
@@ -426,6 +449,7 @@ PARTS = (
     cascades,
     stopping,
     stopping_ways,
+    streams,
     gates,
     training,
     throughput,

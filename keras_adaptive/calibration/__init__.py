@@ -11,6 +11,8 @@ from keras_adaptive.calibration.geometric import geometric_thresholds as geometr
 from keras_adaptive.calibration.pcee import pcee_thresholds as pcee_thresholds
 from keras_adaptive.calibration.risk_control import NoSavingWarning as NoSavingWarning
 from keras_adaptive.calibration.risk_control import RiskControl as RiskControl
+from keras_adaptive.calibration.scenes import fit_tau as fit_tau
+from keras_adaptive.calibration.scenes import scene_starts as scene_starts
 from keras_adaptive.calibration.select_cascade import CascadeChoice as CascadeChoice
 from keras_adaptive.calibration.select_cascade import cascade_front as cascade_front
 from keras_adaptive.calibration.select_cascade import select_cascade as select_cascade

@@ -50,6 +50,7 @@ def fit_policy(
 
     Learn from held-out logits, since networks are nearly always right on the images that they
     were trained on, and choose thresholds on others.
+
     Args:
         model: A `StoppingModel`.
         logits: Array `(exits, samples, classes)`, from `predict`.

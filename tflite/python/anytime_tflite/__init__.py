@@ -5,6 +5,7 @@ from anytime_tflite.anytime import AnytimeModel as AnytimeModel
 from anytime_tflite.batch import BatchPredictor as BatchPredictor
 from anytime_tflite.batch import BatchResult as BatchResult
 from anytime_tflite.file import read_info as read_info
+from anytime_tflite.frames import FrameStream as FrameStream
 from anytime_tflite.monitor import Monitor as Monitor
 from anytime_tflite.monitor import Status as Status
 
@@ -14,6 +15,7 @@ __all__ = [
     "AnytimeModel",
     "BatchPredictor",
     "BatchResult",
+    "FrameStream",
     "Monitor",
     "Status",
     "read_info",

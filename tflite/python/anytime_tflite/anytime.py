@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from anytime_tflite.backends import BACKENDS, Backend
 from anytime_tflite.file import Checked, Source, checked, stopping_networks
+from anytime_tflite.frames import FrameStream
 from anytime_tflite.inputs import Image, Inputs, WrongTypeError
 from anytime_tflite.limits import Limits, as_float, is_integer
 from anytime_tflite.rule import Array, Run, softmax
@@ -33,6 +34,9 @@ class Answer(NamedTuple):
         class_name: String, or `None` if the file names no classes.
         cost: Float, multiply-accumulates that the answer has cost. Where gates decide what is
             computed, it is this image's own.
+        reused: Boolean, whether `stream_frames` gave the answer to an earlier frame again. Then
+            `probabilities`, `label`, `exit` and `stopped_by` are of that frame, and `cost` and
+            `elapsed_ms` of this one.
     """
 
     probabilities: Array
@@ -42,6 +46,7 @@ class Answer(NamedTuple):
     elapsed_ms: float
     class_name: str | None = None
     cost: float | None = None
+    reused: bool = False
 
 
 class AnytimeModel:
@@ -205,9 +210,18 @@ class AnytimeModel:
         return self._classify(self._prepare(image), run, start, cancel, whole)
 
     def _classify(
-        self, tensors: dict[str, Array], run: Run, start: float, cancel: object, whole: bool
+        self,
+        tensors: dict[str, Array],
+        run: Run,
+        start: float,
+        cancel: object,
+        whole: bool,
+        scene: FrameStream | None = None,
     ) -> Answer:
-        """Returns the answer; `whole`: by the single call, if there is one."""
+        """Returns the answer; `whole`: by the single call, if there is one.
+
+        Of a frame of a `scene`, the scene's answer, where it has one for this frame.
+        """
         with self._lock:
             # an image that was cancelled while it waited stops after its first stage
             if whole and self._cancel is cancel and self._single_call():
@@ -215,9 +229,18 @@ class AnytimeModel:
             backend = self._begin(tensors)
             for i in range(len(self.exits)):
                 stopped_by = self._stage(backend, i, run, start, cancel)
+                if scene is not None and i == 0:
+                    kept = scene.answer_for(run.probabilities)
+                    if kept is not None:
+                        again = kept.probabilities, kept.label, 0, kept.stopped_by
+                        answer = self._answer(*again, start, backend.cost)
+                        return answer._replace(exit=kept.exit, reused=True)
                 if stopped_by is not None:
                     break
-            return self._answer(run.probabilities, run.label, i, stopped_by, start, backend.cost)
+            answer = self._answer(run.probabilities, run.label, i, stopped_by, start, backend.cost)
+            if scene is not None:
+                scene.keep(answer)
+            return answer
 
     def _single_call(self) -> bool:
         """Returns whether the file's single call follows the same rule as its stages."""
@@ -264,6 +287,71 @@ class AnytimeModel:
             yield answer
             if stopped_by:
                 return
+
+    def stream_frames(
+        self,
+        frames: Iterable[Image],
+        tau: float = 0.1,
+        *,
+        deadline_ms: float | None = None,
+        thresholds: Sequence[float] | None = None,
+    ) -> FrameStream:
+        """Returns an iterator of an `Answer` for every frame of a video.
+
+        While the scene stays the same, the answer to its first frame is given again, and a frame
+        costs the first stage alone. With `p_t` the probabilities at the file's first exit, and
+        `p_0` those of the scene's first frame, a frame belongs to the scene if
+
+            ||p_t - p_0|| <= tau  and  argmax p_t = argmax p_0,
+
+        a Euclidean distance, which is at most `sqrt(2)`. Any other frame goes on from there as
+        in `classify`, and begins a scene. So does the frame after one that was cancelled or out
+        of time.
+
+        It saves where frames of a scene are many and look alike to the first exit. Where every
+        frame is another scene, it costs what `classify` costs, and nothing is saved. A wrong
+        answer stays as long as its scene does. `keras_adaptive.calibration.fit_tau` chooses
+        `tau` on a held-out video.
+
+        Args:
+            frames: Iterable of images as `classify` takes them, or an array of them. It may be
+                endless.
+            tau: Number of at least 0. 0: frames are the same only if the first exit says exactly
+                the same of them; `math.inf`: as long as its label stays. The default is a
+                cautious one where it was measured (benchmarks/results/streams.md).
+            deadline_ms: Number, milliseconds for each frame, from when it is there. `None`: no
+                deadline.
+            thresholds: As in `classify`.
+
+        Returns:
+            A `FrameStream`. `.reset()` begins a new scene with the next frame. Each has its own
+            scene, and reads no frame before its answer is asked for.
+
+        Raises:
+            TypeError, ValueError: As in `classify`; for a frame, when its answer is asked for.
+
+        Example:
+
+        ```python
+        for answer in model.stream_frames(camera, tau=0.2):
+            print(answer.label, answer.reused, answer.cost)
+        ```
+
+        Reference:
+            [Temporal Decisions (Sponner et al., 2024)](https://arxiv.org/abs/2403.07958):
+            difference detection and temporal patience, here before the file's own policy.
+        """
+        self._open()
+        limits = self._limits.of_stages(thresholds)
+        self._run(deadline_ms, limits, None)  # refuses what does not fit before the first frame
+
+        def classify(frame: Image, called: str, scene: FrameStream) -> Answer:
+            start, cancel = time.perf_counter(), self._cancel
+            self._open()
+            run = self._run(deadline_ms, limits, None)
+            return self._classify(self._prepare(frame, called), run, start, cancel, False, scene)
+
+        return FrameStream(classify, frames, tau)
 
     def predict(self, image: Image, thresholds: Sequence[float] | None = None) -> Answer:
         """Returns the answer of the file's single call, where exits are taken inside it.
