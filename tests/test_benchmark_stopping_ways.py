@@ -37,6 +37,7 @@ def test_answers_together_are_those_of_the_network(data):
     np.testing.assert_allclose(kept.held[2], data.held[2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_differences_are_those_of_accuracies(data, monkeypatch):
     deferral = ways.learned(target="deferral", optimizer=keras.optimizers.Adam(0.01))
     chosen = {"patience": ways.patience, "agreement": ways.agreement, "deferral": deferral}

@@ -538,7 +538,7 @@ class AdaptiveModel(_graph.ListModel):
 
         Args:
             preset: Path of the folder, or the name of a network that comes with the library:
-                `"cifar10"`.
+                `"cifar10"` or `"cifar10_tiny"`.
             load_weights: Boolean, `False` for the same network with fresh weights.
 
         Returns:
@@ -549,11 +549,11 @@ class AdaptiveModel(_graph.ListModel):
 
         Example:
 
-        >>> model = AdaptiveModel.from_preset("cifar10")
+        >>> model = AdaptiveModel.from_preset("cifar10_tiny")
         >>> model.num_exits, model.class_names[:2]
-        (5, ['airplane', 'automobile'])
+        (3, ['airplane', 'automobile'])
         >>> len(model.policy.thresholds)
-        5
+        3
         """
         return from_preset(cls, preset, load_weights)
 

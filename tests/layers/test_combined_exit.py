@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,6 +27,10 @@ def combined(combine, logits, exits=4, weights=None):
     return np.stack(found)
 
 
+few = settings(max_examples=25)  # each builds layers
+
+
+@few
 @given(LOGITS)
 def test_a_product_of_what_lies_above_the_mean(logits):
     z = logits.astype("float64")
@@ -42,6 +46,7 @@ def test_a_product_of_what_lies_above_the_mean(logits):
     np.testing.assert_allclose(found[clear], expected[clear], atol=1e-4)
 
 
+@few
 @given(LOGITS)
 def test_a_product_goes_on_where_every_class_has_been_excluded(logits):
     found = combined("product", logits)
@@ -57,6 +62,7 @@ def test_classes_excluded_least_often_remain():
     assert found[2, 0, 1] > 0.999
 
 
+@few
 @given(LOGITS, st.floats(-50, 50, width=32))
 def test_logits_count_by_their_differences(logits, shift):
     rounded = np.round(logits * 8) / 8  # so that no difference is lost
@@ -67,6 +73,7 @@ def test_logits_count_by_their_differences(logits, shift):
         np.testing.assert_allclose(both[0][:, clear], both[1][:, clear], atol=1e-3)
 
 
+@few
 @given(LOGITS, st.integers(0, 5))
 def test_a_weighted_mean_of_logarithms(logits, seed):
     rng = np.random.default_rng(seed)

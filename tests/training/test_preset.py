@@ -86,7 +86,11 @@ def test_fresh_weights(tmp_path):
     assert any(not np.array_equal(one, other) for one, other in pairs)
 
 
-@pytest.mark.parametrize("name", pretrained_names())
+SMALL = "cifar10_tiny"
+NAMES = [pytest.param(n, marks=[pytest.mark.slow] * (n != SMALL)) for n in pretrained_names()]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_networks_of_the_library_have_a_name(name):
     known = pretrained(name)
     model = ka.AdaptiveModel.from_preset(name)
