@@ -253,7 +253,7 @@ def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, caps
     assert text.count("| E-") == 2
     assert "Not run" not in text
     (plan, second) = main("trial", "A trial.", TRIAL, [*how, "--plan"], **places)
-    assert plan["images"] == 10_000
+    assert plan["images"] == _tables.SHORT_IMAGES
     assert plan["epochs"] == second["epochs"] == 2
     assert plan["images/s"] > 0
 
