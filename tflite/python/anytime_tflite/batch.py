@@ -1,5 +1,6 @@
 """`BatchPredictor`: the answers to many samples, on every core, without TensorFlow."""
 
+import _thread
 import contextlib
 import os
 import queue
@@ -264,10 +265,11 @@ class _Job:
         self._parts: list[tuple[int, tuple[Array, ...]]] = []
         self._error: tuple[int, BaseException] | None = None  # of the first sample that has one
         self._stopped = False
-        self._threads: list[threading.Thread] = []
+        self._begun = self._ended_count = 0  # threads
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def share(self, arrays: dict[str, Any], total: int) -> None:
-        """Computes what can be sliced; the thread that calls takes portions as the others do."""
+        """Computes what can be sliced."""
         threads, given = self._pace.threads(total, self._pool.size), 0
 
         def take() -> tuple[int, dict[str, Any]] | None:
@@ -281,26 +283,39 @@ class _Job:
             return start, {name: array[start : start + size] for name, array in arrays.items()}
 
         with self._joined():
-            for _ in range(threads - 1):
-                self._begin(take)
-            self._work(take)
+            if threads == 1:
+                self._work(take)
+            else:  # the keyboard interrupts the thread that waits, and none that has a worker
+                for _ in range(threads):
+                    self._begin(take)
 
     def feed(self, items: Iterable[Any]) -> None:
         """Computes what an iterable gives, which is read in the thread that calls."""
-        waiting: queue.Queue[Any] = queue.Queue(self._pool.size)
+        # simple queues, since an interruption by the keyboard leaves the locks of others held
+        waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(self._pool.size):
+            room.put(None)
+
+        def take() -> tuple[int, dict[str, Any]] | None:
+            portion = waiting.get()
+            room.put(None)
+            return portion
+
         with self._joined():
             try:
                 for portion in self._portions(items):
                     if self._stopped:
                         break
-                    if len(self._threads) < self._pool.size:
-                        self._begin(waiting.get)
+                    if self._begun < self._pool.size:
+                        self._begin(take)
+                    room.get()
                     waiting.put(portion)
             except BaseException:
                 self._stopped = True
                 raise
             finally:
-                for _ in self._threads:
+                for _ in range(self._pool.size):
                     waiting.put(None)
 
     def result(self) -> BatchResult:
@@ -319,18 +334,28 @@ class _Job:
         """Ends the threads at the end, and early if there is an error."""
         try:
             yield
+            for _ in range(self._begun):
+                self._ended.get()
         except BaseException:
             self._stopped = True
             self._progress.close()
             raise
-        finally:
-            for thread in self._threads:
-                thread.join()
+        finally:  # nothing is taken away here, so that it may begin anew
+            while self._ended_count < self._begun:
+                time.sleep(0.001)
 
     def _begin(self, take: Callable[[], tuple[int, dict[str, Any]] | None]) -> None:
-        thread = threading.Thread(target=self._work, args=(take,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        # not a `threading.Thread`, which an interruption of `start` leaves half begun
+        _thread.start_new_thread(self._run, (take,))
+        self._begun += 1
+
+    def _run(self, take: Callable[[], tuple[int, dict[str, Any]] | None]) -> None:
+        try:
+            self._work(take)
+        finally:
+            with self._lock:
+                self._ended_count += 1
+            self._ended.put(None)
 
     def _work(self, take: Callable[[], tuple[int, dict[str, Any]] | None]) -> None:
         """Computes portions until there are none; after an error they are only taken away."""

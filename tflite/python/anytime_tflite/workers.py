@@ -1,6 +1,7 @@
 """The workers that threads share: each is an interpreter that computes one sample at a time."""
 
 import os
+import queue
 import threading
 import time
 from collections import deque
@@ -89,7 +90,8 @@ class Turn:
     """A thread that waits for a worker."""
 
     def __init__(self) -> None:
-        self.came = threading.Event()
+        # not an event, whose lock an interruption by the keyboard leaves held
+        self.came: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.worker: Worker | None = None
 
 
@@ -157,7 +159,7 @@ class Pool:
                     self._made -= 1
                 raise
         try:
-            turn.came.wait()
+            turn.came.get()
         except BaseException:  # the user's, by the keyboard
             with self._lock:
                 if turn in self._waiting:
@@ -179,7 +181,7 @@ class Pool:
                 if self._waiting:
                     turn = self._waiting.popleft()
                     turn.worker = worker
-                    turn.came.set()
+                    turn.came.put(None)
                 else:
                     self._free.append(worker)
         if closing:
@@ -194,6 +196,6 @@ class Pool:
             free, self._free = self._free, []
             waiting, self._waiting = self._waiting, deque()
         for turn in waiting:
-            turn.came.set()
+            turn.came.put(None)
         for worker in free:
             worker.close()
