@@ -14,9 +14,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
+def answers():
     model = common.cifar_net()
-    splits = common.cifar(cache_dir=tmp_path_factory.mktemp("cifar"))
+    splits = common.cifar()  # decoded once, as for the benchmarks
     x = splits.arrays("test")[0][:5000]
     return model, x, np.stack(model.predict(x, batch_size=250, verbose=0))
 
