@@ -17,6 +17,7 @@ from benchmarks import _rows, common, networks
 from benchmarks.calibration import shared_path
 from keras_adaptive.calibration.calibrate import calibrate_budgets
 from keras_adaptive.policy import softmax
+from keras_adaptive.report.tables import ERRORS
 from keras_adaptive.training import StoppingModel, fit_policy
 
 SHARES = (0.3, 0.5, 0.8)  # of the full cost
@@ -117,14 +118,13 @@ def cached(name):
 # ---- ways: functions of the data to one (policy, data it is for) for each budget
 
 
-def exact(data):
-    found = calibrate_budgets(data.held, data.labels, data.costs, data.budgets)
+def exact(data, method="optimal"):
+    found = calibrate_budgets(data.held, data.labels, data.costs, data.budgets, method=method)
     return [(policy, data) for policy in found]
 
 
 def geometric(data):
-    found = calibrate_budgets(data.held, data.labels, data.costs, data.budgets, method="geometric")
-    return [(policy, data) for policy in found]
+    return exact(data, "geometric")
 
 
 def shared(data):
@@ -274,14 +274,15 @@ def compared(name, data):
         ]
         same = calibrate_budgets(data.held, data.labels, data.costs, spent)
         for share, pair, other in zip(SHARES, found, same, strict=True):
-            gap = np.subtract(outcome(*pair)[0], outcome(other, data)[0], dtype=float)
+            right, costs = outcome(other, data)
+            gap = np.subtract(outcome(*pair)[0], right, dtype=float)
             rows.append(
                 {
                     **row(way, share, *pair),
-                    "exact_accuracy": float(outcome(other, data)[0].mean()),
-                    "exact_cost_share": float(outcome(other, data)[1].mean() / data.costs[-1]),
+                    "exact_accuracy": float(right.mean()),
+                    "exact_cost_share": float(costs.mean() / data.costs[-1]),
                     "gain_points": float(100 * gap.mean()),
-                    "interval_points": float(196 * gap.std(ddof=1) / np.sqrt(len(gap))),
+                    "interval_points": float(100 * ERRORS * gap.std(ddof=1) / np.sqrt(len(gap))),
                 }
             )
         print(name, way, *(f"{r['gain_points']:+.2f}" for r in rows[-len(SHARES) :]), flush=True)

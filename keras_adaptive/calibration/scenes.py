@@ -122,12 +122,12 @@ def fit_tau(policy, logits, labels, max_loss=0.01):
             f"`max_loss` must be a number of at least 0. Received: max_loss={max_loss}"
         )
     exits = policy.decide(logits)
-    right = logits[exits, np.arange(len(labels))].argmax(axis=-1)
+    alone = logits[exits, np.arange(len(labels))].argmax(axis=-1)
     first = policy.exits_of(len(logits))[0]
     temperature = 1.0 if policy.temperatures is None else policy.temperatures[first]
     starts = scene_starts(softmax(logits[first] / temperature), TAUS)
-    answers = right[starts]
-    losses = (right == labels).mean() - (answers == labels).mean(axis=1)
+    answers = alone[starts]
+    losses = (alone == labels).mean() - (answers == labels).mean(axis=1)
     enough = np.flatnonzero(losses > max_loss + 1e-9)
     if len(enough) and enough[0] == 0:
         raise UnreachableTargetError(

@@ -29,19 +29,19 @@ COLUMNS = 20  # of images in one picture
 SHIFTS = np.arange(-60, 61) / 10  # of all thresholds, in log-odds
 
 
-# name: builder, what it is, and its type of numbers
+# name: title, what it is, and its type of numbers
 SHIPPED = {
-    "cifar10": ("build_msdnet", "CIFAR-10", "an MSDNet with five exits", "float16"),
-    "cifar10_tiny": ("build_resnet", "CIFAR-10, tiny", "a ResNet with three exits", "dynamic"),
+    "cifar10": ("CIFAR-10", "an MSDNet with five exits", "float16"),
+    "cifar10_tiny": ("CIFAR-10, tiny", "a ResNet with three exits", "dynamic"),
 }
 
 
 def shipped(name, folder):
     """Writes a network that comes with the library; returns what the page says of it."""
-    builder, title, kind, quantize = SHIPPED[name]
+    title, kind, quantize = SHIPPED[name]
     known = ka.models.pretrained(name)
     path = folder / "network.tflite"
-    model = getattr(ka, builder)(weights=name)
+    model = getattr(ka, known.builder)(weights=name)
     ka.export_tflite(
         model,
         path,
