@@ -1,4 +1,5 @@
 import fcntl
+import gc
 import json
 import os
 import sys
@@ -14,6 +15,10 @@ import keras_adaptive as ka
 from keras_adaptive.inference import latency
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# what JAX compiles in tests runs a few times: compiling it is what takes long
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 # the same examples in every run: a change that breaks a property is found by whoever made it
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -32,6 +37,13 @@ GATES = ("layer", "channel", "both")
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def pytest_collection_finish(session):
+    """What is there now stays to the end: to look for garbage in it takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

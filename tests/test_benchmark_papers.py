@@ -76,6 +76,8 @@ def made_result(row, number):
         "error of thresholds at this cost": None,
         "leave at each": [60.0, 40.0],
         "matrix": [[90.0, None], [95.0, 80.0]],
+        "right of them": [100.0, None],
+        "first of them": [[70.0], [40.0, 60.0]],
         "Spearman's rho": 0.5 + number / 10,
         **{name: value - 1 for name, value in row.paper.items()},
     }
@@ -121,6 +123,31 @@ def test_a_page_says_what_is_ours_what_is_printed_and_whether_claims_hold(paper,
     assert f"Not run yet: {first}." in read(_tables.page(program, title, own, results))
 
 
+class Shown:
+    """Twelve test images of three classes."""
+
+    class_names = ("ant", "bee", "cow")
+
+    def size(self, split):
+        return 12
+
+    def images(self, split, count):
+        images = np.arange(12, dtype="uint8")[:, None, None, None] * np.ones((4, 4, 3), "uint8")
+        return images[:count], np.arange(count) % 3
+
+
+def test_pictures_show_the_images_that_stop_at_each_classifier():
+    values = {"most confident": [[4, 1], [], [8]]}
+    result = Result(table("guan", "figure 3").rows[-1], values, Made(3, classes=3, samples=12))
+    axes = table("guan", "figure 3").picture(result, Shown())
+    seen = [[int(image.get_array().max()) for ax in row for image in ax.images] for row in axes]
+    assert seen == [[4, 1], [], [8]]
+    axes = table("guan", "figure 4").picture(result, Shown())
+    assert [int(row[0].images[0].get_array().max()) for row in axes] == [4, 8]
+    bars = [[bool(ax.patches) for ax in row[1:]] for row in axes]
+    assert bars == [[True, False, False], [True, True, True]]
+
+
 def test_claims_are_what_the_accuracies_say():
     rows = table("imta", "table 2").rows
     results = {row.name: made_result(row, 3 * i) for i, row in enumerate(rows)}
@@ -156,6 +183,8 @@ def test_rows_are_trained_once_and_a_page_is_written(places, monkeypatch, capsys
 
     def train(self, row):
         trained.append(row.name)
+        self.answers(row).path.parent.mkdir(parents=True, exist_ok=True)
+        self.answers(row).path.touch()
         return {"E-1": 80.0, "E-2": 85.0}
 
     monkeypatch.setattr(Program, "train", train)
@@ -171,6 +200,10 @@ def test_rows_are_trained_once_and_a_page_is_written(places, monkeypatch, capsys
     assert "| plain | E-1 | 80.00 | 90.00 | -10.00 |" in read([page.read_text()])
     main("trial", "A trial.", TRIAL, ["--table", "1", "--seed", "1"], **places)
     assert trained == ["imta", "plain", "plain", "imta"]
+    (gone,) = (path for path in places["runs"].rglob("plain*.npz") if "seed_1" in path.name)
+    gone.unlink()  # which curves are drawn from
+    main("trial", "A trial.", TRIAL, ["--table", "1", "--seed", "1"], **places)
+    assert trained == ["imta", "plain", "plain", "imta", "plain"]
 
 
 @pytest.mark.parametrize("wrong", [["--table", "9"], [], ["--table", "1", "--row", "other"]])

@@ -6,8 +6,9 @@
 A row is a network, how it is trained, and what the paper prints of it. A row that is done is kept
 in results/papers, by itself, with its date, machine and settings: tables that share a row train it
 once, and an interrupted program goes on with the first row that is missing, from that row's last
-complete epoch. `short` is a small training on CIFAR-10, the same for every row, that two CPU cores
-do in minutes; `published` is the paper's own. `--plan` says what a scale takes, from a few steps of
+complete epoch; a row whose answers are no longer in runs/ is trained anew. `short` is a small
+training on CIFAR-10 of 16 x 16 pixels, the same for every row, that two CPU cores do in minutes;
+`published` is the paper's own. `--plan` says what a scale takes, from a few steps of
 each network on made images on whatever Keras's backend finds: with KERAS_BACKEND=jax, a GPU.
 """
 
@@ -29,7 +30,7 @@ SCALES = ("short", "published")
 SHORT = Recipe(
     learning_rate=0.1, epochs=6, batch_size=64, schedule="one_cycle", mixed_precision="auto"
 )
-SHORT_IMAGES = 5_000  # of CIFAR-10, for training
+SHORT_IMAGES, SHORT_SIZE = 5_000, 16  # of CIFAR-10, for training; pixels, a quarter of the MACs
 POINTS = 20  # budgets of a curve
 TIMED_IMAGES, TIMED_STEPS = 32, 3
 
@@ -108,6 +109,7 @@ class Table:
         claims: Tuple of `(text, function of the results)`: what the paper says of its values, and
             whether ours say so too.
         note: String: what a reader must know, and why printed values are not reached.
+        picture: Function of the last row's `Result` and its data that draws, or `None`.
     """
 
     title: str
@@ -115,6 +117,7 @@ class Table:
     lines: object = None
     claims: tuple = ()
     note: str = ""
+    picture: object = None
 
 
 class Answers:
@@ -231,7 +234,7 @@ class Program:
         """Returns the data of a row, read once."""
         facts = row.data
         if self.scale == "short":
-            how = {"train_limit": SHORT_IMAGES}
+            how = {"train_limit": SHORT_IMAGES, "image_size": SHORT_SIZE}
             load, name = common.cifar, {} if self.data is None else {"data_dir": self.data}
         else:
             how = {"calibrate": facts.calibrate}
@@ -243,14 +246,20 @@ class Program:
 
     def settings(self, row):
         how = {k: v for k, v in self.arguments(row).items() if k != "seed"}
-        return {"scale": self.scale, "data": str(self.data), "fit": described(how)}
+        found = {"scale": self.scale, "data": str(self.data), "fit": described(how)}
+        if self.scale == "short":
+            found |= {"images": SHORT_IMAGES, "size": SHORT_SIZE}
+        return found
 
     def answers(self, row, data=None):
         return Answers(self.runs / f"{self.rows.path(self.key(row)).stem}.npz", data)
 
     def result(self, row):
         """Returns the result of a row; trains it where that has not been done."""
-        found = self.rows.measure(self.key(row), self.train, row, **self.settings(row))
+        key, settings = self.key(row), self.settings(row)
+        if not self.answers(row).path.exists():
+            self.rows.path(key).unlink(missing_ok=True)
+        found = self.rows.measure(key, self.train, row, **settings)
         return Result(row, found, self.answers(row))
 
     def done(self, row):
@@ -290,7 +299,8 @@ class Program:
         """Returns the images, steps and hours of a row, from a few steps on made images."""
         facts, recipe = row.data, self.recipe(row)
         if self.scale == "short":
-            facts = dataclasses.replace(CIFAR10, images=SHORT_IMAGES, calibrate=0)
+            size = (SHORT_SIZE, SHORT_SIZE, 3)
+            facts = dataclasses.replace(CIFAR10, shape=size, images=SHORT_IMAGES, calibrate=0)
         keras.backend.clear_session()
         model = row.build(facts.shape, facts.classes)
         images = facts.images - facts.calibrate
@@ -376,8 +386,8 @@ def at(values, name):
     return values[name][int(number) - 1]
 
 
-def page(program, title, table, results):
-    """Returns the lines of a table's page."""
+def page(program, title, table, results, picture=None):
+    """Returns the lines of a table's page, which may show a file that is a picture."""
     lines = (table.lines or printed_values)(results)
     cells = [
         [
@@ -396,13 +406,16 @@ def page(program, title, table, results):
     what = f"Scale: {program.scale}, seed {program.seed}."
     if program.scale == "short":
         what += (
-            f" {SHORT_IMAGES:,} images of CIFAR-10 (JPEG), {SHORT.epochs} epochs in all phases, for"
-            " every row: printed values are not reached, because of that; orders may be."
+            f" {SHORT_IMAGES:,} images of CIFAR-10 (JPEG), reduced to {SHORT_SIZE} x {SHORT_SIZE}"
+            f" pixels, {SHORT.epochs} epochs in all phases, for every row. Because of that MACs are"
+            " about a quarter of the published network's, and printed values are not reached;"
+            " orders may be."
         )
     return _rows.page(
         f"# {title}: {table.title}",
         what,
         table.note,
+        f"![{table.title}]({picture})" if picture else "",
         _rows.table(["row", "value", "ours", "paper", "difference"], cells) if cells else "",
         [f"Not run yet: {', '.join(missing)}."] if missing else "",
         ["What the paper says of it, and whether these rows say so too:", "", *claims]
@@ -471,10 +484,16 @@ def main(paper, description, tables, arguments=None, results=None, runs=None):
             program.result(row)
     found = {row.name: program.done(row) for row in table.rows}
     found = {name: result for name, result in found.items() if result is not None}
-    lines = page(program, f"{paper}, {title}", table, found)
     place = program.rows.folder.parent
     place.mkdir(parents=True, exist_ok=True)
     file = place / f"{paper}_{title.replace(' ', '_')}_{program.scale}.md"
+    picture = None
+    if table.picture is not None and table.rows[-1].name in found:
+        picture = file.with_suffix(".png").name
+        result = found[table.rows[-1].name]
+        axes = table.picture(result, program.load(result.row))
+        axes.flat[0].figure.savefig(place / picture, dpi=80)
+    lines = page(program, f"{paper}, {title}", table, found, picture)
     file.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return lines

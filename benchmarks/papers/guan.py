@@ -4,17 +4,19 @@
 
 Table 2 is three: cifar10, cifar100, imagenet32: every classifier alone, the cascade trained
 together, and its simplified version, with fixed classifiers. Figure 2: over the weight of the cost;
-figure 5: the accuracy of each classifier on the images of each. Figures 3 and 4 are pictures of the
-same cascade: `ka.plotting.examples`, `ka.plotting.probability_strips`.
+figures 3 and 4, pictures: which images stop at each classifier, and what is thought of them on the
+way; figure 5: the accuracy of each classifier on the images of each.
 """
 
 import dataclasses
 import functools
 
 import numpy as np
+from scipy.special import softmax
 
 import keras_adaptive as ka
 from benchmarks.papers._tables import CIFAR10, CIFAR100, IMAGENET32, Row, Table, exits, main
+from keras_adaptive import plotting
 from keras_adaptive.models.stopping_cascade import PRESETS
 from keras_adaptive.training import RECIPES, StoppingLoss, fit_policy
 
@@ -25,6 +27,7 @@ RESNET = RECIPES["resnet_cifar"]
 TOGETHER = dataclasses.replace(RESNET, iterations=(64_000, 6_400, 64_000))
 POLICY_EPOCHS, POLICY_IMAGES, BATCH = 20, 50_000, 500  # of the simplified version
 ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+SHOWN = 10  # images of a row of figure 3
 PRINTED = {  # error, relative FLOPs
     "cifar10": {
         "ResNet-8": (12.33, 5.82),
@@ -53,12 +56,11 @@ PRINTED = {  # error, relative FLOPs
 }
 
 
-def largest(preset):
+def largest(preset, input_shape):
     """The cost of the last classifier alone, without its dense layer, as the paper counts."""
     arguments = PRESETS[preset]
     how = {"depth": arguments["depths"][-1], "width": arguments["widths"][-1], "style": "pre"}
-    model = ka.build_resnet(classes=arguments["classes"], **how)
-    return convolutions(model)
+    return convolutions(ka.build_resnet(input_shape, arguments["classes"], **how))
 
 
 def convolutions(model):
@@ -70,7 +72,7 @@ def alone(preset, model, answers, row):
     """Measures a classifier alone: its error and its cost relative to the last one's."""
     top_k = PRESETS[preset].get("top_k", 1)
     found = exits(model, answers, row, top_k)
-    share = 100 * convolutions(model) / largest(preset)
+    share = 100 * convolutions(model) / largest(preset, model.input_shape[1:])
     return {"error": 100 - found["E-1"], "relative FLOPs": share, **found}
 
 
@@ -80,15 +82,24 @@ def cascade(preset, model, answers, row):
     logits, labels = answers.of("test")
     policy, costs = model.learned_policy(), model.stopping_costs()
     result = ka.evaluate(policy, logits, labels, costs, top_k=top_k)
-    matrix = ka.evaluation.accuracy_matrix(policy.decide(logits), logits, labels, top_k=top_k)
     thresholds = at_the_same_cost(policy, answers, model, top_k)
+    leave = policy.decide(logits)
+    matrix = ka.evaluation.accuracy_matrix(leave, logits, labels, top_k=top_k)
+    most, _ = ka.evaluation.most_and_least_confident(leave, policy.leaving(logits), SHOWN)
+    right = logits.argmax(-1) == labels
+    of_class = softmax(logits, axis=-1)[:, np.arange(len(labels)), labels]
     return {
         "error": 100 - 100 * result.accuracy,
-        "relative FLOPs": 100 * result.mean_cost / largest(preset),
+        "relative FLOPs": 100 * result.mean_cost / largest(preset, model.input_shape[1:]),
         "error of thresholds at this cost": thresholds,
         "leave at each": (100 * result.exit_fractions).tolist(),
         "matrix": [[None if np.isnan(v) else 100 * v for v in line] for line in matrix],
         "MMACs": (costs / 1e6).tolist(),
+        "most confident": [images.tolist() for images in most],
+        "right of them": [100 * right[k, i].mean() if len(i) else None for k, i in enumerate(most)],
+        "first of them": [
+            (100 * of_class[: k + 1, i[0]]).tolist() for k, i in enumerate(most) if len(i)
+        ],
     }
 
 
@@ -208,6 +219,48 @@ def by_classifier(results):
     return lines
 
 
+def of_the_most_confident(results):
+    """Figure 3: how many of the images that stop with the highest probability are right."""
+    return [
+        (name, f"right of the {SHOWN} most confident to stop at {k + 1}", share, None)
+        for name, result in results.items()
+        for k, share in enumerate(result.values["right of them"])
+        if share is not None
+    ]
+
+
+def on_the_way(results):
+    """Figure 4: what each classifier that an image visits thinks of its class."""
+    return [
+        (name, f"image that stops at {len(line)}: probability of its class, {k + 1}", value, None)
+        for name, result in results.items()
+        for line in result.values["first of them"]
+        for k, value in enumerate(line)
+    ]
+
+
+def images_of(data):
+    """Returns the test images, and the names of their classes."""
+    images, labels = data.images("test", data.size("test"))
+    return images, [data.class_names[label] for label in labels]
+
+
+def most_confident(result, data):
+    """Draws figure 3."""
+    images, names = images_of(data)
+    rows = [np.array(row, int) for row in result.values["most confident"]]
+    return plotting.examples(images, rows, names)
+
+
+def probabilities(result, data):
+    """Draws figure 4."""
+    chosen = [row[0] for row in result.values["most confident"] if row]
+    leave = [k for k, row in enumerate(result.values["most confident"]) if row]
+    logits, _ = result.answers.of("test")
+    images, _ = images_of(data)
+    return plotting.probability_strips(images[chosen], logits[:, chosen], leave, data.class_names)
+
+
 TABLES = {
     **{
         f"table {preset}": Table(
@@ -225,6 +278,20 @@ TABLES = {
         (*rows("cifar10")[:5], *(together("cifar10", alpha) for alpha in ALPHAS)),
         with_thresholds,
         note="The paper prints no values of this figure.",
+    ),
+    "figure 3": Table(
+        "the images most confident to stop at each classifier, CIFAR-10",
+        (together("cifar10"),),
+        of_the_most_confident,
+        note="In the paper images get harder from row to row; it prints no values.",
+        picture=most_confident,
+    ),
+    "figure 4": Table(
+        "what the classifiers think on the way, CIFAR-10",
+        (together("cifar10"),),
+        on_the_way,
+        note="One image of each classifier, the most confident to stop there; percent.",
+        picture=probabilities,
     ),
     "figure 5": Table(
         "who is right on the images of whom, CIFAR-10", (together("cifar10"),), by_classifier

@@ -121,7 +121,7 @@ def budgeted(results):
         best = evaluation.best_of(own, budgets)
         lines += [
             (
-                f"{way}, {budget / 1e6:.0f} MMACs",
+                f"{way}, {budget / 1e6:.1f} MMACs",
                 name or "",
                 None if name is None else 100 * a,
                 None,

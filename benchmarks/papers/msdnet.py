@@ -57,7 +57,7 @@ def of(results, rows):
 def at_budgets(networks, budgets):
     """Returns a line for every network, by name a list of accuracies or `None`, and budget."""
     return [
-        (f"{name}, {budget / 1e6:.0f} MMACs", "accuracy", None if a is None else 100 * a, None)
+        (f"{name}, {budget / 1e6:.1f} MMACs", "accuracy", None if a is None else 100 * a, None)
         for name, accuracies in networks.items()
         for budget, a in zip(budgets, accuracies, strict=True)
     ]
@@ -298,7 +298,7 @@ TABLES = {
         "without dense connections, without scales (later version), CIFAR-10",
         PART_ROWS,
         lambda results: [
-            (name, f"E-{k + 1} at {cost:.0f} MMACs", r.values[f"E-{k + 1}"], None)
+            (name, f"E-{k + 1} at {cost:.1f} MMACs", r.values[f"E-{k + 1}"], None)
             for name, r in results.items()
             for k, cost in enumerate(r.values["MMACs"])
         ],

@@ -366,7 +366,7 @@ import numpy as np
 from anytime_tflite import BatchPredictor
 predictor = BatchPredictor(sys.argv[1], workers=2)
 shape = next(iter(predictor.inputs.values()))[0]
-x = np.broadcast_to(np.zeros(1, "float32"), (10_000_000, *shape))
+x = np.broadcast_to(np.zeros(1, "float32"), (1_000_000, *shape))
 main, count, left = threading.main_thread().ident, 0, 0
 for seconds in (1, *map(random.Random(0).uniform, [0.05] * 40, [0.1] * 40)):
     for given in (x, iter(x)):

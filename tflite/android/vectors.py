@@ -45,7 +45,7 @@ def pictures():
 def export(path, **how):
     """Writes the shipped network into one file."""
     shipped = ka.models.pretrained("cifar10")
-    model = ka.build_msdnet((32, 32, 3), 10, preset="cifar_budgeted_5", weights="cifar10")
+    model = ka.build_msdnet(weights="cifar10")
     ka.export_tflite(
         model,
         path,
