@@ -11,6 +11,8 @@ import base64
 import datetime
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,22 @@ def check_settings(row, settings, path):
             f"`{path}` must hold a row of the program's settings {', '.join(other)}. Received: "
             + ", ".join(f"{key}={stored[key]}, not {settings[key]}" for key in other)
         )
+
+
+def child(program, *arguments):
+    """Returns what a benchmark measures in a process of its own, in which nothing else is loaded.
+
+    Args:
+        program: String, its name; with `--child` and the arguments it prints a line of JSON.
+        *arguments: Strings, numbers and paths.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{program}", "--child", *map(str, arguments)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def values(row, *without):

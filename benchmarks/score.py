@@ -11,7 +11,6 @@ import argparse
 import json
 import shutil
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -199,19 +198,6 @@ def record(picture, label):
 # ---- rows
 
 
-def child(way, model, images, count, output):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.score", "--child"),
-            *map(str, (way, model, images, count, output)),
-        ],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 TITLES = {
     "images": "images",
     "way": "way",
@@ -301,8 +287,8 @@ def main():
                 else:
                     row = rows.measure(
                         key,
-                        lambda w=way, c=count: child(
-                            w, *prepared(folder, c), c, folder / "answers"
+                        lambda w=way, c=count: _rows.child(
+                            "score", w, *prepared(folder, c), c, folder / "answers"
                         ),
                     )
                 if row is not None:

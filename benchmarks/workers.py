@@ -8,7 +8,6 @@ import TensorFlow. Rows are kept in runs/workers.
 
 import argparse
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -139,16 +138,6 @@ def exported(name, make, folder):
     return path, images
 
 
-def child(path, images, workers):
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.workers", "--child", path, images, str(workers)],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 TITLES = {
     "workers": "workers",
     "images_s": "images a second",
@@ -204,7 +193,10 @@ def main():
                 row = rows.load(key)
             else:
                 row = rows.measure(
-                    key, lambda n=name, m=make, w=workers: child(*exported(n, m, folder), w)
+                    key,
+                    lambda n=name, m=make, w=workers: _rows.child(
+                        "workers", *exported(n, m, folder), w
+                    ),
                 )
             if row is not None:
                 found.append({"net": name, **row})
