@@ -295,7 +295,7 @@ def test_a_short_run_from_images_to_the_page(tmp_path, places, monkeypatch, caps
 @pytest.mark.slow
 def test_a_cascade_with_policies_is_measured(digits, tmp_path, monkeypatch):
     guan = MODULES["guan"]
-    monkeypatch.setattr(guan, "largest", lambda preset: 1e6)
+    monkeypatch.setattr(guan, "largest", lambda preset, input_shape: 1e6)
     how = {"depths": (8, 8), "widths": (0.25, 0.5), "units": 4}
     model = ka.build_stopping_cascade(digits.input_shape, 10, **how)
     before = [np.array(w) for w in model.stopping[0].get_weights()]
@@ -312,6 +312,13 @@ def test_a_cascade_with_policies_is_measured(digits, tmp_path, monkeypatch):
     exits = model.learned_policy().decide(logits)
     right = [logits[k, i].argmax() == labels[i] for i, k in enumerate(exits)]
     assert found["error"] == pytest.approx(100 - 100 * np.mean(right))
+    for k, images in enumerate(found["most confident"]):
+        assert set(exits[images]) <= {k}
+        assert len(images) == min(guan.SHOWN, (exits == k).sum())
+        if images:
+            assert found["right of them"][k] == pytest.approx(
+                100 * np.mean([right[i] for i in images])
+            )
 
 
 @pytest.mark.slow
@@ -330,8 +337,17 @@ def test_gates_and_hard_budgets_are_measured(digits, tmp_path):
     assert found["accuracy"] == pytest.approx(100 * (logits[-1].argmax(-1) == y).mean())
     budgets = [1e-6, 2e-6 * full[1], 3e-6 * full[-1]]
     measure = ddi.budgets_of([(budget, 0.0, 0.0, "") for budget in budgets], flops_per_mac=2)
-    values = list(measure(model, answers, None).values())[1:]
+    same = Row("same size", lambda shape, classes: model, SMALL)
+    values = list(measure(model, answers, same).values())[1:]
     within = (costs <= full[1]).sum(axis=0) - 1  # the last exit of each image that is affordable
     by_hand = np.mean([logits[k, i].argmax() == y[i] for i, k in enumerate(within)])
     assert values[0] is None
     assert values[1:] == pytest.approx([100 * by_hand, found["accuracy"]])
+    shape = digits.input_shape
+    larger = Row(
+        "larger", lambda *_: ka.build_resnet((2 * shape[0], *shape[1:]), 10, depth=8), SMALL
+    )
+    times = larger.build().exit_costs()[-1] / full[-1]
+    budgets = [times * budget for budget in budgets]
+    measure = ddi.budgets_of([(budget, 0.0, 0.0, "") for budget in budgets], flops_per_mac=2)
+    assert list(measure(model, answers, larger).values())[1:] == values

@@ -22,6 +22,7 @@ from anytime_tflite.workers import Pool, SampleError, Worker
 
 _PORTION_MS = 10  # of work that a thread takes at a time
 _MOST = 64  # samples that it takes at most
+_LOOK_UP_S = 0.1  # from one look for an interruption to the next
 _SILENT_S = 2  # before the progress is shown
 _SHOWN_S = 0.2  # between two times that it is shown
 
@@ -335,7 +336,7 @@ class _Job:
         try:
             yield
             for _ in range(self._begun):
-                self._ended.get()
+                self._wait()
         except BaseException:
             self._stopped = True
             self._progress.close()
@@ -343,6 +344,16 @@ class _Job:
         finally:  # nothing is taken away here, so that it may begin anew
             while self._ended_count < self._begun:
                 time.sleep(0.001)
+
+    def _wait(self) -> None:
+        """Waits until a thread ends.
+
+        It looks up now and then: a signal that comes just before a thread blocks does not wake it.
+        """
+        while True:
+            with contextlib.suppress(queue.Empty):
+                self._ended.get(timeout=_LOOK_UP_S)
+                return
 
     def _begin(self, take: Callable[[], tuple[int, dict[str, Any]] | None]) -> None:
         # not a `threading.Thread`, which an interruption of `start` leaves half begun
