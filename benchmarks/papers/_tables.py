@@ -257,9 +257,10 @@ class Program:
     def result(self, row):
         """Returns the result of a row; trains it where that has not been done."""
         key, settings = self.key(row), self.settings(row)
-        if not self.answers(row).path.exists():
-            self.rows.path(key).unlink(missing_ok=True)
-        found = self.rows.measure(key, self.train, row, **settings)
+        if self.answers(row).path.exists():
+            found = self.rows.measure(key, self.train, row, **settings)
+        else:  # the row that may be there stays until there is another
+            found = self.rows.save(key, self.train(row), **settings)
         return Result(row, found, self.answers(row))
 
     def done(self, row):

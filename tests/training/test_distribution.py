@@ -27,12 +27,8 @@ def trained(backend, devices, *cases):
         env={
             **os.environ,
             "KERAS_BACKEND": backend,
-            "XLA_FLAGS": " ".join(
-                [
-                    os.environ.get("XLA_FLAGS", ""),
-                    f"--xla_force_host_platform_device_count={devices}",
-                ]
-            ),
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+            + f" --xla_force_host_platform_device_count={devices}",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         },
         capture_output=True,
