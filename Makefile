@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# what is compiled is kept: tests start many processes
+unexport PYTHONDONTWRITEBYTECODE
 
 # the suites of the languages that are here
 PARTS = test-python $(if $(wildcard tflite/android/pom.xml),test-android) \

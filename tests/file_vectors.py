@@ -87,7 +87,7 @@ def network(sharpness=1.0, dtype="float32", two_inputs=False):
 
 
 def gated():
-    from conftest import half_open
+    from shared import half_open
 
     return half_open("resnet", "layer", classes=CLASSES)
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from conftest import half_open
+from shared import half_open
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel

@@ -7,7 +7,7 @@ a row: the quick suite checks them on rows that differ in kind, the slow one on 
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from shared import TINY
 from tiny import backbone, classifier, flat
 
 import keras_adaptive as ka

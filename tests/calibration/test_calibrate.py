@@ -180,7 +180,7 @@ def noisy(rng, exits, samples, classes=5):
 
 def test_five_exits_are_exact_and_more_are_searched(rng):
     for exits, exact in ((5, True), (6, False)):
-        logits, labels, costs = noisy(rng, exits, 300)
+        logits, labels, costs = noisy(rng, exits, 120)
         policy = ka.calibrate(logits, labels, costs, budget=2.5)
         assert policy.exact is exact
         assert policy.details["mean_cost"] <= 2.5

@@ -11,7 +11,7 @@ from keras_adaptive.cli import main
 from keras_adaptive.cli import train as program
 from keras_adaptive.training import fit
 
-ARGUMENTS = ["--epochs", "2", "--train-limit", "192"]
+ARGUMENTS = ["--epochs", "2", "--train-limit", "64"]
 
 
 def eager(function):

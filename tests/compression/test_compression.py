@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from shared import TINY
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel

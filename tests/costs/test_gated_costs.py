@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import GATED_NETWORKS, GATES
+from shared import GATED_NETWORKS, GATES
 
 import keras_adaptive as ka
 from keras_adaptive import _graph as graph
@@ -69,10 +69,11 @@ def test_costs_are_those_of_what_is_open(gated, images):
     # counted again from the values inside, block by block
     nodes = [n for n in model.operations if isinstance(n, GatedBlock)]
     total = gated_costs(model.inputs, model.outputs).fixed[-1]
-    for layer in nodes:
-        node = layer._inbound_nodes[0]
-        inner = graph.model_of(model.inputs, [*node.input_tensors[2:], *node.outputs[1:]])
-        values = keras.tree.flatten(inner.predict(images, verbose=0))
+    nodes = [layer._inbound_nodes[0] for layer in nodes]
+    inner = [[*node.input_tensors[2:], *node.outputs[1:]] for node in nodes]
+    found = iter(graph.model_of(model.inputs, sum(inner, [])).predict(images, verbose=0))
+    for node, tensors in zip(nodes, inner, strict=True):
+        values = [next(found) for _ in tensors]
         is_open = values[0][:, 0] if len(node.input_tensors) > 2 else 1.0
         share = values[-1][:, 0] if len(node.outputs) > 1 else 1.0
         part = block_costs(node)

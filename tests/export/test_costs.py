@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import GATED_ROWS, half_open
+from shared import GATED_ROWS, half_open
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import half_open
+from shared import half_open
 
 import keras_adaptive as ka
 

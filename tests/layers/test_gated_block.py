@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import sigmoid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import sigmoid
 from test_early_exit import padded_convolution
 
 import keras_adaptive as ka

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import sigmoid
+from shared import sigmoid
 from test_early_exit import padded_convolution
 
 import keras_adaptive as ka

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
+from shared import TINY
 
 import keras_adaptive as ka
 from keras_adaptive.models import pretrained, pretrained_names

@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import TINY
 from strategies import problems
 
 import keras_adaptive as ka

@@ -8,8 +8,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import GATED, TINY
 from eager import eagerly
+from shared import GATED, TINY
 from tiny import classifier
 
 import keras_adaptive as ka

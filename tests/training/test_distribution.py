@@ -52,7 +52,9 @@ def check(found):
     assert first != last  # something was learned
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", pytest.param("jax", marks=[pytest.mark.jax, pytest.mark.slow])]
+)
 def test_two_devices_fit_as_one(backend):
     check(trained(backend, 2, "fit")["fit"])
 

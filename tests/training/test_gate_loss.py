@@ -6,8 +6,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import GATED
 from eager import eagerly
+from shared import GATED
 
 import keras_adaptive as ka
 from keras_adaptive import _graph as graph

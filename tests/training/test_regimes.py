@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY
 from eager import eagerly
+from shared import TINY
 
 import keras_adaptive as ka
 from keras_adaptive.layers import StoppingPolicy

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import half_open
 from eager import eagerly
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import half_open
 
 import keras_adaptive as ka
 from keras_adaptive.layers import SkipGate
