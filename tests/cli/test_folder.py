@@ -133,7 +133,7 @@ def test_a_finished_run_says_so_and_ends(run, capsys):
         (["--seed", "1"], "seed: 0, not 1"),
         (["--learning-rate", "0.01"], "learning_rate: 0.1, not 0.01"),
         (["--regime", "mixed"], "regime: joint, not mixed"),
-        (["--train-limit", "64"], "train_limit: 192, not 64"),
+        (["--train-limit", "32"], "train_limit: 64, not 32"),
         (["--recipe", "cifar"], "recipe: None, not cifar; schedule: cosine, not steps"),
     ],
 )
@@ -211,7 +211,7 @@ def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, capsys, monk
     (folder / "notes.txt").write_text("mine")
     before = snapshot(folder)
     said = fails(["train", "--out", folder, "--epochs", "7"], capsys)
-    assert "unfinished run of other settings, train_limit: 192, not None; epochs: 2, not 7" in said
+    assert "unfinished run of other settings, train_limit: 64, not None; epochs: 2, not 7" in said
     for command in ("evaluate", "export", "calibrate", "card"):
         assert "is not finished: give its command again" in fails([command, folder], capsys)
     assert snapshot(folder) == before
