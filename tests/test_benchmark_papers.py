@@ -110,17 +110,17 @@ def test_a_page_says_what_is_ours_what_is_printed_and_whether_claims_hold(paper,
     own = table(paper, title)
     results = {row.name: made_result(row, i) for i, row in enumerate(own.rows)}
     program = Program(paper, "published")
-    text = read(_tables.page(program, title, own, results))
+    text = read(_tables.page(program, title, own, {0: results}))
     assert text.startswith(f"# {title}: {own.title}")
     assert "| ours |" in text
-    for claim, _ in own.claims:
+    for claim, *_ in own.claims:
         assert f"- {claim}: yes." in text or f"- {claim}: no." in text
     if own.lines is None:
         printed = [v for row in own.rows for v in row.paper.values()]
         assert text.count("| -1.00 |") == len(printed)
     first = own.rows[0].name
     del results[first]
-    assert f"Not run yet: {first}." in read(_tables.page(program, title, own, results))
+    assert f"Not run yet: {first}." in read(_tables.page(program, title, own, {0: results}))
 
 
 class Shown:
@@ -154,6 +154,24 @@ def test_claims_are_what_the_accuracies_say():
     plain, better = (MODULES["imta"].gains(way) for way in ("MSDNet", "GE"))
     assert better(results)
     assert not plain(results)
+
+
+def test_claims_of_several_seeds_are_told_apart():
+    rows = table("imta", "table 2").rows[:2]
+    first, second = (made_result(row, 0).values for row in rows)  # as the paper prints them
+    names = [row.name for row in rows]
+    results = [
+        {n: Result(None, v, None) for n, v in zip(names, values, strict=True)}
+        for values in ((first, second), (second, first))
+    ]
+    claim = ("GE is better", MODULES["imta"].gains("GE"), *names)
+    own = Table("a trial", table("imta", "table 2").rows, lambda results: [], claims=(claim,))
+    text = "\n".join(_tables.page(Program("imta", "short"), "t", own, dict(enumerate(results))))
+    assert "- GE is better: yes (seed 0), no (seed 1)." in text
+    assert "Scale: short, seeds 0, 1." in text
+    del results[1][rows[0].name]  # without which nothing is said of this seed
+    text = "\n".join(_tables.page(Program("imta", "short"), "t", own, dict(enumerate(results))))
+    assert "- GE is better: yes (seed 0)." in text
 
 
 # ---- the program
@@ -200,6 +218,7 @@ def test_rows_are_trained_once_and_a_page_is_written(places, monkeypatch, capsys
     assert "| plain | E-1 | 80.00 | 90.00 | -10.00 |" in read([page.read_text()])
     main("trial", "A trial.", TRIAL, ["--table", "1", "--seed", "1"], **places)
     assert trained == ["imta", "plain", "plain", "imta"]
+    assert "| plain | E-1 | 80.00 ± 0.00 (2) | 90.00 | -10.00 |" in read([page.read_text()])
     (gone,) = (path for path in places["runs"].rglob("plain*.npz") if "seed_1" in path.name)
     gone.unlink()  # which curves are drawn from
     main("trial", "A trial.", TRIAL, ["--table", "1", "--seed", "1"], **places)

@@ -6,7 +6,8 @@
 A row is a network, how it is trained, and what the paper prints of it. A row that is done is kept
 in results/papers, by itself, with its date, machine and settings: tables that share a row train it
 once, and an interrupted program goes on with the first row that is missing, from that row's last
-complete epoch; a row whose answers are no longer in runs/ is trained anew. `short` is a small
+complete epoch; a row whose answers are no longer in runs/ is trained anew. Rows of other seeds
+(`--seed 1`) stand on the same page. `short` is a small
 training on CIFAR-10 of 16 x 16 pixels, the same for every row, that two CPU cores do in minutes;
 `published` is the paper's own. `--plan` says what a scale takes, from a few steps of
 each network on made images on whatever Keras's backend finds: with KERAS_BACKEND=jax, a GPU.
@@ -106,8 +107,8 @@ class Table:
         rows: Tuple of `Row`.
         lines: Function of the `Result`s by row that returns a list of `(name, value, ours,
             printed or None)`, or `None`: one of every value that a row's paper prints.
-        claims: Tuple of `(text, function of the results)`: what the paper says of its values, and
-            whether ours say so too.
+        claims: Tuple of `(text, function of the results, *names of rows)`: what the paper says of
+            its values, whether ours say so too, and the rows that this takes, if not all.
         note: String: what a reader must know, and why printed values are not reached.
         picture: Function of the last row's `Result` and its data that draws, or `None`.
     """
@@ -268,6 +269,17 @@ class Program:
         found = self.rows.load(self.key(row), **self.settings(row))
         return None if found is None else Result(row, found, self.answers(row))
 
+    def found(self, table):
+        """Returns the results of a table's rows that are done, by name."""
+        results = {row.name: self.done(row) for row in table.rows}
+        return {name: result for name, result in results.items() if result is not None}
+
+    def seeds(self):
+        """Returns the seeds of which there are rows."""
+        return {
+            int(path.stem.rpartition("_")[2]) for path in self.rows.folder.glob("*_seed_*.json")
+        }
+
     def train(self, row):
         """Trains a row and returns its values."""
         keras.backend.clear_session()
@@ -387,24 +399,28 @@ def at(values, name):
     return values[name][int(number) - 1]
 
 
-def page(program, title, table, results, picture=None):
-    """Returns the lines of a table's page, which may show a file that is a picture."""
-    lines = (table.lines or printed_values)(results)
-    cells = [
-        [
-            name,
-            value,
-            number(ours),
-            number(printed),
-            number(None if printed is None else ours - printed),
-        ]
-        for name, value, ours, printed in lines
-    ]
-    missing = [row.name for row in table.rows if row.name not in results]
-    claims = []
-    if not missing:
-        claims = [f"- {text}: {'yes' if holds(results) else 'no'}." for text, holds in table.claims]
-    what = f"Scale: {program.scale}, seed {program.seed}."
+def page(program, title, table, by_seed, picture=None):
+    """Returns the lines of a table's page, which may show a file that is a picture.
+
+    Args:
+        program: `Program`.
+        title: String, as `"table 2"`.
+        table: `Table`.
+        by_seed: Dictionary: seed to the `Result`s by row that there are.
+        picture: Name of the file, or `None`.
+    """
+    cells = []
+    for (name, value), (printed, ours) in values_by_line(table, by_seed).items():
+        mean = np.mean(ours) if ours else None
+        difference = None if printed is None or mean is None else mean - printed
+        spread = f" ± {np.std(ours, ddof=1):.2f} ({len(ours)})" if len(ours) > 1 else ""
+        cells.append([name, value, number(mean) + spread, number(printed), number(difference)])
+    missing = [row.name for row in table.rows if not any(row.name in r for r in by_seed.values())]
+    claims = [f"- {text}: {said}." for text, said in claims_by_seed(table, by_seed) if said]
+    seeds = [str(seed) for seed in by_seed]
+    what = f"Scale: {program.scale}, {of_seeds(seeds)}."
+    if len(seeds) > 1:
+        what += " Of several seeds: mean ± standard deviation (how many)."
     if program.scale == "short":
         what += (
             f" {SHORT_IMAGES:,} images of CIFAR-10 (JPEG), reduced to {SHORT_SIZE} x {SHORT_SIZE}"
@@ -423,6 +439,37 @@ def page(program, title, table, results, picture=None):
         if claims
         else "",
     )
+
+
+def values_by_line(table, by_seed):
+    """Returns what is printed and the values of all seeds, by name of row and of value."""
+    found = {}
+    for results in by_seed.values():
+        for name, value, ours, printed in (table.lines or printed_values)(results):
+            _, values = found.setdefault((name, value), (printed, []))
+            if ours is not None:
+                values.append(ours)
+    return found
+
+
+def claims_by_seed(table, by_seed):
+    """Yields every claim, and for which seeds it holds, of those of which its rows are there."""
+    for text, holds, *rows in table.claims:
+        rows = rows or [row.name for row in table.rows]
+        said = {True: [], False: []}
+        for seed, results in by_seed.items():
+            if all(name in results for name in rows):
+                said[bool(holds(results))].append(str(seed))
+        words = {True: "yes", False: "no"}
+        if len(by_seed) == 1:
+            yield text, "".join(words[held] for held, seeds in said.items() if seeds)
+        else:
+            of = [f"{words[held]} ({of_seeds(seeds)})" for held, seeds in said.items() if seeds]
+            yield text, ", ".join(of)
+
+
+def of_seeds(seeds):
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
 
 
 def number(value):
@@ -483,8 +530,12 @@ def main(paper, description, tables, arguments=None, results=None, runs=None):
     if not options["page"]:
         for row in chosen:
             program.result(row)
-    found = {row.name: program.done(row) for row in table.rows}
-    found = {name: result for name, result in found.items() if result is not None}
+    by_seed = {
+        seed: Program(paper, **{**how, "seed": seed}, results=results, runs=runs).found(table)
+        for seed in sorted({program.seed, *program.seeds()})
+    }
+    by_seed = {seed: found for seed, found in by_seed.items() if found}
+    found = by_seed.get(program.seed, {})
     place = program.rows.folder.parent
     place.mkdir(parents=True, exist_ok=True)
     file = place / f"{paper}_{title.replace(' ', '_')}_{program.scale}.md"
@@ -494,7 +545,7 @@ def main(paper, description, tables, arguments=None, results=None, runs=None):
         result = found[table.rows[-1].name]
         axes = table.picture(result, program.load(result.row))
         axes.flat[0].figure.savefig(place / picture, dpi=80)
-    lines = page(program, f"{paper}, {title}", table, found, picture)
+    lines = page(program, f"{paper}, {title}", table, by_seed, picture)
     file.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return lines
