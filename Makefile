@@ -123,7 +123,7 @@ bench: bench-calibration bench-training bench-throughput bench-inference bench-w
 	bench-cascades bench-moving-digits bench-streams bench-device bench-fuzz bench-gates \
 	bench-stopping bench-stopping-ways bench-compression bench-search bench-mistakes
 
-# benchmarks need CIFAR-10 as images: ../shared/data/cifar10_jpeg.tar.xz
+# benchmarks need CIFAR-10 as images: CIFAR10_DIR, see CONTRIBUTING.md
 bench-calibration: .venv/test
 	$(BIN)/python -m benchmarks.calibration
 

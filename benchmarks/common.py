@@ -1,5 +1,6 @@
 """What the benchmarks share beside their rows: the trained network, its data, and timing."""
 
+import os
 import random
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ ROOT = Path(__file__).parent
 MODELS = ROOT / "models"
 RUNS = ROOT.parent / "runs"
 TRIAL = RUNS / "trial"  # results of programs that are only tried, on few images
-DATA = ROOT.parent.parent / "shared" / "data" / "cifar10_jpeg.tar.xz"
+DATA = Path(
+    os.environ.get("CIFAR10_DIR") or ROOT.parent.parent / "shared" / "data" / "cifar10_jpeg.tar.xz"
+)
 
 
 def cifar(cache_dir=RUNS / "cache", data_dir=DATA, **kwargs):

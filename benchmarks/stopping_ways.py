@@ -152,7 +152,7 @@ def affordable(policies, data):
 
 
 def nearest(policies, data):
-    """Returns the policies that cost most nearly what may be spent; they have no fine knob."""
+    """Returns the policies that cost most nearly what may be spent; they have no fine setting."""
     costs = [ka.evaluate(p, data.held, data.labels, data.costs).mean_cost for p in policies]
     return [(policies[np.abs(np.subtract(costs, b)).argmin()], data) for b in data.budgets]
 
@@ -366,7 +366,7 @@ def page(results):
         "the cost in %, and the difference in points to exact thresholds (`calibrate`) chosen to "
         "cost as much on the images to choose on, with its 95 % interval over images. Policies "
         "that learn do so on half of the images, and their thresholds come from the other half; "
-        "the few weights of ZTW come from all. Patience and agreement have no fine knob: the "
+        "the few weights of ZTW come from all. Patience and agreement have no fine setting: the "
         "setting whose cost is nearest.",
         _rows.table(
             ["way", "better", "worse", "tie", "mean difference"],

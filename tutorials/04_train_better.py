@@ -3,7 +3,7 @@
 # 4. Train better
 
 How a network with several exits is trained matters as much as its architecture. Early exits pull
-the first layers towards features that classify well now, late exits towards features that
+the first layers toward features that classify well now, late exits toward features that
 classify well later. This tutorial trains one network in several ways and compares the exits:
 
 - **joint**: the sum of all losses;

@@ -1,7 +1,7 @@
 """Images in a folder, in a tar file of a folder, or named by a CSV file, in three splits.
 
 `tensorflow_datasets.ImageFolder` is not used: it wants the splits at the top of the folder,
-takes hidden folders for splits and classes, cannot cut a split in two, and dies of one file that
+takes hidden folders for splits and classes, cannot cut a split in two, and fails on one file that
 is no image.
 """
 

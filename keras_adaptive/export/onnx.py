@@ -37,7 +37,8 @@ def export_onnx(
     stage reads named tensors (the network's inputs, and `features_<i>` of earlier stages) and
     returns `logits` and the `features_<i>` that later stages read; the first axis is the batch,
     of any size. What stops early is the program that runs them: it calls the next stage only
-    where the answer of the last was not confident. The guide "Where it runs" has one of 30 lines.
+    where the answer of the last was not confident. The guide "Run it: on the host, on
+    the device" has one of 30 lines.
 
     The metadata of `stage_0.onnx` hold, under the key `keras_adaptive`, a JSON text like that of a
     .tflite file: exits, thresholds (as users know them, and as `log_odds`, in which they are

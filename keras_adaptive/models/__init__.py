@@ -1,4 +1,4 @@
-"""Builders of networks with early exits; each returns a compiled `AdaptiveModel`."""
+"""Builders of networks with early exits, compiled `AdaptiveModel`s, and of members for cascades."""
 
 from keras_adaptive.models.add_exits import add_exits as add_exits
 from keras_adaptive.models.cascade import build_cascade as build_cascade

@@ -76,7 +76,7 @@ def pretrained(name):
         name: String; `pretrained_names()` lists them.
 
     Returns:
-        A `Pretrained`. The network itself: `build_msdnet(weights=name)`.
+        A `Pretrained`. The network itself: `AdaptiveModel.from_preset(name)`.
 
     Raises:
         ValueError: If there is no such network.

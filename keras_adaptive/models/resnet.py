@@ -74,7 +74,9 @@ def build_resnet(
         preset: Name of a published configuration; it fills the arguments left out.
             `resnet_mc` (62 layers, seven exits), `imagenet_18`, `_34`, `_50`, `_101`, `_152`,
             `_200`.
-        weights: Path of a `.weights.h5` file to load, or `None`: random.
+        weights: Path of a `.weights.h5` file to load; or the name of a trained network
+            that comes with the library (`"cifar10_tiny"`), which fills the arguments left out;
+            or `None`: random.
         depth: Integer. For small images `6 n + 2`, for style `"pre"` also `6 n + 4` (so wide
             networks are counted). With the ImageNet stem 10, 18, 26, 34, 50, 101, 152 or 200.
         style: `"post"` or `"pre"`: where the activations are. The ImageNet stem knows

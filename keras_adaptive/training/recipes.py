@@ -37,7 +37,7 @@ class Recipe:
         mixed_precision: Whether layers compute in bfloat16 while they learn. Weights and logits
             stay float32, and the trained network computes in float32 as before. `"auto"`: where
             the processor multiplies in bfloat16 (`avx512_bf16` among the flags that Linux
-            names), which trains 1.25 times as fast; without it TensorFlow is several times
+            names), which trains up to 1.2 times as fast; without it TensorFlow is several times
             slower in bfloat16 than in float32. It is the processor that is asked: on a GPU say
             True or False.
         imta_epochs: Two integers, the epochs of the two phases of the regime `"imta"`, in place

@@ -30,7 +30,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         cost_weights: `(rows,)`, as given.
-        reports: List of `evaluation.Report`, of the greedy policy.
+        reports: List of `evaluation.EvaluationResult`, of the greedy policy.
         policies: List of `LearnedPolicy`.
         exit_costs: `(exits,)`, of leaving there, stopping policies included.
     """
