@@ -752,10 +752,15 @@ def _set_for(phase, in_bfloat16):
 
 
 def _all_but_logits(model):
-    """Returns the leaves of a network but those that give logits."""
+    """Returns the layers of a network but its heads and what in them gives logits.
+
+    Layers made of layers are among them, since they join what the layers inside give; networks
+    inside are not, since they only pass on.
+    """
     heads = [logits._keras_history.operation for logits in model.outputs]
-    exact = {id(getattr(head, "logits", head)) for head in heads}
-    return [x for x in _leaves(model) if id(x) not in exact]
+    exact = {id(x) for head in heads for x in (head, getattr(head, "logits", head))}
+    layers = [x for x in model._flatten_layers() if id(x) not in exact]
+    return [x for x in layers if not (isinstance(x, keras.Sequential) or hasattr(x, "operations"))]
 
 
 def _leaves(layer):

@@ -443,6 +443,60 @@ def test_mixed_precision_is_there_while_learning_and_gone_afterwards(data, regim
     assert fitted.evaluate(*data, verbose=0, return_dict=True)["loss"] < before
 
 
+class Residual(keras.layers.Layer):
+    """A layer made of layers, which joins what they give with its input."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.Dense(8)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return x + self.inner(x)
+
+
+L = keras.layers
+COMPOSITE = {
+    "own": lambda x: Residual(name="joins")(L.Dense(8)(L.Flatten()(x))),
+    "attention": lambda x: L.MultiHeadAttention(2, 4, name="joins")(*[L.Reshape((8, 8))(x)] * 2),
+    "recurrent": lambda x: L.LSTM(8, name="joins")(L.Reshape((8, 8))(x)),
+    "both ways": lambda x: L.Bidirectional(L.GRU(4), name="joins")(L.Reshape((8, 8))(x)),
+    "network": lambda x: keras.Sequential([L.Flatten(), L.Dense(8), Residual(name="joins")])(x),
+}
+
+
+@pytest.mark.parametrize("kind", COMPOSITE)
+def test_layers_made_of_layers_learn_in_mixed_precision(data, kind):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    x = L.Flatten()(COMPOSITE[kind](image))
+    model = ka.AdaptiveModel(image, [L.Dense(10)(x), L.Dense(10)(L.Dense(8)(x))])
+    recipe = Recipe(learning_rate=0.02, batch_size=16, mixed_precision=True)
+    part = tuple(array[:16] for array in data)
+    seen = []
+
+    class See(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            layers = {layer.name: layer.compute_dtype for layer in self.model._flatten_layers()}
+            seen.append((layers["joins"], np.isfinite(logs["loss"])))
+
+    ka.training.fit(model, part, epochs=1, recipe=recipe, callbacks=[See()], verbose=0)
+    assert seen == [("bfloat16", True)]
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+
+
+def test_gates_learn_in_mixed_precision(data):
+    recipe = Recipe(learning_rate=0.02, batch_size=16, mixed_precision=True)
+    part = tuple(array[:16] for array in data)
+    model = gated_net()
+    before = model.get_weights()
+    ka.training.fit(model, part, regime="gated", epochs=4, recipe=recipe, verbose=0)
+    assert not all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+
+
 def gated_net(exits=2):
     keras.utils.set_random_seed(0)
     return ka.build_resnet(
