@@ -85,7 +85,14 @@ def as_array(values, name):
         raise ValueError(
             f"`{name}` must be without a mask: leave masked samples out. Received: a masked array"
         )
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # NumPy's own message is about sequences
+        shapes = [np.shape(part) for part in parts if hasattr(part, "shape")]
+        raise ValueError(
+            f"`{name}` must be an array, or a list of parts of one shape. Received: "
+            + (f"parts of shapes {shapes[:4]}" if shapes else "parts of several shapes")
+        ) from error
 
 
 def numeric(values):
@@ -254,7 +261,22 @@ def each_input(x, inputs, argument):
             f"`{argument}` must hold an array for each of the {len(names)} inputs {names}: "
             f"a dictionary by name, or a list. Received: {received}"
         )
-    return [array if hasattr(array, "shape") else np.asarray(array) for array in found]
+    return [as_array(array, argument) if _is_ours(array) else array for array in found]
+
+
+def _is_ours(array):
+    """Returns whether something must become an array, or is one that is refused."""
+    return not hasattr(array, "shape") or isinstance(array, np.ma.MaskedArray)
+
+
+def batches_of(x):
+    """Returns an iterator over batches."""
+    if isinstance(x, (str, bytes)) or not hasattr(x, "__iter__"):
+        raise TypeError(
+            "`x` must be an array, a list or dictionary of arrays, or an iterable of batches. "
+            f"Received: x={x!r}"
+        )
+    return iter(x)
 
 
 def check_inputs(arrays, inputs, argument):

@@ -11,6 +11,7 @@ from keras_adaptive.policy.exit_policy import ExitPolicy
 
 BINS = 15
 RANGE = (0.05, 20.0)  # of temperatures; beyond lie exits that are never or always right
+LOWEST = np.float32(-1e30)  # below the highest logit; no probability at any temperature
 PIXELS = 2**20  # of dense outputs that are looked at
 
 
@@ -82,14 +83,17 @@ def _labeled(labels):
 
 def _fit(logits, labels, rows=None):
     """Finds the zero of the slope of the loss, which is convex in the inverse temperature."""
-    top = logits.max(axis=-1, keepdims=True).astype("float32")
+    dtype = np.result_type(logits.dtype, "float32")
+    top = logits.max(axis=-1, keepdims=True).astype(dtype)
     number = len(logits) if rows is None else len(rows)
     parts = list(blocks((number, logits.shape[1])))
     if rows is not None:
         parts = [rows[part] for part in parts]
 
     def below_top(rows):
-        return np.asarray(logits[rows], "float32") - top[rows]
+        with np.errstate(over="ignore"):
+            below = (np.asarray(logits[rows], dtype) - top[rows]).astype("float32")
+        return np.maximum(below, LOWEST, out=below)
 
     wanted = sum(
         np.take_along_axis(below_top(rows), labels[rows, None], axis=1).sum(dtype="float64")

@@ -26,6 +26,8 @@ PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "imag
 LABELS = ("label", "class", "class_name", "category", "target")
 SPLITS = ("split", "subset", "set")
 
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # of network drives, and of archives
+
 CSV_BYTES = 2**28
 
 
@@ -52,7 +54,7 @@ class Stray(NamedTuple):
 
 def is_hidden(name):
     """Returns whether a file, or a folder that it is in, is hidden."""
-    return any(part.startswith(".") for part in name.split("/"))
+    return any(part.startswith((".", *SYSTEM_FOLDERS)) for part in name.split("/"))
 
 
 def files_in(folder):
@@ -63,7 +65,7 @@ def files_in(folder):
     root = folder.resolve()
     names, strays = [], []
     for where, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*folders, *files):
             path = Path(where, name)
             inside = path.relative_to(root).as_posix()
@@ -110,6 +112,7 @@ def arranged(names):
                 label = _composed(folders[place + 1])
                 found[name] = Entry(name, label, SPLIT_FOLDERS[folder.lower()])
                 break
+    found = dict(zip(found, _with_test(found.values()), strict=True))
     if {"train", "test"} & {entry.split for entry in found.values()}:
         reason = "neither in train/<class>/ nor in test/<class>/"
     else:
@@ -119,6 +122,15 @@ def arranged(names):
         reason = "not in the folder of a class"
     strays = [Stray(name, reason) for name in names if name not in found]
     return list(found.values()), strays
+
+
+def _with_test(entries):
+    """Returns the images; those held out from training are the test split if there is no other."""
+    entries = list(entries)
+    if {entry.split for entry in entries} == {"train", "calibrate"}:
+        splits = {"calibrate": "test"}
+        return [entry._replace(split=splits.get(entry.split, entry.split)) for entry in entries]
+    return entries
 
 
 def _composed(label):
@@ -173,7 +185,7 @@ def listed(path, folder):
                 "A CSV file must give an image one label and one split. "
                 f"Received: {path}, line {line}: {shown(entry.name)}"
             )
-    entries = sorted(found.values(), key=lambda entry: _parts(entry.name))
+    entries = sorted(_with_test(found.values()), key=lambda entry: _parts(entry.name))
     undivided = sum(entry.split is None for entry in entries)
     if 0 < undivided < len(entries):
         raise ValueError(

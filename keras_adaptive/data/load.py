@@ -74,7 +74,8 @@ def load(
         data_dir: Path of local images.
 
             - A folder of `train/<class>/*` and `test/<class>/*`, at any depth; a folder
-              `validation` or `calibrate` beside them is the calibrate split.
+              `validation` or `calibrate` beside them is the calibrate split. Without a folder
+              `test` it is the test split.
             - A folder of `<class>/*`, which is divided by `split`.
             - A CSV file, or a folder with one, that names images: columns `path`, inside the
               file's folder, `label`, and, where it is to say the split, `split`.
@@ -187,6 +188,8 @@ def _size(image_size):
 
 def _is_path(name):
     """Returns whether a name is that of a file or folder rather than of a known data set."""
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"`name` must be a string or a path. Received: name={name!r}")
     if isinstance(name, Path) or name.startswith(("/", ".", "~")):
         return True
     if ".tar" in name or name.lower().endswith(".csv"):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_adaptive._checks import check_inputs, each_input
+from keras_adaptive._checks import batches_of, check_inputs, each_input
 
 
 class Inputs:
@@ -33,7 +33,7 @@ class Inputs:
             return (check_inputs([a[i] for a in arrays], self.inputs, "x") for i in slices), total
         if isinstance(x, keras.utils.PyDataset):
             x = map(x.__getitem__, range(x.num_batches))
-        return map(self.of_batch, x), None
+        return map(self.of_batch, batches_of(x)), None
 
     def of_batch(self, batch):
         """Returns the arrays of one batch, of which labels may be a part."""

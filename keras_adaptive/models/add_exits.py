@@ -61,7 +61,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     logarithm. Where the output is features instead (`include_top=False`), the last exit is a
     new `EarlyExit` on them.
 
-    Models inside the model are opened: their layers can be named like others. Padding is
+    Models inside the model are opened: their layers can be named like others, and their own name
+    is that of their output. Padding is
     ignored as the model does: a mask that reaches a place reaches the exit there. New heads
     pool as the model does: by the mean, the maximum, the class token or the last step.
 
@@ -125,7 +126,7 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
     features = len(answer.shape) > 2
     if features:
         _check_features(answer, inputs, classes)
-    inputs, answer, nodes, places = _opened_at(at, inputs, answer)
+    inputs, answer, nodes, places = _opened_at(_within(at, model), inputs, answer)
     names = [f"exit_{k}" for k in range(len(places) + features)]
     half = is_half(answer)
     _check_names(nodes, [*names, f"exit_{len(places)}"] if half else names)
@@ -285,6 +286,24 @@ def _step(node):
 
 
 # ---- places
+
+
+def _within(at, model):
+    """Returns places where names of models inside are those of the layers that answer in them."""
+    if not isinstance(at, (list, tuple)):
+        return at
+    networks = {
+        x.name: x
+        for x in model._flatten_layers()
+        if isinstance(x, keras.Sequential) or hasattr(x, "operations")
+    }
+    return [_last_layer(networks, name) if isinstance(name, str) else name for name in at]
+
+
+def _last_layer(networks, name):
+    while name in networks and len(networks[name].outputs) == 1:
+        name = networks[name].outputs[0]._keras_history.operation.name
+    return name
 
 
 def _opened_at(at, inputs, answer):

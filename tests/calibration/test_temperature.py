@@ -31,6 +31,15 @@ def test_stays_in_bounds_when_always_right_or_never_sure():
     assert 0.05 <= flat <= 20
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 3e38), ("float64", 1e200)])
+def test_huge_logits_are_as_confident_as_can_be(dtype, scale):
+    labels = np.array([0, 1, 0, 1])
+    right = scale * (2 * np.eye(2)[labels] - 1)
+    found = fit_temperatures(np.stack([right, -right]).astype(dtype), labels)
+    assert 0.05 <= found[0] <= 20  # right at every temperature
+    assert found[1] == pytest.approx(20, rel=1e-3)
+
+
 def test_pixels_without_label_do_not_count(rng):
     labels = rng.integers(0, 3, size=(5, 4, 4))
     logits = rng.normal(size=(1, 5, 4, 4, 3)) + 2 * np.eye(3)[labels]

@@ -242,6 +242,23 @@ def test_a_calibrate_folder_is_the_calibrate_split(tmp_path):
         data.load(tmp_path, calibrate=0.2)
 
 
+@pytest.mark.parametrize("held", ["val", "Validation", "calibrate"])
+def test_without_a_test_folder_the_held_out_one_is_the_test_split(held, tmp_path):
+    for above, count in (("train", 10), (held, 3)):
+        classes(tmp_path, {"cat": count, "dog": count}, above)
+    found = data.load(tmp_path, calibrate=0.2)
+    assert [found.size(split) for split in data.SPLITS] == [16, 4, 6]
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", ".thumbs"])
+def test_folders_of_the_system_are_no_classes(folder, tmp_path):
+    classes(tmp_path, {"cat": 6, "dog": 6, folder: 6})
+    classes(tmp_path, {folder: 6}, "cat")
+    found = data.load(tmp_path)
+    assert found.class_names == ["cat", "dog"]
+    assert sum(found.size(split) for split in data.SPLITS) == 12
+
+
 def test_folders_above_do_not_matter(tmp_path):
     classes(tmp_path, {"cat": 6, "dog": 6}, "photos/2024")
     (tmp_path / "photos" / "about.txt").write_text("no picture")
@@ -427,6 +444,8 @@ def test_a_csv_file_may_say_the_split_and_number_the_classes(tmp_path):
     assert [found.size(split) for split in data.SPLITS] == [18, 6, 9]
     table(tmp_path, [line for line in lines if "valid" not in line])
     assert [data.load(path).size(split) for split in data.SPLITS] == [15, 3, 9]
+    table(tmp_path, [line for line in lines if "TEST" not in line])
+    assert [data.load(path).size(split) for split in data.SPLITS] == [15, 3, 6]
 
 
 def test_broken_and_missing_files_of_a_csv_file_are_named(tmp_path):

@@ -514,6 +514,27 @@ def test_rejects_images_of_another_shape(by_engine, engine, x):
         by_engine[engine].predict(x, verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (None, TypeError, "`x` must be an array.*Received: x=None"),
+        (3, TypeError, "`x` must be an array.*Received: x=3"),
+        ("photo.png", TypeError, "`x` must be an array.*Received: x='photo.png'"),
+        (
+            (np.zeros((2, 8, 8, 1)), np.zeros(2)),
+            ValueError,
+            r"of one shape.*\(2, 8, 8, 1\), \(2,\)",
+        ),
+        ([[1.0, 2.0], [3.0]], ValueError, "`x` must be an array, or a list of parts of one shape"),
+        (np.ma.masked_less(np.zeros((2, 8, 8, 1)), 1), ValueError, "`x` must be without a mask"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["keras", "litert"])
+def test_rejects_what_is_no_array(by_engine, engine, x, error, message):
+    with pytest.raises(error, match=message):
+        by_engine[engine].predict(x, verbose=0)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("engine", ["keras", "litert"])
 def test_rejects_images_that_give_no_answer(by_engine, engine, value):

@@ -116,6 +116,19 @@ def test_layers_of_models_inside_can_be_named_and_are_the_same(rng):
     assert model.get_layer("conv_0") is network.layers[0].get_layer("conv_0")
 
 
+def test_a_model_inside_is_named_for_its_output(rng):
+    image = keras.Input((8, 8, 1))
+    inner = keras.Sequential([keras.layers.Conv2D(4, 3), keras.layers.ReLU(name="end")])
+    outer = keras.Sequential([keras.layers.Conv2D(2, 3), inner], name="features")
+    last = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+    network = keras.Sequential([image, outer, *last])
+    by_name, by_layer = (ka.add_exits(network, at=[name]) for name in ("features", "end"))
+    by_name.set_weights(by_layer.get_weights())
+    x = rng.normal(size=(3, 8, 8, 1)).astype("float32")
+    for a, b in zip(by_name(x), by_layer(x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("at", "message"),
     [
