@@ -484,7 +484,8 @@ class AdaptiveModel(_graph.ListModel):
             for shape, tensor in zip(shapes, self.outputs, strict=True)
         ]
         with self.distribute_strategy.scope():
-            super().compute_loss(None, self.per_exit(y), logits)
+            # the loss alone: those that layers add are tensors of a graph, if there was one
+            self._compile_loss(self.per_exit(y), logits)
             super().compute_metrics(None, self.per_exit(y), logits)
             self.reset_metrics()
 

@@ -455,6 +455,29 @@ def test_a_step_is_traced_once(data, given, one_hot, monkeypatch):
     assert traces == ["test_step", "train_step"]
 
 
+@pytest.mark.parametrize("first", ["predict", "evaluate"])
+def test_losses_of_layers_do_not_outlive_the_graph_that_made_them(data, first, monkeypatch):
+    monkeypatch.undo()  # with graphs
+    x, y = data
+    given = keras.Input((4,))
+    hidden = keras.layers.Dense(5, activity_regularizer="l2")(given)
+    hidden = keras.layers.ActivityRegularization(0.1)(hidden)
+    model = ka.AdaptiveModel(given, [keras.layers.Dense(3)(hidden)])
+    model.compile("sgd", metrics=None)
+    if first == "predict":
+        model.predict(x, verbose=0)
+    else:
+        model.evaluate(x, y, verbose=0)
+    model.fit(x, y, verbose=0)
+    before = model.get_weights()
+    model.compile("sgd", metrics=None)  # the graph of `fit` is gone, its tensors are not
+    found = model.evaluate(x, y, verbose=0)
+    logits = model.predict(x, verbose=0)[0]
+    assert found > cross_entropy(logits, y).mean()  # what the layers add counts
+    model.fit(x, y, verbose=0)
+    assert not np.array_equal(before[0], model.get_weights()[0])
+
+
 @pytest.mark.slow
 def test_a_graph_learns_what_is_learned_without(data, monkeypatch):
     ends = []
