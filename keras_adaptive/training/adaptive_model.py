@@ -1,16 +1,20 @@
 """`AdaptiveModel`: a Keras model with several exits that share one label."""
 
+import functools
 import hashlib
 import inspect
 import json
+import os
 import types
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
 from keras_adaptive._checks import check_labels, numbers
+from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
@@ -505,8 +509,8 @@ class AdaptiveModel(_graph.ListModel):
             return logs
         return list(logs.values()) if len(logs) > 1 else next(iter(logs.values()))
 
-    def save(self, filepath, *args, **kwargs):
-        """As in Keras, in the format `.keras`.
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As in Keras, in the format `.keras`; the file is replaced only by a whole one.
 
         Raises:
             ValueError: If the format is HDF5, which cannot hold these models.
@@ -516,7 +520,13 @@ class AdaptiveModel(_graph.ListModel):
                 "`filepath` must end in `.keras`: models with several exits cannot be loaded from "
                 f"HDF5; `save_weights` writes `.weights.h5`. Received: filepath={filepath}"
             )
-        return super().save(filepath, *args, **kwargs)
+        save = functools.partial(super().save, zipped=zipped, **kwargs)
+        _save_whole(save, filepath, overwrite, None if zipped is False else ".keras")
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """As in Keras; the file is replaced only by a whole one, unless there are several."""
+        save = functools.partial(super().save_weights, max_shard_size=max_shard_size)
+        _save_whole(save, filepath, overwrite, ".weights.h5" if max_shard_size is None else None)
 
     def save_to_preset(self, preset_dir):
         """Writes the network as a folder that people can look into: config, weights, policy, card.
@@ -713,6 +723,31 @@ def _plain(name, value):
     if not isinstance(value, dict):
         raise ValueError(f"`{name}` must be a dictionary or None. Received: {name}={value!r}")
     return json.loads(json.dumps(value, default=lambda array: np.asarray(array).tolist()))
+
+
+def _save_whole(save, filepath, overwrite, ending):
+    """Lets Keras write a file beside the one that it replaces when it is complete.
+
+    Args:
+        save: Function `(filepath, overwrite)` of Keras.
+        filepath, overwrite: As for Keras.
+        ending: String, how the names of single files end; `None`: Keras writes several.
+    """
+    path = Path(os.path.realpath(filepath))  # what a link names, not the link
+    is_file = ending is not None and str(filepath).endswith(ending) and "://" not in str(filepath)
+    if not is_file or path.is_dir() or not path.parent.is_dir():
+        save(filepath, overwrite)
+    elif overwrite or not path.exists() or _may_be_replaced(filepath):
+        with whole_file(path, ending) as part:
+            save(part, True)
+
+
+def _may_be_replaced(filepath):
+    """Returns the answer to the question that Keras asks of a file that is there."""
+    answer = ""
+    while answer not in ("y", "n"):
+        answer = input(f"[WARNING] {filepath} already exists - overwrite? [y/n]").strip().lower()
+    return answer == "y"
 
 
 def _inputs(batches, labels):

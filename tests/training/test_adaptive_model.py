@@ -190,6 +190,57 @@ def test_compiled_and_never_fitted_it_saves_and_loads(optimizer, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
 
 
+@pytest.mark.parametrize("how", ["save", "save_weights"])
+def test_saving_that_fails_leaves_the_old_file_and_nothing_else(how, tmp_path, monkeypatch):
+    model, name = two_exits(), "model.keras" if how == "save" else "model.weights.h5"
+    getattr(model, how)(str(tmp_path / name))
+    old = (tmp_path / name).read_bytes()
+    link = tmp_path / f"link_{name}"
+    link.symlink_to(tmp_path / name)
+
+    def fail(store):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(model.layers[-1], "save_own_variables", fail)
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / name, save_weights_only=how == "save_weights", verbose=0
+    )
+    checkpoint.set_model(model)
+    for save in (
+        lambda: getattr(model, how)(tmp_path / name),
+        lambda: getattr(model, how)(link),
+        lambda: checkpoint.on_epoch_end(0, {}),
+    ):
+        with pytest.raises(OSError, match="no space left"):
+            save()
+        assert (tmp_path / name).read_bytes() == old
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, link.name])
+
+
+def test_a_file_that_is_there_is_replaced_where_that_is_wanted(tmp_path, monkeypatch):
+    model, answers = two_exits(), iter(["n", "?", "y"])
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    for how, name in (("save", "a.keras"), ("save_weights", "a.weights.h5")):
+        path, answers = tmp_path / name, iter(["n", "?", "y"])
+        getattr(model, how)(path, overwrite=False)
+        old = path.stat().st_ino
+        getattr(model, how)(path, overwrite=False)
+        assert path.stat().st_ino == old
+        getattr(model, how)(path, False)
+        assert path.stat().st_ino != old
+        assert not list(answers)
+        with pytest.raises(FileNotFoundError, match="missing"):
+            getattr(model, how)(tmp_path / "missing" / name)
+    keras.saving.load_model(tmp_path / "a.keras")
+    model.load_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match=r"`\.keras` extension"):
+        model.save(tmp_path / "a")
+    model.save(tmp_path / "folder", zipped=False)
+    model.save_weights(tmp_path / "parts.weights.json", max_shard_size=1)
+    assert (tmp_path / "folder" / "config.json").exists()
+    assert (tmp_path / "parts.weights.json").exists()
+
+
 def test_the_optimizer_is_the_papers_unless_another_is_given():
     model = two_exits()
     model.compile()
