@@ -6,18 +6,18 @@ import inspect
 import json
 import os
 import types
-import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
-from keras_adaptive._checks import check_labels, numbers
+from keras_adaptive._checks import check_labels, integer, numbers
 from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
+from keras_adaptive.training._inputs import Inputs, batches_of
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.preset import from_preset, save_to_preset
@@ -630,18 +630,35 @@ class AdaptiveModel(_graph.ListModel):
             Tuple of two arrays: logits `(exits, samples, classes)` and costs
             `(exits, samples)`.
         """
+        if kwargs.get("batch_size") is not None:
+            integer("batch_size", kwargs["batch_size"], 1)
         gated = None if unit == "params" else gated_costs(self.inputs, self.outputs, unit)
-        if gated is None:
-            logits = np.stack(self.predict(x, **kwargs))
-            shapes = None
-            if any(None in tensor.shape[1:] for tensor in self.inputs):
-                shapes = [np.shape(each)[1:] for each in keras.tree.flatten(x)]
-            same = self.exit_costs(unit, input_shape=shapes)
-            return logits, np.repeat(same[:, None], logits.shape[1], axis=1)
-        watched = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
-        values = watched.predict(x, **kwargs)
+        model = self
+        if gated is not None:
+            model = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
+        with Inputs(self, adapts=True).for_predict(x) as (x, seen):
+            values = model.predict(x, **kwargs)
         logits = np.stack(values[: self.num_exits])
+        if gated is None:
+            return logits, self._costs_of(seen, logits.shape[1], unit)
         return logits, gated.per_sample(values[self.num_exits :], expected)
+
+    def _costs_of(self, seen, samples, unit):
+        """Returns costs `(exits, samples)` of batches; only open sizes let them differ.
+
+        Args:
+            seen: List of `(shapes, samples)` of every batch, maybe of some beyond the last.
+            samples: Integer, how many there are.
+            unit: Unit of cost.
+        """
+        shapes, counts = zip(*seen, strict=True)
+        if not any(None in tensor.shape[1:] for tensor in self.inputs):
+            shapes = (None,) * len(counts)
+        known = {each: self.exit_costs(unit, input_shape=each) for each in set(shapes)}
+        if len(known) == 1:
+            counts, shapes = (samples,), shapes[:1]
+        costs = np.stack([known[each] for each in shapes], axis=1)
+        return np.repeat(costs, counts, axis=1)[:, :samples]
 
     def predict_gates(self, x, **kwargs):
         """Returns how much of every gated block is computed for each sample.
@@ -660,7 +677,9 @@ class AdaptiveModel(_graph.ListModel):
         gated = gated_costs(self.inputs, self.outputs)
         if gated is None:
             raise ValueError("The network must have gates. Received: one without")
-        return gated.open_shares(_graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
+        with Inputs(self, adapts=True).for_predict(x) as (x, _):
+            values = _graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs)
+        return gated.open_shares(values)
 
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **kwargs):
         """Chooses an exit policy on held-out data, and keeps it as `policy`.
@@ -682,32 +701,53 @@ class AdaptiveModel(_graph.ListModel):
         """
         kwargs["unit"] = unit if isinstance(unit, str) else "energy"
         inspect.signature(calibrate).bind(x, y, None, **kwargs)
-        arrays = keras.tree.flatten(x)
-        apart = isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__")
+        arrays = Inputs(self, adapts=True).arrays(x)
         sizes = [n for tensor in (*self.inputs, *self.outputs) for n in tensor.shape[1:]]
         same = None
         if None not in sizes and gated_costs(self.inputs, self.outputs) is None:
             same = self.exit_costs(unit)
-        check_how(**kwargs, costs=same, labels_given=y is not None or not apart)
-        if apart:
-            samples = len(arrays[0]) if arrays else 0
-            if not samples:
-                raise ValueError("`x` must hold at least one sample. Received: 0 samples")
-            if y is not None and None not in sizes:
-                shape = (1, samples, *self.outputs[0].shape[1:])
-                y = check_labels(y, np.broadcast_to(np.float32(0), shape))
+        check_how(**kwargs, costs=same, labels_given=y is not None or arrays is None)
+        y = self._same_for_all(y)
+        if arrays is not None and y is not None and None not in sizes:
+            shape = (1, len(arrays[0]), *self.outputs[0].shape[1:])
+            y = check_labels(y, np.broadcast_to(np.float32(0), shape))
         labels = []
-        if not apart and y is None:
-            x = _inputs(x, labels)
-        with warnings.catch_warnings():  # that a data set read once has an end
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
+        if arrays is None and y is None:
+            x = self._without_labels(x, labels)
+        logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
         policy = calibrate(logits, np.concatenate(labels) if labels else y, costs, **kwargs)
-        if policy.worst_case is not None and policy.worst_case >= self.exit_costs(unit)[-1]:
-            policy.worst_case = None  # no sample can cost more
+        if policy.worst_case is not None:
+            most = costs[-1].max() if None in sizes else self.exit_costs(unit)[-1]
+            if policy.worst_case >= most:
+                policy.worst_case = None  # no sample can cost more
         policy.network = self.network
         self.policy = policy
         return policy
+
+    def _same_for_all(self, y):
+        """Returns labels as one array where they are given for each exit, as `fit` takes them."""
+        several = isinstance(y, (list, tuple)) and len(y) == self.num_exits
+        if not isinstance(y, dict) and not (several and all(hasattr(z, "shape") for z in y)):
+            return y
+        first, *others = map(np.asarray, self.per_exit(y))
+        if first.ndim == 0:  # a list of labels
+            return y
+        if not all(np.array_equal(first, other) for other in others):
+            raise ValueError(
+                "`y` must be the same for every exit, where one policy is chosen for all. "
+                "Received: labels that differ from exit to exit"
+            )
+        return first
+
+    def _without_labels(self, batches, labels):
+        """Yields the inputs of a data set, and collects the labels beside them."""
+        for batch in batches_of(batches):
+            inside = isinstance(batch, (tuple, list))
+            if inside and len(batch) > 1:
+                found = np.asarray(self._same_for_all(batch[1]))
+                if found.ndim:  # else the inputs are refused: they are of one sample too
+                    labels.append(found)
+            yield (batch[0] if inside else batch,)
 
 
 def check_model(model):
@@ -748,17 +788,6 @@ def _may_be_replaced(filepath):
     while answer not in ("y", "n"):
         answer = input(f"[WARNING] {filepath} already exists - overwrite? [y/n]").strip().lower()
     return answer == "y"
-
-
-def _inputs(batches, labels):
-    """Yields the inputs of a data set, and collects the labels beside them."""
-    if isinstance(batches, keras.utils.PyDataset):
-        batches = map(batches.__getitem__, range(batches.num_batches))
-    for batch in batches:
-        inside = isinstance(batch, (tuple, list))
-        if inside and len(batch) > 1:
-            labels.append(np.asarray(batch[1]))
-        yield (batch[0] if inside else batch,)
 
 
 def _labels_like(x, y):

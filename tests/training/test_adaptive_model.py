@@ -294,6 +294,9 @@ def test_calibrate_returns_a_policy_within_the_budget(data):
     assert report.mean_cost <= 30
 
 
+BROKEN = np.where(np.arange(48) < 47, 1, np.nan).reshape(12, 4)
+
+
 class Batches(keras.utils.PyDataset):
     def __init__(self, x, y):
         super().__init__()
@@ -321,6 +324,13 @@ def test_calibrate_takes_labels_as_fit_does(data):
         (dataset.shuffle(12).batch(5),),  # another order each time it is read
         (dataset.batch(5).map(lambda x, y: (x, tf.one_hot(y, 3))),),
         (Batches(x, y),),
+        (x, {"exit_0": y, "exit_1": y}),
+        (dataset.batch(5).map(lambda x, y: (x, {"exit_1": y, "exit_0": y})),),
+        (dataset.batch(5).map(lambda x, y: (x, (y, y))),),
+        (dataset.batch(5).map(lambda x, y: x), y),
+        (x.tolist(), y.tolist()),
+        (list(x), y),
+        ([x], y),
         (((x[i : i + 6], y[i : i + 6]) for i in (0, 6)),),
     ):
         policy = model.calibrate(*given, **how)
@@ -344,7 +354,14 @@ def test_calibrate_takes_labels_as_fit_does(data):
         ({"accuracy": 0.5, "y": None}, "`labels` must be given"),
         ({"accuracy": 0.5, "y": np.zeros(5, int)}, r"integers of shape \(12,\)"),
         ({"accuracy": 0.5, "y": np.full(12, 3)}, "below the number of classes, 3"),
-        ({"accuracy": 0.5, "x": np.zeros((0, 4)), "y": []}, "at least one sample. Received: 0"),
+        ({"accuracy": 0.5, "y": [np.zeros(12, int), np.ones(12, int)]}, "differ from exit to exit"),
+        ({"accuracy": 0.5, "x": np.zeros((0, 4)), "y": []}, "at least one sample. Received: none"),
+        ({"accuracy": 0.5, "x": None}, "`x` must be arrays, or batches of them. Received: x=None"),
+        ({"accuracy": 0.5, "x": np.zeros((12, 5))}, r"of shape \(samples, 4\). Received: .* 5\)"),
+        ({"accuracy": 0.5, "x": np.zeros((12, 4), "U1")}, "`x` must be numbers for float32"),
+        ({"accuracy": 0.5, "x": {"z": np.zeros((12, 4))}}, "for each of the 1 inputs"),
+        ({"accuracy": 0.5, "x": BROKEN}, "must be finite. Received: NaN or infinity in `x`"),
+        ({"accuracy": 0.5, "batch_size": 0}, "`batch_size` must be an integer of at least 1"),
         ({"q": 0.5}, '`q` must be given with method="geometric" only'),
         ({"q": 1.5, "method": "geometric"}, "`q` must be between 0 and 1"),
     ],
@@ -356,6 +373,78 @@ def test_calibrate_checks_before_the_network_runs(data, monkeypatch, arguments, 
         model.calibrate(**{"x": data[0], "y": data[1], **arguments})
     with pytest.raises(TypeError, match="unexpected keyword argument 'budgets'"):
         model.calibrate(*data, budgets=[30])
+
+
+@pytest.mark.parametrize("call", ["calibrate", "predict_with_costs", "predict_gates"])
+@pytest.mark.parametrize(
+    ("of_batch", "message"),
+    [
+        (lambda x, y: (x[0], y[0]), r"must hold batches of samples.*of shape \(4,\)"),
+        (lambda x, y: (x[:, :3], y), r"`x` must be of shape \(samples, 4\)"),
+        (lambda x, y: (np.where(y == 9, np.nan, x), y), "must be finite. Received"),
+        (lambda x, y: (x[:0], y[:0]), "at least one sample"),
+        (None, "at least one sample. Received: none"),
+    ],
+)
+def test_batches_are_checked_as_they_come(data, call, of_batch, message):
+    x, y = data[0], np.arange(12)[:, None]
+    batches = (of_batch(x[i : i + 2], y[i : i + 2]) for i in range(0, 12, 2) if of_batch)
+    how = {"budget_share": 0.7} if call == "calibrate" else {}
+    model = two_exits() if call != "predict_gates" else gated()
+    with pytest.raises(ValueError, match=message) as refused:
+        getattr(model, call)(batches, verbose=0, **how)
+    assert "Traceback" not in str(refused.value)
+
+
+def gated():
+    x = keras.Input((4,))
+    gate = ka.layers.SkipGate(units=4)(x)
+    y = ka.layers.GatedBlock([keras.layers.Dense(4)], "add")(x, x, gate)
+    return ka.AdaptiveModel(x, [keras.layers.Dense(3)(y)])
+
+
+def of_any_size(classes=3):
+    image = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(2, 3, padding="same", name="c0")(image)
+    first = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+    x = keras.layers.Conv2D(4, 3, padding="same")(x)
+    last = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+    return ka.AdaptiveModel(image, [first, last])
+
+
+def test_a_network_of_open_sizes_takes_batches_of_any_kind(rng):
+    model, x, y = of_any_size(), rng.normal(size=(12, 6, 5, 1)), rng.integers(0, 3, 12)
+    expected = model.exit_costs(input_shape=(6, 5, 1))
+    how = {"worst_case": expected[-1], "accuracy": 0.0, "verbose": 0}
+    policy = model.calibrate(x, y, **how)
+    assert policy.worst_case is None
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+    flat = ((x[i : i + 4, ..., 0], y[i : i + 4]) for i in (0, 4, 8))  # Keras adds the axis
+    for given in (dataset, Batches(x, y), ((x[i : i + 6], y[i : i + 6]) for i in (0, 6)), flat):
+        assert model.calibrate(given, **how).log_odds == pytest.approx(policy.log_odds, rel=1e-5)
+    for given in (x, x[..., 0], dataset, dataset.map(lambda x, y: x)):
+        logits, costs = model.predict_with_costs(given, verbose=0)
+        assert logits.shape == (2, 12, 3)
+        np.testing.assert_array_equal(costs, np.repeat(expected[:, None], 12, axis=1))
+    sizes = (4, 8)
+    batches = (np.ones((2, n, n, 1)) for n in sizes)  # each image costs what its size does
+    costs = model.predict_with_costs(batches, verbose=0)[1]
+    each = [model.exit_costs(input_shape=(n, n, 1)) for n in sizes for _ in range(2)]
+    np.testing.assert_array_equal(costs, np.transpose(each))
+
+
+def test_several_inputs_come_as_arrays_and_in_batches(rng):
+    inputs = [keras.Input((4,), name="a"), keras.Input((2,), name="b", dtype="int32")]
+    x = keras.layers.Concatenate()([inputs[0], keras.ops.cast(inputs[1], "float32")])
+    model = ka.AdaptiveModel(inputs, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
+    a, b = rng.normal(size=(6, 4)), rng.integers(0, 3, (6, 2))
+    expected, _ = model.predict_with_costs([a, b], verbose=0)
+    by_name = {"b": b, "a": a}
+    dataset = tf.data.Dataset.from_tensor_slices((by_name, b[:, 0])).batch(4)
+    in_order = tf.data.Dataset.from_tensor_slices(((a, b), b[:, 0])).batch(4)
+    for given in (by_name, (a.tolist(), b.tolist()), dataset, in_order):
+        found, _ = model.predict_with_costs(given, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_calibrate_says_unit_and_network_and_drops_a_limit_that_does_not_bind(data):
