@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import types
+import warnings
 from pathlib import Path
 
 import keras
@@ -24,6 +25,23 @@ from keras_adaptive.training.preset import from_preset, save_to_preset
 
 KEPT = ("policy", "class_names", "pixels", "preprocessing")  # what a file holds beside the network
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
+
+# functions of keras.losses
+OF_PROBABILITIES = (
+    "kl_divergence",
+    "poisson",
+    "mean_squared_logarithmic_error",
+    "dice",
+    "tversky",
+    "categorical_generalized_cross_entropy",
+)
+CROSS_ENTROPIES = (
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+)
 
 
 def default_optimizer():
@@ -234,7 +252,8 @@ class AdaptiveModel(_graph.ListModel):
                 place of which `training.fit` uses that of its recipe.
             loss: A loss on logits. The names of Keras's cross-entropies are taken
                 with `from_logits=True`, since exits give logits.
-            metrics: List of metrics.
+            metrics: List of metrics on logits. Keras's cross-entropies are taken with
+                `from_logits=True`.
             exit_weights: Sequence of one number per exit, the weights of the sum.
                 `None`: 1 each.
             distillation: A `training.Distillation`, or `None`.
@@ -243,7 +262,7 @@ class AdaptiveModel(_graph.ListModel):
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
-            ValueError: If a loss expects probabilities, or the number of weights is
+            ValueError: If a loss or a metric expects probabilities, or the number of weights is
                 not the number of exits.
         """
         if "loss_weights" in kwargs:
@@ -251,8 +270,10 @@ class AdaptiveModel(_graph.ListModel):
                 "Weights of exits must be given as `exit_weights`. "
                 f"Received: loss_weights={kwargs['loss_weights']}"
             )
+        on_logits = {}
         for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             _check_metrics(name, given)
+            on_logits[name] = given and [_on_logits(name, metric) for metric in given]
         exit_weights = self.check_losses(exit_weights, distillation, gate_loss)
         loss_on_logits = _loss_on_logits(loss)
         watched, self._loss_of_gates = [], None
@@ -275,13 +296,12 @@ class AdaptiveModel(_graph.ListModel):
             optimizer=self._default_optimizer() if optimizer is None else optimizer,
             loss=[loss_on_logits] * self.num_exits,
             loss_weights=weights,
-            metrics=self._for_each_exit(metrics),
-            weighted_metrics=self._for_each_exit(weighted_metrics),
+            **{name: self._for_each_exit(given) for name, given in on_logits.items()},
             **kwargs,
         )
 
     def _for_each_exit(self, metrics):
-        return metrics and [[_fresh(metric) for metric in metrics] for _ in range(self.num_exits)]
+        return metrics and [list(map(_fresh, metrics)) for _ in range(self.num_exits)]
 
     def check_losses(self, exit_weights, distillation, gate_loss):
         """Returns the weights of the exits as a list, or `None`, if `compile` may have all this.
@@ -366,7 +386,13 @@ class AdaptiveModel(_graph.ListModel):
         if config.get("stopping_loss", self) is None:  # files of before StoppingModel hold it
             del config["stopping_loss"]
         is_given = config.pop("optimizer_is_given", True)
-        self.compile(**config)
+        try:
+            self.compile(**config)
+        except ValueError as error:  # files of before losses on probabilities were refused
+            warnings.warn(f"Compiled with the usual loss and metrics: {error}", stacklevel=2)
+            for name in ("loss", "metrics", "weighted_metrics"):
+                config.pop(name, None)
+            self.compile(**config)
         self.optimizer_is_given = is_given
         self.optimizer.build(self.trainable_variables)
 
@@ -817,7 +843,12 @@ def _loss_on_logits(loss):
     """Returns the loss with `from_logits=True` where a name was given."""
     if isinstance(loss, (list, tuple, dict)):
         raise ValueError(f"`loss` must be one loss, which serves every exit. Received: loss={loss}")
-    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    found = keras.losses.get(loss) if isinstance(loss, str) or inspect.isclass(loss) else loss
+    if _is_of_probabilities(found):
+        raise ValueError(
+            "`loss` must take logits, which exits give; `categorical_crossentropy` takes labels "
+            f"that are probabilities too. Received: loss={loss}, which takes probabilities"
+        )
     takes_logits = not isinstance(found, keras.losses.Loss) and (
         "from_logits" in getattr(getattr(found, "__code__", None), "co_varnames", ())
     )
@@ -832,6 +863,48 @@ def _loss_on_logits(loss):
             f"class with `from_logits=True`. Received: loss={loss}"
         )
     return found
+
+
+def _is_of_probabilities(found):
+    """Whether a loss or metric of Keras takes probabilities, and cannot be told of logits."""
+    if isinstance(found, (keras.losses.Loss, keras.metrics.Metric)) and not _is_of_keras(found):
+        return False  # may apply a softmax
+    function = getattr(found, "fn", getattr(found, "_fn", found))
+    return any(function is getattr(keras.losses, name, None) for name in OF_PROBABILITIES)
+
+
+def _is_of_keras(found):
+    return type(found).__module__.partition(".")[0] == "keras"
+
+
+def _on_logits(name, metric):
+    """Returns a metric with `from_logits=True` where it is a cross-entropy.
+
+    Args:
+        name: String, the name of the argument.
+        metric: Metric, its class or its name, or a function.
+    """
+    if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
+        return metric
+    found = keras.metrics.get(metric)
+    config = {}
+    if isinstance(found, keras.metrics.Metric) and _is_of_keras(found):
+        config = found.get_config()
+    elif found in CROSS_ENTROPIES:
+        return keras.metrics.MeanMetricWrapper(found, found.__name__, from_logits=True)
+    if config.get("from_logits") is False and isinstance(found, keras.metrics.MeanMetricWrapper):
+        named = {"name": metric} if isinstance(metric, str) else {}
+        return type(found).from_config({**config, **named, "from_logits": True})
+    # by a threshold of probabilities: AUC, PrecisionAtRecall and others, and Precision and others
+    by_threshold = "num_thresholds" in config and not config.get("from_logits")
+    at_a_half = "thresholds" in config and config["thresholds"] is None
+    at_a_half = at_a_half and config.get("top_k") is None
+    if by_threshold or at_a_half or _is_of_probabilities(found):
+        raise ValueError(
+            f"`{name}` must take logits, which exits give. Received: {metric!r} in `{name}`, which "
+            "takes probabilities"
+        )
+    return metric
 
 
 def _check_metrics(name, metrics):

@@ -86,6 +86,64 @@ def test_metrics_given_as_objects_do_not_share_their_counts(data):
     assert [found["first_top"], found["last_top"]] == pytest.approx(accuracy)
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.metrics.SparseCategoricalCrossentropy(name="ce"),
+        keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
+        keras.metrics.SparseCategoricalCrossentropy,
+        keras.losses.sparse_categorical_crossentropy,
+    ],
+)
+def test_cross_entropies_as_metrics_take_logits(data, metric, tmp_path):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd", metrics=["acc"], weighted_metrics=[metric])
+    name = getattr(metric, "name", metric if isinstance(metric, str) else None)
+    name = name or "sparse_categorical_crossentropy"
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    expected = [cross_entropy(z, y).mean() for z in model.predict(x, verbose=0)]
+    assert [found[f"first_{name}"], found[name]] == pytest.approx(expected, rel=1e-5)
+    assert "last_acc" in found
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(found, rel=1e-5)
+
+
+def test_metrics_that_know_how_to_read_logits_are_taken(data):
+    class Auc(keras.metrics.AUC):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            super().update_state(y_true, keras.ops.softmax(y_pred), sample_weight)
+
+    metrics = [
+        Auc(name="a"),
+        keras.metrics.Recall(thresholds=0.0),
+        keras.metrics.Precision(top_k=1),
+    ]
+    model = two_exits()
+    model.compile(
+        "sgd", "categorical_crossentropy", [*metrics, keras.metrics.AUC(from_logits=True)]
+    )
+    assert model.evaluate(data[0], np.eye(3)[data[1]], verbose=0, return_dict=True)["a"] > 0
+
+
+def test_a_file_of_a_loss_that_is_refused_now_still_loads(tmp_path, monkeypatch):
+    from keras_adaptive.training import adaptive_model
+
+    model = two_exits()
+    with monkeypatch.context() as before:
+        before.setattr(adaptive_model, "OF_PROBABILITIES", ())
+        model.compile("adam", loss="kl_divergence")
+        model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="usual loss and metrics: `loss` must take logits"):
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.compiled_with()["loss"] == "sparse_categorical_crossentropy"
+    assert again.optimizer.name == "adam"
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
 def test_one_exit_is_first_mean_and_last(data):
     x = keras.Input((4,))
     model = ka.AdaptiveModel(x, [keras.layers.Dense(3, name="exit_0")(x)])
@@ -534,6 +592,20 @@ def test_evaluate_takes_a_model_for_its_policy(data):
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "`loss` must take logits"),
         ({"loss": keras.losses.CategoricalCrossentropy()}, "`loss` must take logits"),
         ({"loss": {"exit_0": "mse"}}, "`loss` must be one loss"),
+        ({"loss": keras.losses.SparseCategoricalCrossentropy}, "`loss` must take logits"),
+        ({"loss": "kl_divergence"}, "`loss` must take logits.*Received: loss=kl_divergence"),
+        ({"loss": "KLDivergence"}, "`loss` must take logits"),
+        ({"loss": keras.losses.KLDivergence()}, "`loss` must take logits"),
+        ({"loss": keras.losses.KLDivergence}, "`loss` must take logits"),
+        ({"loss": keras.losses.poisson}, "`loss` must take logits"),
+        ({"loss": "poisson"}, "`loss` must take logits"),
+        ({"loss": "dice"}, "`loss` must take logits"),
+        ({"metrics": ["kl_divergence"]}, "`metrics` must take logits.* Received: 'kl_divergence'"),
+        ({"metrics": [keras.losses.poisson]}, "`metrics` must take logits"),
+        ({"weighted_metrics": [keras.metrics.KLDivergence()]}, "`weighted_metrics` must take"),
+        ({"metrics": [keras.metrics.AUC()]}, "`metrics` must take logits"),
+        ({"metrics": ["precision"]}, "`metrics` must take logits"),
+        ({"metrics": [keras.metrics.PrecisionAtRecall(0.5)]}, "`metrics` must take logits"),
         ({"exit_weights": [1, 1, 1]}, "`exit_weights` must be 2 numbers"),
     ],
 )
