@@ -67,7 +67,7 @@ class AdaptiveModel(_graph.ListModel):
     `AdaptivePredictor` and the exported file do.
 
     Args:
-        inputs: Symbolic input, or a list of them.
+        inputs: Symbolic input, or a list of them. A batch size that they fix is dropped.
         outputs: List of symbolic logits `(batch, classes)`, one per exit, in the
             order in which they are computed.
         name: String.
@@ -95,7 +95,10 @@ class AdaptiveModel(_graph.ListModel):
                 "`outputs` must be a list of the exits' logits, one tensor per exit. "
                 f"Received: outputs={outputs}"
             )
-        super().__init__(inputs, list(outputs), name=name, **kwargs)
+        tensors, outputs = _graph.any_batch(keras.tree.flatten(inputs), list(outputs))
+        if tensors:
+            inputs = keras.tree.pack_sequence_as(inputs, tensors)
+        super().__init__(inputs, outputs, name=name, **kwargs)
         _graph.check_channels_last(self.inputs, self.outputs)
         # not as attributes of their own, since Keras would track what is inside
         self._kept = types.SimpleNamespace(**dict.fromkeys(KEPT))
