@@ -327,6 +327,8 @@ class AdaptiveModel(_graph.ListModel):
             raise TypeError(
                 f"`distillation` must be a Distillation. Received: distillation={distillation!r}"
             )
+        if distillation is not None:
+            distillation.check(self.inputs, self.outputs)
         if gate_loss is not None:
             if not isinstance(gate_loss, GateLoss):
                 raise TypeError(
