@@ -181,7 +181,8 @@ def check_labels(labels, logits):
     """Returns integer labels of checked logits; -1 marks a pixel without a label.
 
     Taken is what `fit` takes: integers, floats that are whole, with or without an axis of one at
-    the end, and one-hot labels.
+    the end, and one-hot labels; booleans where there are two classes, since more of them are
+    rather answers that were right.
 
     Args:
         labels: Array.
@@ -195,7 +196,8 @@ def check_labels(labels, logits):
         labels = labels[..., 0]
     elif labels.shape == (*shape, classes) and labels.dtype.kind in "biuf":
         labels = _of_one_hot(labels)
-    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+    whole = labels.dtype.kind == "f" and (labels == np.rint(labels)).all()
+    if whole or (labels.dtype.kind == "b" and classes == 2):
         labels = labels.astype("int64")
     if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -267,16 +269,6 @@ def each_input(x, inputs, argument):
 def _is_ours(array):
     """Returns whether something must become an array, or is one that is refused."""
     return not hasattr(array, "shape") or isinstance(array, np.ma.MaskedArray)
-
-
-def batches_of(x):
-    """Returns an iterator over batches."""
-    if isinstance(x, (str, bytes)) or not hasattr(x, "__iter__"):
-        raise TypeError(
-            "`x` must be an array, a list or dictionary of arrays, or an iterable of batches. "
-            f"Received: x={x!r}"
-        )
-    return iter(x)
 
 
 def check_inputs(arrays, inputs, argument):

@@ -36,13 +36,24 @@ def write_whole(path, content):
     if not path.parent.is_dir():
         raise ValueError(f"The folder of `path` must exist. Received: path={path}")
     content = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex}"
+    with whole_file(path) as part, open(part, "xb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path, ending=""):
+    """Gives a path to write a file at, which takes its place at `path` only when it is complete.
+
+    Args:
+        path: Path of the file. Its folder must exist.
+        ending: String, how the name to write at must end.
+    """
+    part = path.parent / f".{path.name[:200]}.{uuid.uuid4().hex}{ending}"
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        yield part
+        os.replace(part, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -267,6 +267,46 @@ def _rebuild(nodes, inputs, outputs, name, skipping=None):
     return ListModel(list(tensors.values()), again, name=name)
 
 
+def has_batch(tensor):
+    """Returns whether the size of a batch is fixed; Keras fixes it in some Sequential models."""
+    return bool(tensor.shape) and tensor.shape[0] is not None
+
+
+def any_batch(inputs, outputs):
+    """Returns inputs and outputs of the same layers for batches of any size.
+
+    Args:
+        inputs: List of symbolic tensors.
+        outputs: List of symbolic tensors.
+
+    Raises:
+        ValueError: If an operation of the network fixes the size.
+    """
+    if not any(map(has_batch, inputs)):
+        return inputs, outputs
+    again = [keras.Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in inputs]
+    tensors = {id(old): new for old, new in zip(inputs, again, strict=True)}
+    nodes = nodes_between(inputs, outputs)
+    if any(getattr(node.operation, "stateful", False) for node in nodes):
+        raise _fixed(inputs, "a stateful layer")
+    try:
+        found = call_again(nodes, tensors, outputs)
+    except Exception as error:  # whatever a layer raises
+        raise _fixed(inputs, error) from error
+    pairs = zip(outputs, found, strict=True)
+    if any(has_batch(new) or new.shape[1:] != old.shape[1:] for old, new in pairs):
+        raise _fixed(inputs, "operations that fix its size")
+    return again, found
+
+
+def _fixed(inputs, why):
+    return ValueError(
+        "The network must take batches of any size: samples leave it one by one. Build it with "
+        "`keras.Input(shape)`, without `batch_shape` and `batch_size`. Received: inputs of shape "
+        f"{', '.join(str(tuple(t.shape)) for t in inputs)}, and {why}"
+    )
+
+
 def is_model(operation):
     """Returns whether an operation is a model whose inside is a graph, and that alone."""
     if not isinstance(operation, keras.Model) or not getattr(operation, "outputs", None):

@@ -186,6 +186,13 @@ def test_labels_are_taken_as_fit_takes_them(labels):
     assert np.issubdtype(found.dtype, np.integer)
 
 
+@pytest.mark.parametrize("axis", [(), (..., None)])
+def test_labels_of_two_classes_may_be_booleans(axis):
+    found = checks.check_labels(np.array([True, False, True])[axis], LOGITS[..., :2])
+    assert found.tolist() == [1, 0, 1]
+    assert np.issubdtype(found.dtype, np.integer)
+
+
 def test_labels_of_pixels_are_taken_as_fit_takes_them():
     dense, labels = np.zeros((1, 2, 1, 2, 3)), np.array([[[2, 0]], [[1, 1]]])
     for given in (labels, labels[..., None], labels.astype("float32"), np.eye(3)[labels]):

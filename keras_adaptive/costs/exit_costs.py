@@ -113,6 +113,11 @@ def _shape(tensor):
     return shape
 
 
+def _has_several(tensor):
+    """Returns whether a tensor is fixed to batches of several samples."""
+    return _graph.has_batch(tensor) and tensor.shape[0] > 1
+
+
 def _call_of(node):
     values = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     read = [value for value in values if hasattr(value, "shape") and hasattr(value, "dtype")]
@@ -280,7 +285,8 @@ def _graph_cost(model, node, unit):
     inputs = keras.tree.flatten(model.inputs)
     outputs = keras.tree.flatten(model.outputs)
     nodes = _graph.nodes_between(inputs, outputs)
-    if [t.shape[1:] for t in inputs] != [t.shape[1:] for t in node.input_tensors]:
+    others = [t.shape[1:] for t in inputs] != [t.shape[1:] for t in node.input_tensors]
+    if others or any(map(_has_several, inputs)):
         nodes = _graph.nodes_between(
             *_at_sizes(inputs, outputs, [_shape(t) for t in node.input_tensors])
         )
@@ -370,11 +376,12 @@ def sized(inputs, exits, input_shape=None):
         ValueError: If the shape does not fit the inputs, or sizes are open and none is given.
     """
     if input_shape is None:
-        shapes = [_shape(tensor) for tensor in inputs]
+        shapes = [(1, *_shape(tensor)[1:]) for tensor in inputs]
     else:
         shapes = [(1, *shape) for shape in input_shapes(inputs, input_shape)]
     inner = [t for node in _graph.nodes_between(inputs, exits) for t in node.outputs]
-    if not any(None in tensor.shape[1:] for tensor in (*inputs, *inner)):
+    several = any(map(_has_several, inputs))  # costs are those of one sample
+    if not several and not any(None in tensor.shape[1:] for tensor in (*inputs, *inner)):
         return inputs, exits
     return _at_sizes(inputs, exits, shapes)
 

@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from anytime_tflite import BatchResult as Result
 from keras_adaptive._checks import check_choice, integer
-from keras_adaptive.inference._inputs import Inputs
 from keras_adaptive.inference._stages import Stages
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.policy._budgets import as_policies, within_budget
+from keras_adaptive.training._inputs import Inputs
 from keras_adaptive.training.adaptive_model import check_model
 
 WAITING = 64  # input batches that may wait for an answer before all are answered

@@ -121,7 +121,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
         head_channels = integer("head_channels", head_channels, 1)
     check_choice((True, False), trainable=trainable)
     check_choice((None, True, False), from_logits=from_logits)
-    inputs, answer = _graph.opened(model.inputs, model.outputs[-1])
+    inputs, (answer,) = _graph.any_batch(model.inputs, [model.outputs[-1]])
+    inputs, answer = _graph.opened(inputs, answer)
     classes, stated = _number_of_classes(answer, classes), classes is not None
     features = len(answer.shape) > 2
     if features:

@@ -1,25 +1,47 @@
 """`AdaptiveModel`: a Keras model with several exits that share one label."""
 
+import functools
 import hashlib
 import inspect
 import json
+import os
 import types
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_adaptive import _graph, costs
-from keras_adaptive._checks import check_labels, numbers
+from keras_adaptive._checks import check_labels, integer, numbers
+from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
+from keras_adaptive.training._inputs import Inputs, batches_of
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.preset import from_preset, save_to_preset
 
 KEPT = ("policy", "class_names", "pixels", "preprocessing")  # what a file holds beside the network
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
+
+# functions of keras.losses
+OF_PROBABILITIES = (
+    "kl_divergence",
+    "poisson",
+    "mean_squared_logarithmic_error",
+    "dice",
+    "tversky",
+    "categorical_generalized_cross_entropy",
+)
+CROSS_ENTROPIES = (
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+)
 
 
 def default_optimizer():
@@ -45,7 +67,7 @@ class AdaptiveModel(_graph.ListModel):
     `AdaptivePredictor` and the exported file do.
 
     Args:
-        inputs: Symbolic input, or a list of them.
+        inputs: Symbolic input, or a list of them. A batch size that they fix is dropped.
         outputs: List of symbolic logits `(batch, classes)`, one per exit, in the
             order in which they are computed.
         name: String.
@@ -73,7 +95,10 @@ class AdaptiveModel(_graph.ListModel):
                 "`outputs` must be a list of the exits' logits, one tensor per exit. "
                 f"Received: outputs={outputs}"
             )
-        super().__init__(inputs, list(outputs), name=name, **kwargs)
+        tensors, outputs = _graph.any_batch(keras.tree.flatten(inputs), list(outputs))
+        if tensors:
+            inputs = keras.tree.pack_sequence_as(inputs, tensors)
+        super().__init__(inputs, outputs, name=name, **kwargs)
         _graph.check_channels_last(self.inputs, self.outputs)
         # not as attributes of their own, since Keras would track what is inside
         self._kept = types.SimpleNamespace(**dict.fromkeys(KEPT))
@@ -230,7 +255,8 @@ class AdaptiveModel(_graph.ListModel):
                 place of which `training.fit` uses that of its recipe.
             loss: A loss on logits. The names of Keras's cross-entropies are taken
                 with `from_logits=True`, since exits give logits.
-            metrics: List of metrics.
+            metrics: List of metrics on logits. Keras's cross-entropies are taken with
+                `from_logits=True`.
             exit_weights: Sequence of one number per exit, the weights of the sum.
                 `None`: 1 each.
             distillation: A `training.Distillation`, or `None`.
@@ -239,7 +265,7 @@ class AdaptiveModel(_graph.ListModel):
             **kwargs: Passed to `keras.Model.compile`.
 
         Raises:
-            ValueError: If a loss expects probabilities, or the number of weights is
+            ValueError: If a loss or a metric expects probabilities, or the number of weights is
                 not the number of exits.
         """
         if "loss_weights" in kwargs:
@@ -247,8 +273,10 @@ class AdaptiveModel(_graph.ListModel):
                 "Weights of exits must be given as `exit_weights`. "
                 f"Received: loss_weights={kwargs['loss_weights']}"
             )
+        on_logits = {}
         for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             _check_metrics(name, given)
+            on_logits[name] = given and [_on_logits(name, metric) for metric in given]
         exit_weights = self.check_losses(exit_weights, distillation, gate_loss)
         loss_on_logits = _loss_on_logits(loss)
         watched, self._loss_of_gates = [], None
@@ -271,13 +299,12 @@ class AdaptiveModel(_graph.ListModel):
             optimizer=self._default_optimizer() if optimizer is None else optimizer,
             loss=[loss_on_logits] * self.num_exits,
             loss_weights=weights,
-            metrics=self._for_each_exit(metrics),
-            weighted_metrics=self._for_each_exit(weighted_metrics),
+            **{name: self._for_each_exit(given) for name, given in on_logits.items()},
             **kwargs,
         )
 
     def _for_each_exit(self, metrics):
-        return metrics and [[_fresh(metric) for metric in metrics] for _ in range(self.num_exits)]
+        return metrics and [list(map(_fresh, metrics)) for _ in range(self.num_exits)]
 
     def check_losses(self, exit_weights, distillation, gate_loss):
         """Returns the weights of the exits as a list, or `None`, if `compile` may have all this.
@@ -300,6 +327,8 @@ class AdaptiveModel(_graph.ListModel):
             raise TypeError(
                 f"`distillation` must be a Distillation. Received: distillation={distillation!r}"
             )
+        if distillation is not None:
+            distillation.check(self.inputs, self.outputs)
         if gate_loss is not None:
             if not isinstance(gate_loss, GateLoss):
                 raise TypeError(
@@ -362,7 +391,13 @@ class AdaptiveModel(_graph.ListModel):
         if config.get("stopping_loss", self) is None:  # files of before StoppingModel hold it
             del config["stopping_loss"]
         is_given = config.pop("optimizer_is_given", True)
-        self.compile(**config)
+        try:
+            self.compile(**config)
+        except ValueError as error:  # files of before losses on probabilities were refused
+            warnings.warn(f"Compiled with the usual loss and metrics: {error}", stacklevel=2)
+            for name in ("loss", "metrics", "weighted_metrics"):
+                config.pop(name, None)
+            self.compile(**config)
         self.optimizer_is_given = is_given
         self.optimizer.build(self.trainable_variables)
 
@@ -484,7 +519,8 @@ class AdaptiveModel(_graph.ListModel):
             for shape, tensor in zip(shapes, self.outputs, strict=True)
         ]
         with self.distribute_strategy.scope():
-            super().compute_loss(None, self.per_exit(y), logits)
+            # the loss alone: those that layers add are tensors of a graph, if there was one
+            self._compile_loss(self.per_exit(y), logits)
             super().compute_metrics(None, self.per_exit(y), logits)
             self.reset_metrics()
 
@@ -504,8 +540,8 @@ class AdaptiveModel(_graph.ListModel):
             return logs
         return list(logs.values()) if len(logs) > 1 else next(iter(logs.values()))
 
-    def save(self, filepath, *args, **kwargs):
-        """As in Keras, in the format `.keras`.
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As in Keras, in the format `.keras`; the file is replaced only by a whole one.
 
         Raises:
             ValueError: If the format is HDF5, which cannot hold these models.
@@ -515,7 +551,13 @@ class AdaptiveModel(_graph.ListModel):
                 "`filepath` must end in `.keras`: models with several exits cannot be loaded from "
                 f"HDF5; `save_weights` writes `.weights.h5`. Received: filepath={filepath}"
             )
-        return super().save(filepath, *args, **kwargs)
+        save = functools.partial(super().save, zipped=zipped, **kwargs)
+        _save_whole(save, filepath, overwrite, None if zipped is False else ".keras")
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """As in Keras; the file is replaced only by a whole one, unless there are several."""
+        save = functools.partial(super().save_weights, max_shard_size=max_shard_size)
+        _save_whole(save, filepath, overwrite, ".weights.h5" if max_shard_size is None else None)
 
     def save_to_preset(self, preset_dir):
         """Writes the network as a folder that people can look into: config, weights, policy, card.
@@ -619,18 +661,35 @@ class AdaptiveModel(_graph.ListModel):
             Tuple of two arrays: logits `(exits, samples, classes)` and costs
             `(exits, samples)`.
         """
+        if kwargs.get("batch_size") is not None:
+            integer("batch_size", kwargs["batch_size"], 1)
         gated = None if unit == "params" else gated_costs(self.inputs, self.outputs, unit)
-        if gated is None:
-            logits = np.stack(self.predict(x, **kwargs))
-            shapes = None
-            if any(None in tensor.shape[1:] for tensor in self.inputs):
-                shapes = [np.shape(each)[1:] for each in keras.tree.flatten(x)]
-            same = self.exit_costs(unit, input_shape=shapes)
-            return logits, np.repeat(same[:, None], logits.shape[1], axis=1)
-        watched = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
-        values = watched.predict(x, **kwargs)
+        model = self
+        if gated is not None:
+            model = _graph.model_of(self.inputs, [*self.outputs, *gated.tensors])
+        with Inputs(self, adapts=True).for_predict(x) as (x, seen):
+            values = model.predict(x, **kwargs)
         logits = np.stack(values[: self.num_exits])
+        if gated is None:
+            return logits, self._costs_of(seen, logits.shape[1], unit)
         return logits, gated.per_sample(values[self.num_exits :], expected)
+
+    def _costs_of(self, seen, samples, unit):
+        """Returns costs `(exits, samples)` of batches; only open sizes let them differ.
+
+        Args:
+            seen: List of `(shapes, samples)` of every batch, maybe of some beyond the last.
+            samples: Integer, how many there are.
+            unit: Unit of cost.
+        """
+        shapes, counts = zip(*seen, strict=True)
+        if not any(None in tensor.shape[1:] for tensor in self.inputs):
+            shapes = (None,) * len(counts)
+        known = {each: self.exit_costs(unit, input_shape=each) for each in set(shapes)}
+        if len(known) == 1:
+            counts, shapes = (samples,), shapes[:1]
+        costs = np.stack([known[each] for each in shapes], axis=1)
+        return np.repeat(costs, counts, axis=1)[:, :samples]
 
     def predict_gates(self, x, **kwargs):
         """Returns how much of every gated block is computed for each sample.
@@ -649,7 +708,9 @@ class AdaptiveModel(_graph.ListModel):
         gated = gated_costs(self.inputs, self.outputs)
         if gated is None:
             raise ValueError("The network must have gates. Received: one without")
-        return gated.open_shares(_graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs))
+        with Inputs(self, adapts=True).for_predict(x) as (x, _):
+            values = _graph.model_of(self.inputs, gated.tensors).predict(x, **kwargs)
+        return gated.open_shares(values)
 
     def calibrate(self, x, y=None, *, batch_size=None, verbose="auto", unit="macs", **kwargs):
         """Chooses an exit policy on held-out data, and keeps it as `policy`.
@@ -671,32 +732,53 @@ class AdaptiveModel(_graph.ListModel):
         """
         kwargs["unit"] = unit if isinstance(unit, str) else "energy"
         inspect.signature(calibrate).bind(x, y, None, **kwargs)
-        arrays = keras.tree.flatten(x)
-        apart = isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__")
+        arrays = Inputs(self, adapts=True).arrays(x)
         sizes = [n for tensor in (*self.inputs, *self.outputs) for n in tensor.shape[1:]]
         same = None
         if None not in sizes and gated_costs(self.inputs, self.outputs) is None:
             same = self.exit_costs(unit)
-        check_how(**kwargs, costs=same, labels_given=y is not None or not apart)
-        if apart:
-            samples = len(arrays[0]) if arrays else 0
-            if not samples:
-                raise ValueError("`x` must hold at least one sample. Received: 0 samples")
-            if y is not None and None not in sizes:
-                shape = (1, samples, *self.outputs[0].shape[1:])
-                y = check_labels(y, np.broadcast_to(np.float32(0), shape))
+        check_how(**kwargs, costs=same, labels_given=y is not None or arrays is None)
+        y = self._same_for_all(y)
+        if arrays is not None and y is not None and None not in sizes:
+            shape = (1, len(arrays[0]), *self.outputs[0].shape[1:])
+            y = check_labels(y, np.broadcast_to(np.float32(0), shape))
         labels = []
-        if not apart and y is None:
-            x = _inputs(x, labels)
-        with warnings.catch_warnings():  # that a data set read once has an end
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
+        if arrays is None and y is None:
+            x = self._without_labels(x, labels)
+        logits, costs = self.predict_with_costs(x, unit, batch_size=batch_size, verbose=verbose)
         policy = calibrate(logits, np.concatenate(labels) if labels else y, costs, **kwargs)
-        if policy.worst_case is not None and policy.worst_case >= self.exit_costs(unit)[-1]:
-            policy.worst_case = None  # no sample can cost more
+        if policy.worst_case is not None:
+            most = costs[-1].max() if None in sizes else self.exit_costs(unit)[-1]
+            if policy.worst_case >= most:
+                policy.worst_case = None  # no sample can cost more
         policy.network = self.network
         self.policy = policy
         return policy
+
+    def _same_for_all(self, y):
+        """Returns labels as one array where they are given for each exit, as `fit` takes them."""
+        several = isinstance(y, (list, tuple)) and len(y) == self.num_exits
+        if not isinstance(y, dict) and not (several and all(hasattr(z, "shape") for z in y)):
+            return y
+        first, *others = map(np.asarray, self.per_exit(y))
+        if first.ndim == 0:  # a list of labels
+            return y
+        if not all(np.array_equal(first, other) for other in others):
+            raise ValueError(
+                "`y` must be the same for every exit, where one policy is chosen for all. "
+                "Received: labels that differ from exit to exit"
+            )
+        return first
+
+    def _without_labels(self, batches, labels):
+        """Yields the inputs of a data set, and collects the labels beside them."""
+        for batch in batches_of(batches):
+            inside = isinstance(batch, (tuple, list))
+            if inside and len(batch) > 1:
+                found = np.asarray(self._same_for_all(batch[1]))
+                if found.ndim:  # else the inputs are refused: they are of one sample too
+                    labels.append(found)
+            yield (batch[0] if inside else batch,)
 
 
 def check_model(model):
@@ -714,15 +796,29 @@ def _plain(name, value):
     return json.loads(json.dumps(value, default=lambda array: np.asarray(array).tolist()))
 
 
-def _inputs(batches, labels):
-    """Yields the inputs of a data set, and collects the labels beside them."""
-    if isinstance(batches, keras.utils.PyDataset):
-        batches = map(batches.__getitem__, range(batches.num_batches))
-    for batch in batches:
-        inside = isinstance(batch, (tuple, list))
-        if inside and len(batch) > 1:
-            labels.append(np.asarray(batch[1]))
-        yield (batch[0] if inside else batch,)
+def _save_whole(save, filepath, overwrite, ending):
+    """Lets Keras write a file beside the one that it replaces when it is complete.
+
+    Args:
+        save: Function `(filepath, overwrite)` of Keras.
+        filepath, overwrite: As for Keras.
+        ending: String, how the names of single files end; `None`: Keras writes several.
+    """
+    path = Path(os.path.realpath(filepath))  # what a link names, not the link
+    is_file = ending is not None and str(filepath).endswith(ending) and "://" not in str(filepath)
+    if not is_file or path.is_dir() or not path.parent.is_dir():
+        save(filepath, overwrite)
+    elif overwrite or not path.exists() or _may_be_replaced(filepath):
+        with whole_file(path, ending) as part:
+            save(part, True)
+
+
+def _may_be_replaced(filepath):
+    """Returns the answer to the question that Keras asks of a file that is there."""
+    answer = ""
+    while answer not in ("y", "n"):
+        answer = input(f"[WARNING] {filepath} already exists - overwrite? [y/n]").strip().lower()
+    return answer == "y"
 
 
 def _labels_like(x, y):
@@ -752,7 +848,12 @@ def _loss_on_logits(loss):
     """Returns the loss with `from_logits=True` where a name was given."""
     if isinstance(loss, (list, tuple, dict)):
         raise ValueError(f"`loss` must be one loss, which serves every exit. Received: loss={loss}")
-    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    found = keras.losses.get(loss) if isinstance(loss, str) or inspect.isclass(loss) else loss
+    if _is_of_probabilities(found):
+        raise ValueError(
+            "`loss` must take logits, which exits give; `categorical_crossentropy` takes labels "
+            f"that are probabilities too. Received: loss={loss}, which takes probabilities"
+        )
     takes_logits = not isinstance(found, keras.losses.Loss) and (
         "from_logits" in getattr(getattr(found, "__code__", None), "co_varnames", ())
     )
@@ -767,6 +868,48 @@ def _loss_on_logits(loss):
             f"class with `from_logits=True`. Received: loss={loss}"
         )
     return found
+
+
+def _is_of_probabilities(found):
+    """Whether a loss or metric of Keras takes probabilities, and cannot be told of logits."""
+    if isinstance(found, (keras.losses.Loss, keras.metrics.Metric)) and not _is_of_keras(found):
+        return False  # may apply a softmax
+    function = getattr(found, "fn", getattr(found, "_fn", found))
+    return any(function is getattr(keras.losses, name, None) for name in OF_PROBABILITIES)
+
+
+def _is_of_keras(found):
+    return type(found).__module__.partition(".")[0] == "keras"
+
+
+def _on_logits(name, metric):
+    """Returns a metric with `from_logits=True` where it is a cross-entropy.
+
+    Args:
+        name: String, the name of the argument.
+        metric: Metric, its class or its name, or a function.
+    """
+    if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
+        return metric
+    found = keras.metrics.get(metric)
+    config = {}
+    if isinstance(found, keras.metrics.Metric) and _is_of_keras(found):
+        config = found.get_config()
+    elif found in CROSS_ENTROPIES:
+        return keras.metrics.MeanMetricWrapper(found, found.__name__, from_logits=True)
+    if config.get("from_logits") is False and isinstance(found, keras.metrics.MeanMetricWrapper):
+        named = {"name": metric} if isinstance(metric, str) else {}
+        return type(found).from_config({**config, **named, "from_logits": True})
+    # by a threshold of probabilities: AUC, PrecisionAtRecall and others, and Precision and others
+    by_threshold = "num_thresholds" in config and not config.get("from_logits")
+    at_a_half = "thresholds" in config and config["thresholds"] is None
+    at_a_half = at_a_half and config.get("top_k") is None
+    if by_threshold or at_a_half or _is_of_probabilities(found):
+        raise ValueError(
+            f"`{name}` must take logits, which exits give. Received: {metric!r} in `{name}`, which "
+            "takes probabilities"
+        )
+    return metric
 
 
 def _check_metrics(name, metrics):

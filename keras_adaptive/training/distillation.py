@@ -61,6 +61,27 @@ class Distillation:
         self.from_logits = from_logits
         self._network = None if teacher == "last" else _with_logits(teacher, from_logits)
 
+    def check(self, inputs, outputs):
+        """Checks that the teacher fits a network, where its graph is known.
+
+        Args:
+            inputs, outputs: Lists of the network's symbolic tensors.
+
+        Raises:
+            ValueError: If it takes inputs of another shape, or knows other classes.
+        """
+        if self.teacher == "last" or not _graph.is_model(self.teacher):
+            return
+        answer, alone = self._network.outputs[-1], len(inputs) == len(self._network.inputs) == 1
+        pairs = [(answer, logits) for logits in outputs]
+        pairs += [(self._network.inputs[0], inputs[0])] if alone else []
+        for found, wanted in pairs:
+            if not _may_be(found.shape[1:], wanted.shape[1:]):
+                raise ValueError(
+                    "`teacher` must be of the same input and classes as the network. Received: a "
+                    f"teacher with {tuple(found.shape)} in the place of {tuple(wanted.shape)}"
+                )
+
     def teacher_logits(self, x, logits):
         """Returns the teacher's logits, shielded from the gradient.
 
@@ -104,6 +125,14 @@ class Distillation:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _may_be(shape, other):
+    """Whether two shapes may be the same; an axis of one at the end may be missing, as in Keras."""
+    if abs(len(shape) - len(other)) == 1 and max(shape, other, key=len)[-1] == 1:
+        shape, other = shape[: len(other)], other[: len(shape)]
+    pairs = zip(shape, other, strict=False)
+    return len(shape) == len(other) and all(None in pair or len({*pair}) == 1 for pair in pairs)
 
 
 def _with_logits(teacher, from_logits):

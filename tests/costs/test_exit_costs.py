@@ -360,3 +360,18 @@ def test_a_nested_model_costs_what_it_does_at_the_size_it_is_given():
     nested = keras.Model(x, L.GlobalAveragePooling2D()(L.Conv2D(2, 3)(x)))
     assert cost(nested, (5, 5, 1)) == 9 * 9 * 2
     assert cost(nested, (7, 5, 1)) == 15 * 9 * 2
+
+
+def test_costs_are_those_of_one_sample_whatever_the_batch():
+    x = keras.Input(batch_shape=(6, 5, 5, 1))
+    features = L.Conv2D(2, 3)(x)
+    inner = keras.Model(x, L.GlobalAveragePooling2D()(features))
+    macs = [9 * 9 * 2, 9 * 9 * 2 + 2 * 4]
+    y = L.Dense(4)(inner.output)
+    for unit in ("macs", "energy", "reference_flops"):
+        found = costs.exit_costs([x], [inner.output, y], unit)
+        again = keras.Input((5, 5, 1))
+        answer = inner(again)
+        alike = costs.exit_costs([again], [answer, L.Dense(4)(answer)], unit)
+        assert found.tolist() == alike.tolist()
+        assert unit != "macs" or found.tolist() == macs

@@ -647,3 +647,63 @@ def test_new_heads_pool_as_the_model_does(ending, pooling):
     x = keras.layers.Conv1D(4, 3, name="early")(series)
     plain = keras.Model(series, keras.layers.Dense(3)(ending()(x)))
     assert ka.add_exits(plain, at=["early"]).get_layer("exit_0").pooling == pooling
+
+
+def seen_in_batches():
+    """A Sequential model without an input: Keras fixes the size of the first batch it sees."""
+    model = keras.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, name="early"),
+            keras.layers.Conv2D(6, 3),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model(np.zeros((7, 8, 8, 1), "float32"))
+    return model
+
+
+def fixed_batches():
+    image = keras.Input(batch_shape=(7, 8, 8, 1), name="image")
+    x = keras.layers.Conv2D(4, 3, name="early")(image)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(x))
+    return keras.Model({"image": image}, keras.layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("make", [seen_in_batches, fixed_batches])
+def test_a_batch_size_that_the_model_fixes_is_dropped(make, rng, tmp_path):
+    plain = make()
+    x = rng.normal(size=(7, 8, 8, 1)).astype("float32")
+    for at in (["early"], [0.3]):
+        model = ka.add_exits(plain, at=at)
+        assert model.inputs[0].shape == (None, 8, 8, 1)
+        assert model.exit_costs().tolist() == [36 * 36 + 12, 36 * 36 + 12 + 16 * 216 + 18]
+        expected = np.asarray(plain(x if make is seen_in_batches else {"image": x}))
+        np.testing.assert_allclose(model(x)[-1], expected, atol=1e-6)
+        np.testing.assert_allclose(model(x[:2])[-1], expected[:2], atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(x)[-1], expected, atol=1e-6)
+    policy = ka.ExitPolicy([0.5, 0])
+    found = ka.AdaptivePredictor(again, policy, engine="keras").predict(x[:5], 2, verbose=0)
+    assert set(found.costs) <= set(model.exit_costs())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.LSTM(4, stateful=True)],
+        [keras.layers.Lambda(lambda x: keras.ops.reshape(x, (2, 12)))],
+    ],
+)
+def test_a_network_for_batches_of_one_size_is_refused(layers):
+    series = keras.Input(batch_shape=(2, 4, 3))
+    x = y = keras.layers.Dense(3, name="early")(series)
+    for layer in layers:
+        y = layer(y)
+    plain = keras.Model(series, keras.layers.Dense(2)(y))
+    with pytest.raises(ValueError, match="batches of any size.*Received: inputs of shape"):
+        ka.add_exits(plain, at=["early"])
+    first = keras.layers.Dense(2)(keras.layers.Flatten()(x))
+    with pytest.raises(ValueError, match="batches of any size"):
+        ka.AdaptiveModel(series, [first, plain.output])

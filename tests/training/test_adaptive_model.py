@@ -86,6 +86,64 @@ def test_metrics_given_as_objects_do_not_share_their_counts(data):
     assert [found["first_top"], found["last_top"]] == pytest.approx(accuracy)
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.metrics.SparseCategoricalCrossentropy(name="ce"),
+        keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
+        keras.metrics.SparseCategoricalCrossentropy,
+        keras.losses.sparse_categorical_crossentropy,
+    ],
+)
+def test_cross_entropies_as_metrics_take_logits(data, metric, tmp_path):
+    x, y = data
+    model = two_exits()
+    model.compile("sgd", metrics=["acc"], weighted_metrics=[metric])
+    name = getattr(metric, "name", metric if isinstance(metric, str) else None)
+    name = name or "sparse_categorical_crossentropy"
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    expected = [cross_entropy(z, y).mean() for z in model.predict(x, verbose=0)]
+    assert [found[f"first_{name}"], found[name]] == pytest.approx(expected, rel=1e-5)
+    assert "last_acc" in found
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(found, rel=1e-5)
+
+
+def test_metrics_that_know_how_to_read_logits_are_taken(data):
+    class Auc(keras.metrics.AUC):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            super().update_state(y_true, keras.ops.softmax(y_pred), sample_weight)
+
+    metrics = [
+        Auc(name="a"),
+        keras.metrics.Recall(thresholds=0.0),
+        keras.metrics.Precision(top_k=1),
+    ]
+    model = two_exits()
+    model.compile(
+        "sgd", "categorical_crossentropy", [*metrics, keras.metrics.AUC(from_logits=True)]
+    )
+    assert model.evaluate(data[0], np.eye(3)[data[1]], verbose=0, return_dict=True)["a"] > 0
+
+
+def test_a_file_of_a_loss_that_is_refused_now_still_loads(tmp_path, monkeypatch):
+    from keras_adaptive.training import adaptive_model
+
+    model = two_exits()
+    with monkeypatch.context() as before:
+        before.setattr(adaptive_model, "OF_PROBABILITIES", ())
+        model.compile("adam", loss="kl_divergence")
+        model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="usual loss and metrics: `loss` must take logits"):
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.compiled_with()["loss"] == "sparse_categorical_crossentropy"
+    assert again.optimizer.name == "adam"
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
 def test_one_exit_is_first_mean_and_last(data):
     x = keras.Input((4,))
     model = ka.AdaptiveModel(x, [keras.layers.Dense(3, name="exit_0")(x)])
@@ -190,6 +248,57 @@ def test_compiled_and_never_fitted_it_saves_and_loads(optimizer, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
 
 
+@pytest.mark.parametrize("how", ["save", "save_weights"])
+def test_saving_that_fails_leaves_the_old_file_and_nothing_else(how, tmp_path, monkeypatch):
+    model, name = two_exits(), "model.keras" if how == "save" else "model.weights.h5"
+    getattr(model, how)(str(tmp_path / name))
+    old = (tmp_path / name).read_bytes()
+    link = tmp_path / f"link_{name}"
+    link.symlink_to(tmp_path / name)
+
+    def fail(store):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(model.layers[-1], "save_own_variables", fail)
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / name, save_weights_only=how == "save_weights", verbose=0
+    )
+    checkpoint.set_model(model)
+    for save in (
+        lambda: getattr(model, how)(tmp_path / name),
+        lambda: getattr(model, how)(link),
+        lambda: checkpoint.on_epoch_end(0, {}),
+    ):
+        with pytest.raises(OSError, match="no space left"):
+            save()
+        assert (tmp_path / name).read_bytes() == old
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, link.name])
+
+
+def test_a_file_that_is_there_is_replaced_where_that_is_wanted(tmp_path, monkeypatch):
+    model, answers = two_exits(), iter(["n", "?", "y"])
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    for how, name in (("save", "a.keras"), ("save_weights", "a.weights.h5")):
+        path, answers = tmp_path / name, iter(["n", "?", "y"])
+        getattr(model, how)(path, overwrite=False)
+        old = path.stat().st_ino
+        getattr(model, how)(path, overwrite=False)
+        assert path.stat().st_ino == old
+        getattr(model, how)(path, False)
+        assert path.stat().st_ino != old
+        assert not list(answers)
+        with pytest.raises(FileNotFoundError, match="missing"):
+            getattr(model, how)(tmp_path / "missing" / name)
+    keras.saving.load_model(tmp_path / "a.keras")
+    model.load_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match=r"`\.keras` extension"):
+        model.save(tmp_path / "a")
+    model.save(tmp_path / "folder", zipped=False)
+    model.save_weights(tmp_path / "parts.weights.json", max_shard_size=1)
+    assert (tmp_path / "folder" / "config.json").exists()
+    assert (tmp_path / "parts.weights.json").exists()
+
+
 def test_the_optimizer_is_the_papers_unless_another_is_given():
     model = two_exits()
     model.compile()
@@ -243,6 +352,9 @@ def test_calibrate_returns_a_policy_within_the_budget(data):
     assert report.mean_cost <= 30
 
 
+BROKEN = np.where(np.arange(48) < 47, 1, np.nan).reshape(12, 4)
+
+
 class Batches(keras.utils.PyDataset):
     def __init__(self, x, y):
         super().__init__()
@@ -270,6 +382,13 @@ def test_calibrate_takes_labels_as_fit_does(data):
         (dataset.shuffle(12).batch(5),),  # another order each time it is read
         (dataset.batch(5).map(lambda x, y: (x, tf.one_hot(y, 3))),),
         (Batches(x, y),),
+        (x, {"exit_0": y, "exit_1": y}),
+        (dataset.batch(5).map(lambda x, y: (x, {"exit_1": y, "exit_0": y})),),
+        (dataset.batch(5).map(lambda x, y: (x, (y, y))),),
+        (dataset.batch(5).map(lambda x, y: x), y),
+        (x.tolist(), y.tolist()),
+        (list(x), y),
+        ([x], y),
         (((x[i : i + 6], y[i : i + 6]) for i in (0, 6)),),
     ):
         policy = model.calibrate(*given, **how)
@@ -293,7 +412,14 @@ def test_calibrate_takes_labels_as_fit_does(data):
         ({"accuracy": 0.5, "y": None}, "`labels` must be given"),
         ({"accuracy": 0.5, "y": np.zeros(5, int)}, r"integers of shape \(12,\)"),
         ({"accuracy": 0.5, "y": np.full(12, 3)}, "below the number of classes, 3"),
-        ({"accuracy": 0.5, "x": np.zeros((0, 4)), "y": []}, "at least one sample. Received: 0"),
+        ({"accuracy": 0.5, "y": [np.zeros(12, int), np.ones(12, int)]}, "differ from exit to exit"),
+        ({"accuracy": 0.5, "x": np.zeros((0, 4)), "y": []}, "at least one sample. Received: none"),
+        ({"accuracy": 0.5, "x": None}, "`x` must be an array, .* Received: x=None"),
+        ({"accuracy": 0.5, "x": np.zeros((12, 5))}, r"of shape \(samples, 4\). Received: .* 5\)"),
+        ({"accuracy": 0.5, "x": np.zeros((12, 4), "U1")}, "`x` must be numbers for float32"),
+        ({"accuracy": 0.5, "x": {"z": np.zeros((12, 4))}}, "for each of the 1 inputs"),
+        ({"accuracy": 0.5, "x": BROKEN}, "must be finite. Received: NaN or infinity in `x`"),
+        ({"accuracy": 0.5, "batch_size": 0}, "`batch_size` must be an integer of at least 1"),
         ({"q": 0.5}, '`q` must be given with method="geometric" only'),
         ({"q": 1.5, "method": "geometric"}, "`q` must be between 0 and 1"),
     ],
@@ -301,10 +427,82 @@ def test_calibrate_takes_labels_as_fit_does(data):
 def test_calibrate_checks_before_the_network_runs(data, monkeypatch, arguments, message):
     model = two_exits()
     monkeypatch.setattr(keras.Model, "predict", lambda *a, **k: pytest.fail("it ran"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         model.calibrate(**{"x": data[0], "y": data[1], **arguments})
     with pytest.raises(TypeError, match="unexpected keyword argument 'budgets'"):
         model.calibrate(*data, budgets=[30])
+
+
+@pytest.mark.parametrize("call", ["calibrate", "predict_with_costs", "predict_gates"])
+@pytest.mark.parametrize(
+    ("of_batch", "message"),
+    [
+        (lambda x, y: (x[0], y[0]), r"must hold batches of samples.*of shape \(4,\)"),
+        (lambda x, y: (x[:, :3], y), r"`x` must be of shape \(samples, 4\)"),
+        (lambda x, y: (np.where(y == 9, np.nan, x), y), "must be finite. Received"),
+        (lambda x, y: (x[:0], y[:0]), "at least one sample"),
+        (None, "at least one sample. Received: none"),
+    ],
+)
+def test_batches_are_checked_as_they_come(data, call, of_batch, message):
+    x, y = data[0], np.arange(12)[:, None]
+    batches = (of_batch(x[i : i + 2], y[i : i + 2]) for i in range(0, 12, 2) if of_batch)
+    how = {"budget_share": 0.7} if call == "calibrate" else {}
+    model = two_exits() if call != "predict_gates" else gated()
+    with pytest.raises(ValueError, match=message) as refused:
+        getattr(model, call)(batches, verbose=0, **how)
+    assert "Traceback" not in str(refused.value)
+
+
+def gated():
+    x = keras.Input((4,))
+    gate = ka.layers.SkipGate(units=4)(x)
+    y = ka.layers.GatedBlock([keras.layers.Dense(4)], "add")(x, x, gate)
+    return ka.AdaptiveModel(x, [keras.layers.Dense(3)(y)])
+
+
+def of_any_size(classes=3):
+    image = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(2, 3, padding="same", name="c0")(image)
+    first = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+    x = keras.layers.Conv2D(4, 3, padding="same")(x)
+    last = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+    return ka.AdaptiveModel(image, [first, last])
+
+
+def test_a_network_of_open_sizes_takes_batches_of_any_kind(rng):
+    model, x, y = of_any_size(), rng.normal(size=(12, 6, 5, 1)), rng.integers(0, 3, 12)
+    expected = model.exit_costs(input_shape=(6, 5, 1))
+    how = {"worst_case": expected[-1], "accuracy": 0.0, "verbose": 0}
+    policy = model.calibrate(x, y, **how)
+    assert policy.worst_case is None
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+    flat = ((x[i : i + 4, ..., 0], y[i : i + 4]) for i in (0, 4, 8))  # Keras adds the axis
+    for given in (dataset, Batches(x, y), ((x[i : i + 6], y[i : i + 6]) for i in (0, 6)), flat):
+        assert model.calibrate(given, **how).log_odds == pytest.approx(policy.log_odds, rel=1e-5)
+    for given in (x, x[..., 0], dataset, dataset.map(lambda x, y: x)):
+        logits, costs = model.predict_with_costs(given, verbose=0)
+        assert logits.shape == (2, 12, 3)
+        np.testing.assert_array_equal(costs, np.repeat(expected[:, None], 12, axis=1))
+    sizes = (4, 8)
+    batches = (np.ones((2, n, n, 1)) for n in sizes)  # each image costs what its size does
+    costs = model.predict_with_costs(batches, verbose=0)[1]
+    each = [model.exit_costs(input_shape=(n, n, 1)) for n in sizes for _ in range(2)]
+    np.testing.assert_array_equal(costs, np.transpose(each))
+
+
+def test_several_inputs_come_as_arrays_and_in_batches(rng):
+    inputs = [keras.Input((4,), name="a"), keras.Input((2,), name="b", dtype="int32")]
+    x = keras.layers.Concatenate()([inputs[0], keras.ops.cast(inputs[1], "float32")])
+    model = ka.AdaptiveModel(inputs, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
+    a, b = rng.normal(size=(6, 4)), rng.integers(0, 3, (6, 2))
+    expected, _ = model.predict_with_costs([a, b], verbose=0)
+    by_name = {"b": b, "a": a}
+    dataset = tf.data.Dataset.from_tensor_slices((by_name, b[:, 0])).batch(4)
+    in_order = tf.data.Dataset.from_tensor_slices(((a, b), b[:, 0])).batch(4)
+    for given in (by_name, (a.tolist(), b.tolist()), dataset, in_order):
+        found, _ = model.predict_with_costs(given, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_calibrate_says_unit_and_network_and_drops_a_limit_that_does_not_bind(data):
@@ -394,6 +592,20 @@ def test_evaluate_takes_a_model_for_its_policy(data):
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "`loss` must take logits"),
         ({"loss": keras.losses.CategoricalCrossentropy()}, "`loss` must take logits"),
         ({"loss": {"exit_0": "mse"}}, "`loss` must be one loss"),
+        ({"loss": keras.losses.SparseCategoricalCrossentropy}, "`loss` must take logits"),
+        ({"loss": "kl_divergence"}, "`loss` must take logits.*Received: loss=kl_divergence"),
+        ({"loss": "KLDivergence"}, "`loss` must take logits"),
+        ({"loss": keras.losses.KLDivergence()}, "`loss` must take logits"),
+        ({"loss": keras.losses.KLDivergence}, "`loss` must take logits"),
+        ({"loss": keras.losses.poisson}, "`loss` must take logits"),
+        ({"loss": "poisson"}, "`loss` must take logits"),
+        ({"loss": "dice"}, "`loss` must take logits"),
+        ({"metrics": ["kl_divergence"]}, "`metrics` must take logits.* Received: 'kl_divergence'"),
+        ({"metrics": [keras.losses.poisson]}, "`metrics` must take logits"),
+        ({"weighted_metrics": [keras.metrics.KLDivergence()]}, "`weighted_metrics` must take"),
+        ({"metrics": [keras.metrics.AUC()]}, "`metrics` must take logits"),
+        ({"metrics": ["precision"]}, "`metrics` must take logits"),
+        ({"metrics": [keras.metrics.PrecisionAtRecall(0.5)]}, "`metrics` must take logits"),
         ({"exit_weights": [1, 1, 1]}, "`exit_weights` must be 2 numbers"),
     ],
 )
@@ -453,6 +665,29 @@ def test_a_step_is_traced_once(data, given, one_hot, monkeypatch):
     model.evaluate(*given(x, y), verbose=0)
     model.fit(*given(x, y), shuffle=False, verbose=0)
     assert traces == ["test_step", "train_step"]
+
+
+@pytest.mark.parametrize("first", ["predict", "evaluate"])
+def test_losses_of_layers_do_not_outlive_the_graph_that_made_them(data, first, monkeypatch):
+    monkeypatch.undo()  # with graphs
+    x, y = data
+    given = keras.Input((4,))
+    hidden = keras.layers.Dense(5, activity_regularizer="l2")(given)
+    hidden = keras.layers.ActivityRegularization(0.1)(hidden)
+    model = ka.AdaptiveModel(given, [keras.layers.Dense(3)(hidden)])
+    model.compile("sgd", metrics=None)
+    if first == "predict":
+        model.predict(x, verbose=0)
+    else:
+        model.evaluate(x, y, verbose=0)
+    model.fit(x, y, verbose=0)
+    before = model.get_weights()
+    model.compile("sgd", metrics=None)  # the graph of `fit` is gone, its tensors are not
+    found = model.evaluate(x, y, verbose=0)
+    logits = model.predict(x, verbose=0)[0]
+    assert found > cross_entropy(logits, y).mean()  # what the layers add counts
+    model.fit(x, y, verbose=0)
+    assert not np.array_equal(before[0], model.get_weights()[0])
 
 
 @pytest.mark.slow

@@ -139,3 +139,28 @@ def test_rejects_impossible_arguments(arguments, message):
 def test_compile_rejects_another_kind_of_distillation(golden):
     with pytest.raises(TypeError, match="`distillation` must be a Distillation"):
         fixed_net(golden["outputs"]).compile(distillation="last")
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "ending", "message"),
+    [
+        ((2,), 2, None, r"with \(None, 2\) in the place of \(None, 4\)"),
+        ((2,), 2, "softmax", r"with \(None, 2\) in the place of \(None, 4\)"),
+        ((2,), 1, "sigmoid", r"with \(None, 2\) in the place of \(None, 4\)"),
+        ((4,), 4, None, r"with \(None, 4\) in the place of \(None, 2\)"),
+    ],
+)
+def test_a_teacher_of_other_classes_or_inputs_is_refused(golden, shape, classes, ending, message):
+    x = keras.Input(shape)
+    teacher = keras.Model(x, keras.layers.Dense(classes, activation=ending)(x))
+    how = {"from_logits": ending is None}
+    with pytest.raises(ValueError, match=f"`teacher` must be of the same input.*{message}"):
+        fixed_net(golden["outputs"]).compile("sgd", distillation=Distillation(teacher, **how))
+
+
+def test_a_teacher_may_take_its_input_with_an_axis_of_one_more(golden):
+    x = keras.Input((2, 1))
+    teacher = keras.Model(x, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    model = fixed_net(golden["outputs"])
+    model.compile("sgd", distillation=Distillation(teacher))
+    assert model.evaluate(np.eye(2), np.array(golden["targets"]), verbose=0)[0] > 0
