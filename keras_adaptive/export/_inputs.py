@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 
+from anytime_tflite.inputs import Inputs
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_inputs, each_input
 from keras_adaptive.costs.exit_costs import input_shapes
@@ -73,18 +74,25 @@ def renamed(stages, inputs):
     return [(model, [names.get(n, n) for n in reads], adds) for model, reads, adds in stages]
 
 
-def checked_data(inputs, x):
+def checked_data(inputs, x, preprocessing=None):
     """Returns data as a dictionary: name of each input to an array `(samples, ...)`.
 
     Args:
         inputs: As `inputs_of` returns them.
         x: An array; of several inputs a dictionary by name, or a list in their order.
+        preprocessing: `{"mean", "std"}`, by which uint8 pixels of the only input become floats,
+            as on a device; or `None`.
 
     Raises:
         ValueError: If it does not fit the inputs.
     """
-    arrays = each_input(x, inputs, "calibration_data")
-    arrays = check_inputs(arrays, inputs, "calibration_data")
+    given = each_input(x, inputs, "calibration_data")
+    arrays = check_inputs(given, inputs, "calibration_data")
+    if preprocessing is not None:
+        shapes = {one["name"]: (tuple(one["shape"]), np.dtype(one["dtype"])) for one in inputs}
+        pixels = np.asarray(given[0])
+        pixels = {inputs[0]["name"]: pixels if pixels.dtype.kind in "iub" else arrays[0]}
+        return Inputs(shapes, preprocessing).batch(pixels, "calibration_data")
     return {one["name"]: array for one, array in zip(inputs, arrays, strict=True)}
 
 

@@ -70,7 +70,8 @@ def export_tflite(
             `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
         calibration_data: Array `(samples, ...)` of the model's inputs (of several a dictionary
             by name, or a list), or a tuple of it and integer labels `(samples,)`. Use held-out
-            data. Needed for `"int8"`; not used if `quantize` is `None`.
+            data. With `preprocessing`, uint8 pixels, which it standardizes, or standardized
+            floats. Needed for `"int8"`; not used if `quantize` is `None`.
         single_call: Boolean, whether to add a signature `predict(<inputs>, thresholds)` that
             chooses the exit itself: it returns `logits` and `exit_index`, the first exit at
             which the policy leaves (thresholds: log-odds, float32, one per stage of the file;
@@ -158,7 +159,7 @@ def _export(
     class_names = _arguments.checked_names(given["class_names"], outputs[0].shape[-1])
     preprocessing = _arguments.checked_preprocessing(given["preprocessing"], inputs)
     pixels = _arguments.checked_pixels(given["pixels"], inputs)
-    data, labels = _arguments.checked_calibration(inputs, quantize, calibration_data)
+    data, labels = _arguments.checked_calibration(inputs, quantize, calibration_data, preprocessing)
     check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
     exits = model.exits_of(policy)
     _arguments.check_stage_ms(stage_ms, len(exits))

@@ -154,6 +154,25 @@ def test_rejects_data_that_does_not_fit_the_inputs(x, message):
         checked_data(inputs, x)
 
 
+def test_pixels_are_standardized_as_on_a_device(rng):
+    inputs = inputs_of([keras.Input((4, 4, 3), name="image")])
+    rule = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.2]}
+    image = rng.integers(256, size=(5, 4, 4, 3)).astype("uint8")
+    floats = (image / 255 - rule["mean"]) / rule["std"]
+    for x in (image, [image], floats, floats.astype("float16")):
+        found = checked_data(inputs, x, rule)["image"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, floats, atol=1e-2 if x is not image else 1e-5)
+    assert checked_data(inputs, image)["image"].max() > 200  # the network takes pixels
+    wrong = [
+        (image.astype("float32"), "pixels of uint8, or floats .* which no pixel becomes"),
+        (image.astype("int64"), "of uint8 or floats. Received: dtype int64"),
+    ]
+    for x, message in wrong:
+        with pytest.raises(ValueError, match=f"`calibration_data` must be .*{message}"):
+            checked_data(inputs, x, rule)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -15,6 +15,8 @@ from keras_adaptive.export import _verification as verification
 from keras_adaptive.export import _writer as flatbuffer
 from keras_adaptive.export import tflite
 
+PIXELS = {"mean": [0.5], "std": [0.25]}
+
 
 @pytest.fixture(scope="module")
 def interpreter(exported):
@@ -171,6 +173,13 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"preprocessing": {"mean": 0.5, "std": 1.0}}, ValueError, "`preprocessing` must be"),
         ({"preprocessing": {"mean": [0], "std": [0]}}, ValueError, "with positive `std`"),
         ({"preprocessing": {"mean": [0, 0], "std": [1, 1]}}, ValueError, "1 numbers each"),
+        ({"preprocessing": {"mean": [127.5], "std": [127.5]}}, ValueError, "divided by 255"),
+        ({"class_names": dict(enumerate("0123456789"))}, ValueError, "by number give"),
+        (
+            {"calibration_data": np.full((1, 8, 8, 1), 255.0), "preprocessing": PIXELS},
+            ValueError,
+            "which no pixel becomes",
+        ),
         ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
         ({"quantize": "int4"}, ValueError, "`quantize` must be one of"),
         ({"quantize": "int8"}, ValueError, "`calibration_data` must be given"),
