@@ -2,7 +2,7 @@
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
-from keras_adaptive._files import to_json, write_whole
+from keras_adaptive._files import path_to_write, to_json, write_whole
 from keras_adaptive.costs._beside import NAME, giving_costs
 from keras_adaptive.export import _arguments, _costs, _verification, _writer
 from keras_adaptive.export._conversion import convert
@@ -121,6 +121,7 @@ def export_tflite(
         for name, value in given.items()
     }
     _arguments.check(model, policy)
+    path = path_to_write(path)
     with set_for_file(model, quantize, input_shape) as (tensors, outputs):
         return _export(
             model,

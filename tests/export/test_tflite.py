@@ -199,6 +199,21 @@ def test_rejects_impossible_arguments(small, tmp_path, arguments, error, message
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (None, TypeError, "`path` must be a string or a path. Received: path=None"),
+        ("", ValueError, "which is a folder"),
+        (".", ValueError, "which is a folder"),
+        ("none/model.tflite", ValueError, "The folder of `path` must exist"),
+    ],
+)
+def test_the_path_is_looked_at_before_converting(small, path, error, message, monkeypatch):
+    monkeypatch.setattr(tflite, "convert", None)
+    with pytest.raises(error, match=message):
+        ka.export_tflite(small, path, POLICY)
+
+
 def test_needs_a_fixed_input_shape(tmp_path):
     image = keras.Input((None, None, 1))
     x = keras.layers.GlobalAveragePooling2D()(image)
