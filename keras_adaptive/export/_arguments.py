@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from anytime_tflite.pixels import rule as pixel_rule
-from keras_adaptive import _checks
+from keras_adaptive import _checks, _graph
 from keras_adaptive._files import to_json
 from keras_adaptive.export._conversion import QUANTIZE
 from keras_adaptive.export._inputs import checked_data, count
@@ -104,7 +104,7 @@ def checked_pixels(rule, inputs):
     return found
 
 
-def checked_calibration(inputs, quantize, data, preprocessing):
+def checked_calibration(model, inputs, quantize, data, preprocessing):
     """Returns data by name of the input, and labels; either may be `None`.
 
     Pixels become what they become on the device where the file says how, `preprocessing`.
@@ -118,7 +118,7 @@ def checked_calibration(inputs, quantize, data, preprocessing):
             )
         return None, None
     x, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    arrays = checked_data(inputs, x, preprocessing)
+    arrays = checked_data(inputs, _graph.in_order(model, x), preprocessing)
     samples = count(arrays)
     if labels is not None:
         labels = np.asarray(labels)

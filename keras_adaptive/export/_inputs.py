@@ -34,11 +34,12 @@ def at_size(inputs, outputs, input_shape):
     return starts, _graph.call_again(_graph.nodes_between(inputs, outputs), places, outputs)
 
 
-def inputs_of(tensors):
+def inputs_of(tensors, names=None):
     """Returns the inputs of a network as `info` holds them.
 
     Args:
         tensors: List of symbolic tensors.
+        names: List of strings, what the network calls them. `None`: their own names.
 
     Returns:
         List of dictionaries: `name`, that of the network's own input where it was given one,
@@ -49,7 +50,7 @@ def inputs_of(tensors):
     """
     found = []
     for i, tensor in enumerate(tensors):
-        name = re.sub(r"\W", "_", tensor.name)
+        name = re.sub(r"\W", "_", tensor.name if names is None else str(names[i]))
         if re.fullmatch(f"{AUTOMATIC}|{TAKEN}", name) or name in [one["name"] for one in found]:
             name = f"input_{i}"
         dtype = keras.backend.standardize_dtype(tensor.dtype)

@@ -86,7 +86,7 @@ def export_onnx(
     exits = model.exits_of(policy)
     policy.validate_stagewise(most=model.exit_costs(input_shape=input_shape)[-1])
     with set_for_file(model, None, input_shape) as (tensors, outputs):
-        inputs = inputs_of(tensors)
+        inputs = inputs_of(tensors, _graph.input_keys(model))
         info = {
             "format": FORMAT,
             "version": VERSION,

@@ -155,12 +155,14 @@ def _export(
     input_shape,
 ):
     """Writes the file of a network whose layers are set for it; returns the policy in it."""
-    inputs = inputs_of(tensors)
+    inputs = inputs_of(tensors, _graph.input_keys(model))
     policy.validate_stagewise(most=model.exit_costs(input_shape=input_shape)[-1])
     class_names = _arguments.checked_names(given["class_names"], outputs[0].shape[-1])
     preprocessing = _arguments.checked_preprocessing(given["preprocessing"], inputs)
     pixels = _arguments.checked_pixels(given["pixels"], inputs)
-    data, labels = _arguments.checked_calibration(inputs, quantize, calibration_data, preprocessing)
+    data, labels = _arguments.checked_calibration(
+        model, inputs, quantize, calibration_data, preprocessing
+    )
     check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
     exits = model.exits_of(policy)
     _arguments.check_stage_ms(stage_ms, len(exits))

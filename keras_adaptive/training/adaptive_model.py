@@ -578,6 +578,7 @@ class AdaptiveModel(_graph.ListModel):
             Float array `(exits,)`, for one sample; of a network with gates, the most that
             one can cost.
         """
+        input_shape = _graph.in_order(self, input_shape)
         return costs.exit_costs(self.inputs, self._used(exits), unit, lazy, input_shape)
 
     def stages(self, exits=None):

@@ -103,6 +103,27 @@ def test_several_inputs_are_given_by_name(quantize, rng, tmp_path):
             device.classify({"left": left[0], "input_1": np.full(3, 2**32)})
 
 
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_inputs_are_called_as_the_network_calls_them(rng, tmp_path):
+    image, facts = keras.Input((None, None, 3)), keras.Input((4,), name="vector")
+    features = keras.layers.GlobalAveragePooling2D()(image)
+    both = keras.layers.Concatenate()([features, facts])
+    heads = [keras.layers.Dense(2)(each) for each in (features, both)]
+    model = ka.AdaptiveModel({"image": image, "known facts": facts}, heads)
+    shapes = {"image": (5, 5, 3), "known facts": (4,)}
+    assert model.exit_costs(input_shape=shapes).tolist() == [6, 20]
+    assert model.exit_costs(input_shape={image.name: (5, 5, 3), "vector": (4,)})[1] == 20
+    data = {key: rng.random((20, *shape)).astype("float32") for key, shape in shapes.items()}
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(model, path, POLICY, calibration_data=data, input_shape=shapes)
+    assert [one["name"] for one in read_info(path)["inputs"]] == ["image", "known_facts"]
+    expected = ka.policy.softmax(np.stack(model.predict(data, verbose=0)))
+    with AnytimeModel(path) as device:
+        row = {"image": data["image"][0], "known_facts": data["known facts"][0]}
+        found = [answer.probabilities for answer in device.stream(row)]
+        np.testing.assert_allclose(found, expected[:, 0], atol=1e-5)
+
+
 def test_a_network_that_takes_any_size_is_exported_at_one(rng, tmp_path):
     image = keras.Input((None, None, 3), name="image")
     x = keras.layers.Conv2D(4, 3, activation="relu")(image)
