@@ -14,6 +14,13 @@ from keras_adaptive.policy.learned_policy import LearnedPolicy, pack
 from keras_adaptive.policy.patience_policy import PatiencePolicy
 from keras_adaptive.training.adaptive_model import check_model
 
+LOOKUPS = (
+    keras.layers.HashedCrossing,
+    keras.layers.Hashing,
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+)
 POLICIES = (ExitPolicy, LearnedPolicy, PatiencePolicy, AgreementPolicy)
 
 
@@ -65,6 +72,30 @@ def check(model, policy):
             "`model` must have float32 weights. Build it under the policy 'mixed_float16' or "
             "'mixed_bfloat16', which computes in half precision and keeps them. "
             f"Received: weight {halved[0]!r} of half precision"
+        )
+
+
+def check_for_tflite(model):
+    """Raises an error for a network with layers that a .tflite file cannot hold."""
+    layers = list(model._flatten_layers(include_self=False))
+    for layer in layers:
+        if isinstance(layer, LOOKUPS):
+            raise ValueError(
+                f"`model` must be without {type(layer).__name__}: a file has no tables of words, "
+                "and no hashes. Keep the layer outside of the model, which then takes its "
+                f"numbers. Received: layer {layer.name!r}"
+            )
+    wide = [f"layer {x.name!r}" for x in layers if x.compute_dtype == "float64"]
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
+    wide += [
+        f"operation {node.operation.name!r}"
+        for node in nodes
+        if any(tensor.dtype == "float64" for tensor in node.outputs)
+    ]
+    if wide:
+        raise ValueError(
+            "`model` must compute in float32, or in half precision: the operations of a file have "
+            f"no float64. Build it under the policy 'float32'. Received: {wide[0]} in float64"
         )
 
 

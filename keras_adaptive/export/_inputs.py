@@ -60,6 +60,12 @@ def inputs_of(tensors, names=None):
             "`model` must have inputs of fixed shape; `input_shape=(224, 224, 3)` sets that of "
             f"an image. Received: inputs {[tuple(tensor.shape) for tensor in tensors]}"
         )
+    if any(one["dtype"] == "string" for one in found):
+        raise ValueError(
+            "`model` must take numbers, as a file does on a device. Keep the layers that read "
+            "text (TextVectorization, StringLookup) outside of the model, which then takes their "
+            f"numbers. Received: inputs of {', '.join(one['dtype'] for one in found)}"
+        )
     if any(one["dtype"] not in DTYPES for one in found):
         raise ValueError(
             f"`model` must have inputs of the dtypes {', '.join(DTYPES)}. Build it with "

@@ -121,6 +121,7 @@ def export_tflite(
         for name, value in given.items()
     }
     _arguments.check(model, policy)
+    _arguments.check_for_tflite(model)
     path = path_to_write(path)
     with set_for_file(model, quantize, input_shape) as (tensors, outputs):
         return _export(

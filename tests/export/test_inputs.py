@@ -151,6 +151,21 @@ def test_other_dtypes_are_refused_at_once(dtype, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_text_is_refused():
+    with pytest.raises(ValueError, match="take numbers.* outside of the model.* inputs of string"):
+        inputs_of([keras.Input((), dtype="string")])
+
+
+def test_computing_in_float64_is_refused(tmp_path):
+    x = keras.Input((4,))
+    wide = keras.layers.Dense(3, dtype="float64", name="wide")(x)
+    cast = keras.ops.cast(keras.ops.cast(x, "float64") * 2, "float32")
+    for features, received in ((wide, "layer 'wide'"), (cast, "operation 'cast")):
+        model = ka.AdaptiveModel(x, [keras.layers.Dense(3)(each) for each in (x, features)])
+        with pytest.raises(ValueError, match=f"must compute in float32.* Received: {received}"):
+            ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
+
+
 def test_names_are_those_that_were_given_and_never_twice():
     shapes = [((2,), name) for name in ("logits", "a-b", "a_b", None, "features_3", "input_0")]
     tensors = [keras.Input(shape, name=name) for shape, name in shapes]
