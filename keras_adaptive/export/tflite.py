@@ -16,6 +16,7 @@ from keras_adaptive.export._inputs import (
 from keras_adaptive.export._recalibration import compare, recalibrate, reference_of
 from keras_adaptive.export._settings import set_for_file
 from keras_adaptive.export._single_call import add_single_call
+from keras_adaptive.export._whole_numbers import keep_whole_numbers
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
 FORMAT = "keras_adaptive.tflite"
@@ -179,6 +180,7 @@ def _export(
     file = _writer.read(content)
     _verification.check_weights(file, quantize)
     if quantize == "int8":
+        keep_whole_numbers(file)
         pass_int8(file, stages)
     details, report = policy.details, None
     if quantize is not None and data is not None:
