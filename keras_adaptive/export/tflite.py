@@ -42,11 +42,11 @@ def export_tflite(
 
     The file holds a signature `stage_0`, `stage_1`, ... for every exit the policy
     uses, and `info`: a JSON text with thresholds, temperatures, costs and class names.
-    A stage reads named tensors (the network's inputs, under their own names or as `input_0`,
-    `input_1`, ...) and returns `logits` and the named `features_<i>` that later stages read,
-    int8 ones in an int8 file; of a network with gates also `cost`, what this image's answer has
-    cost. Exits that the policy closes (+inf) are left out, with their heads. Confidence is not
-    in the stages: `anytime_tflite`, or the app, computes it from the logits.
+    A stage reads named tensors (the network's inputs, under the keys of its dictionary, their own
+    names, or as `input_0`, `input_1`, ...) and returns `logits` and the named `features_<i>` that
+    later stages read, int8 ones in an int8 file; of a network with gates also `cost`, what this
+    image's answer has cost. Exits that the policy closes (+inf) are left out, with their heads.
+    Confidence is not in the stages: `anytime_tflite`, or the app, computes it from the logits.
 
     The file is opened as on a device before it gets its name, and verified: builtin operations
     only, every weight inside and of the requested type, no state, no operation newer than the
