@@ -75,6 +75,54 @@ def check_image(input_shape, classes):
     return shape, integer("classes", classes, 2)
 
 
+def class_names(names, classes):
+    """Returns one name per class as a list of Python's own strings.
+
+    Names may come twice: ImageNet's do ("crane").
+    """
+    in_order = isinstance(names, (list, tuple)) or len(getattr(names, "shape", ())) == 1
+    found = list(names) if in_order else []
+    if len(found) != classes or not all(isinstance(name, str) for name in found):
+        received = f"{len(found)} names" if in_order and len(found) != classes else repr(names)
+        hint = ""
+        if isinstance(names, dict):
+            hint = ". Of a dictionary by number give [names[i] for i in range(len(names))]"
+        raise ValueError(
+            f"`class_names` must be {classes} names, one per class: a list of strings in the "
+            f"order of the classes. Received: class_names={received}{hint}"
+        )
+    return [str(name) for name in found]
+
+
+def preprocessing(given, channels=None):
+    """Returns how pixels are standardized, mean and std of each channel, as Python's own floats.
+
+    Args:
+        given: Dictionary `{"mean", "std"}`, of pixels divided by 255.
+        channels: Integer, how many numbers each must have. `None`: any.
+    """
+    try:
+        plain = {key: [float(v) for v in values] for key, values in given.items()}
+        fits = set(plain) == {"mean", "std"} and min(plain["std"]) > 0
+        lengths = {len(values) for values in plain.values()}
+        fits = fits and len(lengths) == 1 and channels in (None, *lengths)
+        fits = fits and all(np.isfinite(values).all() for values in plain.values())
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        count = "as many numbers" if channels is None else f"{channels} numbers each"
+        raise ValueError(
+            f"`preprocessing` must be a dictionary of `mean` and `std`, {count}, with positive "
+            f"`std`. Received: preprocessing={given}"
+        )
+    if min(plain["mean"]) < -1 or max(*plain["mean"], *plain["std"]) > 2:
+        raise ValueError(
+            "`preprocessing` must hold `mean` and `std` of pixels divided by 255, which are from "
+            f"0 to 1: (pixel / 255 - mean) / std. Received: preprocessing={given}"
+        )
+    return plain
+
+
 # ---- arrays
 
 

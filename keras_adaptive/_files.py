@@ -22,6 +22,27 @@ DEEPEST = 100  # lists and objects within each other
 DIGITS = 40  # of an integer
 
 
+def as_path(path, argument="path"):
+    """Returns a `Path`; what is neither a text nor a path is refused."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{argument}` must be a string or a path. Received: {argument}={path!r}")
+    return Path(path)
+
+
+def path_to_write(path):
+    """Returns the path of a file that can be written, to be asked before work starts.
+
+    Raises:
+        TypeError, ValueError: If it is none: also that of a folder, or in one that does not exist.
+    """
+    path = as_path(path)
+    if path.is_dir():
+        raise ValueError(f"`path` must be a file. Received: path={path}, which is a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder of `path` must exist. Received: path={path}")
+    return path
+
+
 def write_whole(path, content):
     """Writes bytes or text to a file that appears only when it is complete.
 
@@ -30,11 +51,9 @@ def write_whole(path, content):
         content: `bytes`, or `str`, which is written as UTF-8.
 
     Raises:
-        ValueError: If the folder does not exist.
+        TypeError, ValueError: As `path_to_write`.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder of `path` must exist. Received: path={path}")
+    path = path_to_write(path)
     content = content.encode("utf-8") if isinstance(content, str) else content
     with whole_file(path) as part, open(part, "xb") as file:
         file.write(content)

@@ -51,6 +51,24 @@ class ListModel(keras.Model):
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
+def input_keys(model):
+    """Returns what each input is called when a network is given a dictionary.
+
+    The keys of the dictionary that it was built with, otherwise the names of its inputs.
+    """
+    given = model.input if isinstance(model.input, dict) else {}
+    keys = {id(tensor): key for key, tensor in given.items()}
+    return [keys.get(id(tensor), tensor.name) for tensor in model.inputs]
+
+
+def in_order(model, given):
+    """Returns a dictionary by `input_keys` as a list in the inputs' order; others as they are."""
+    keys = input_keys(model)
+    if isinstance(given, dict) and set(given) == set(keys):
+        return [given[key] for key in keys]
+    return given
+
+
 class _Masked(keras.layers.Layer):
     """Puts a mask on a tensor."""
 

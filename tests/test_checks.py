@@ -220,6 +220,40 @@ def test_a_number_that_is_not_finite_is_found_wherever_it_is():
             checks.check_logits(damaged)
 
 
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ("a", "b"), np.array(["a", "b"]), np.array(["a", "b"], object)]
+)
+def test_names_of_classes_are_taken_in_their_order(names):
+    found = checks.class_names(names, 2)
+    assert found == ["a", "b"]
+    assert {type(name) for name in found} == {str}
+    assert checks.class_names(["crane", "crane"], 2) == ["crane", "crane"]
+
+
+@pytest.mark.parametrize(
+    "names", [{0: "a", 1: "b"}, {"a", "b"}, "ab", b"ab", 2, ["a"], [0, 1], np.array([["a", "b"]])]
+)
+def test_others_than_names_of_classes_are_refused(names):
+    with pytest.raises(ValueError, match="`class_names` must be 2 names.* Received: class_names="):
+        checks.class_names(names, 2)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0, 1), (0.5, 0.5), (0, 1 / 255), (-1, 2), (0.4914, 0.2023)]
+)
+def test_means_of_pixels_from_0_to_1_are_taken(mean, std):
+    given = {"mean": np.float64([mean]), "std": (std,)}
+    assert checks.preprocessing(given, 1) == {"mean": [mean], "std": [std]}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(127.5, 127.5), (0, 255), (103.9, 1), (-128, 1), (0.5, 58.4)]
+)
+def test_means_of_pixels_from_0_to_255_are_refused(mean, std):
+    with pytest.raises(ValueError, match="of pixels divided by 255"):
+        checks.preprocessing({"mean": [mean] * 3, "std": [std] * 3})
+
+
 def test_no_samples_say_so():
     with pytest.raises(ValueError, match=r"Received: shape \(2, 0, 4\), which holds none"):
         checks.check_logits(np.zeros((2, 0, 4)))

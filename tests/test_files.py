@@ -25,6 +25,14 @@ def test_needs_a_folder(tmp_path):
         write_whole(tmp_path / "missing" / "a", "text")
 
 
+def test_needs_the_path_of_a_file(tmp_path):
+    with pytest.raises(ValueError, match="`path` must be a file. .*, which is a folder"):
+        write_whole(tmp_path, "a")
+    with pytest.raises(TypeError, match="`path` must be a string or a path. Received: path=None"):
+        write_whole(None, "a")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

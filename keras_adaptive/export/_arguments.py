@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from anytime_tflite.pixels import rule as pixel_rule
-from keras_adaptive._checks import check_choice
+from keras_adaptive import _checks, _graph
 from keras_adaptive._files import to_json
 from keras_adaptive.export._conversion import QUANTIZE
 from keras_adaptive.export._inputs import checked_data, count
@@ -14,6 +14,13 @@ from keras_adaptive.policy.learned_policy import LearnedPolicy, pack
 from keras_adaptive.policy.patience_policy import PatiencePolicy
 from keras_adaptive.training.adaptive_model import check_model
 
+LOOKUPS = (
+    keras.layers.HashedCrossing,
+    keras.layers.Hashing,
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+)
 POLICIES = (ExitPolicy, LearnedPolicy, PatiencePolicy, AgreementPolicy)
 
 
@@ -68,15 +75,32 @@ def check(model, policy):
         )
 
 
-def checked_names(names, classes):
-    if names is None:
-        return None
-    if isinstance(names, (str, bytes)) or len(names) != classes:
+def check_for_tflite(model):
+    """Raises an error for a network with layers that a .tflite file cannot hold."""
+    layers = list(model._flatten_layers(include_self=False))
+    for layer in layers:
+        if isinstance(layer, LOOKUPS):
+            raise ValueError(
+                f"`model` must be without {type(layer).__name__}: a file has no tables of words, "
+                "and no hashes. Keep the layer outside of the model, which then takes its "
+                f"numbers. Received: layer {layer.name!r}"
+            )
+    wide = [f"layer {x.name!r}" for x in layers if x.compute_dtype == "float64"]
+    nodes = _graph.nodes_between(model.inputs, model.outputs)
+    wide += [
+        f"operation {node.operation.name!r}"
+        for node in nodes
+        if any(tensor.dtype == "float64" for tensor in node.outputs)
+    ]
+    if wide:
         raise ValueError(
-            f"`class_names` must be {classes} names, one per class. Received: "
-            + (repr(names) if isinstance(names, (str, bytes)) else f"{len(names)} names")
+            "`model` must compute in float32, or in half precision: the operations of a file have "
+            f"no float64. Build it under the policy 'float32'. Received: {wide[0]} in float64"
         )
-    return [str(name) for name in names]
+
+
+def checked_names(names, classes):
+    return None if names is None else _checks.class_names(names, classes)
 
 
 def checked_preprocessing(preprocessing, inputs):
@@ -88,20 +112,7 @@ def checked_preprocessing(preprocessing, inputs):
             "`preprocessing` must be None for a network that does not take one float32 image. "
             f"Received: inputs {[(one['name'], one['dtype']) for one in inputs]}"
         )
-    channels = (inputs[0]["shape"] or [1])[-1]
-    try:
-        plain = {key: [float(v) for v in values] for key, values in preprocessing.items()}
-        fits = set(plain) == {"mean", "std"} and min(plain["std"]) > 0
-        fits = fits and all(len(values) == channels for values in plain.values())
-        fits = fits and all(np.isfinite(values).all() for values in plain.values())
-    except (AttributeError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"`preprocessing` must be a dictionary of `mean` and `std`, {channels} numbers "
-            f"each, with positive `std`. Received: preprocessing={preprocessing}"
-        )
-    return plain
+    return _checks.preprocessing(preprocessing, (inputs[0]["shape"] or [1])[-1])
 
 
 def checked_pixels(rule, inputs):
@@ -124,9 +135,12 @@ def checked_pixels(rule, inputs):
     return found
 
 
-def checked_calibration(inputs, quantize, data):
-    """Returns data by name of the input, and labels; either may be `None`."""
-    check_choice(QUANTIZE, quantize=quantize)
+def checked_calibration(model, inputs, quantize, data, preprocessing):
+    """Returns data by name of the input, and labels; either may be `None`.
+
+    Pixels become what they become on the device where the file says how, `preprocessing`.
+    """
+    _checks.check_choice(QUANTIZE, quantize=quantize)
     if data is None:
         if quantize == "int8":
             raise ValueError(
@@ -135,7 +149,7 @@ def checked_calibration(inputs, quantize, data):
             )
         return None, None
     x, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    arrays = checked_data(inputs, x)
+    arrays = checked_data(inputs, _graph.in_order(model, x), preprocessing)
     samples = count(arrays)
     if labels is not None:
         labels = np.asarray(labels)

@@ -1,5 +1,6 @@
 """Converts Keras stages to the bytes of a .tflite file, with one signature per stage."""
 
+import re
 import tempfile
 import warnings
 
@@ -54,6 +55,13 @@ def convert(stages, quantize=None, old_runtime=False, data=None, batched=None):
                 configure(converter, quantize, old_runtime, examples)
                 content = converter.convert()
     except Exception as error:  # the converter's errors have no common class
+        missing = re.search(r"\'tf\.(\w+)\' op is neither a custom op nor a flex op", str(error))
+        if missing:
+            place = re.search(rf"stage_\d+\w*/([\w/.-]+)/{missing[1]}\w*@", str(error))
+            raise RuntimeError(
+                "Every operation of `model` must be one that a file has. "
+                f"Received: {missing[1]}" + (f" at {place[1]!r}" if place else "")
+            ) from error
         raise RuntimeError(f"Converting the {len(stages)} stages failed: {error}") from error
     return _forcing.without_switches(content) if any(switches) else content
 

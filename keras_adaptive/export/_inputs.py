@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 
+from anytime_tflite.inputs import Inputs
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_inputs, each_input
 from keras_adaptive.costs.exit_costs import input_shapes
@@ -33,11 +34,12 @@ def at_size(inputs, outputs, input_shape):
     return starts, _graph.call_again(_graph.nodes_between(inputs, outputs), places, outputs)
 
 
-def inputs_of(tensors):
+def inputs_of(tensors, names=None):
     """Returns the inputs of a network as `info` holds them.
 
     Args:
         tensors: List of symbolic tensors.
+        names: List of strings, what the network calls them. `None`: their own names.
 
     Returns:
         List of dictionaries: `name`, that of the network's own input where it was given one,
@@ -48,7 +50,7 @@ def inputs_of(tensors):
     """
     found = []
     for i, tensor in enumerate(tensors):
-        name = re.sub(r"\W", "_", tensor.name)
+        name = re.sub(r"\W", "_", tensor.name if names is None else str(names[i]))
         if re.fullmatch(f"{AUTOMATIC}|{TAKEN}", name) or name in [one["name"] for one in found]:
             name = f"input_{i}"
         dtype = keras.backend.standardize_dtype(tensor.dtype)
@@ -57,6 +59,12 @@ def inputs_of(tensors):
         raise ValueError(
             "`model` must have inputs of fixed shape; `input_shape=(224, 224, 3)` sets that of "
             f"an image. Received: inputs {[tuple(tensor.shape) for tensor in tensors]}"
+        )
+    if any(one["dtype"] == "string" for one in found):
+        raise ValueError(
+            "`model` must take numbers, as a file does on a device. Keep the layers that read "
+            "text (TextVectorization, StringLookup) outside of the model, which then takes their "
+            f"numbers. Received: inputs of {', '.join(one['dtype'] for one in found)}"
         )
     if any(one["dtype"] not in DTYPES for one in found):
         raise ValueError(
@@ -73,18 +81,25 @@ def renamed(stages, inputs):
     return [(model, [names.get(n, n) for n in reads], adds) for model, reads, adds in stages]
 
 
-def checked_data(inputs, x):
+def checked_data(inputs, x, preprocessing=None):
     """Returns data as a dictionary: name of each input to an array `(samples, ...)`.
 
     Args:
         inputs: As `inputs_of` returns them.
         x: An array; of several inputs a dictionary by name, or a list in their order.
+        preprocessing: `{"mean", "std"}`, by which uint8 pixels of the only input become floats,
+            as on a device; or `None`.
 
     Raises:
         ValueError: If it does not fit the inputs.
     """
-    arrays = each_input(x, inputs, "calibration_data")
-    arrays = check_inputs(arrays, inputs, "calibration_data")
+    given = each_input(x, inputs, "calibration_data")
+    arrays = check_inputs(given, inputs, "calibration_data")
+    if preprocessing is not None:
+        shapes = {one["name"]: (tuple(one["shape"]), np.dtype(one["dtype"])) for one in inputs}
+        pixels = np.asarray(given[0])
+        pixels = {inputs[0]["name"]: pixels if pixels.dtype.kind in "iub" else arrays[0]}
+        return Inputs(shapes, preprocessing).batch(pixels, "calibration_data")
     return {one["name"]: array for one, array in zip(inputs, arrays, strict=True)}
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import threading
+import types
 from pathlib import Path
 
 import keras
@@ -101,7 +102,8 @@ def _key(model, form):
         text = json.dumps([config, form], sort_keys=True)
     except (NotImplementedError, TypeError, ValueError):
         return None
-    if not all(module.partition(".")[0] in OURS for module in _modules(config)):
+    modules = {*_modules(config), *_modules_of_functions(model)}
+    if not all(module.partition(".")[0] in OURS for module in modules):
         return None
     digest = hashlib.sha256(f"{__version__} {tf.__version__} {text}".encode())
     for variable in model.variables:
@@ -110,16 +112,30 @@ def _key(model, form):
 
 
 def _modules(config):
-    """Yields the modules of all that a configuration names; of code inside it `""`."""
+    """Yields the modules of all that a configuration names; of code inside it `""`.
+
+    What a script or a notebook defines itself, registered or not, has the module `None`: `""`.
+    """
     if isinstance(config, dict):
         if config.get("class_name") in ("Lambda", "__lambda__"):
             yield ""
-        if isinstance(config.get("module"), str):
-            yield config["module"]
+        if "class_name" in config and "module" in config:
+            yield config["module"] or ""
         config = config.values()
     if not isinstance(config, str) and hasattr(config, "__iter__"):
         for part in config:
             yield from _modules(part)
+
+
+def _modules_of_functions(model):
+    """Yields the modules of the functions that layers hold.
+
+    A configuration tells one that is named like Keras's own, `relu`, only as Keras's own.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        for value in vars(layer).values():
+            if isinstance(value, types.FunctionType):
+                yield value.__module__ or ""
 
 
 def _trim(newest):

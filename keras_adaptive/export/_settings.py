@@ -38,7 +38,7 @@ def set_for_file(model, quantize, input_shape):
     try:
         for layer, name, value in changes:
             setattr(layer, name, value)
-        yield at_size(model.inputs, model.outputs, input_shape)
+        yield at_size(model.inputs, model.outputs, _graph.in_order(model, input_shape))
     finally:
         for layer, name, value in before:
             setattr(layer, name, value)

@@ -17,6 +17,13 @@ from keras_adaptive.export import _writer
 
 SIGNATURE = "predict"
 RUNTIME = "2.14.0"  # the oldest one tested; the first with `IF` would copy unwritten tensors
+SIZES = {  # bytes of a number
+    schema.TensorType.FLOAT32: 4,
+    schema.TensorType.INT32: 4,
+    schema.TensorType.INT64: 8,
+    schema.TensorType.INT8: 1,
+    schema.TensorType.BOOL: 1,
+}
 _ANSWER = ("logits", "exit_index")
 
 
@@ -88,15 +95,23 @@ def _past(branch, carried):
     """Returns the other branch: it passes on the answer of a sample that has left.
 
     The stage's features have a place in memory, but nothing writes or reads it: all later
-    stages are skipped, too.
+    stages are skipped, too. Beside a branch with a loop, whose outputs get their memory at run
+    time, the runtime copies them all the same, so that they must be there: zeros.
     """
+    loops = any(
+        branch.model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.WHILE
+        for operator in branch.operators
+    )
     past = _Body(branch.model, f"past_{branch.name}")
     for name, number in branch.inputs.items():
         past.inputs[name] = past.place(name, branch.tensors[number])
     for name, number in branch.outputs.items():
-        past.outputs[name] = (
-            past.inputs[name] if name in carried else past.place(name, branch.tensors[number])
-        )
+        if name in carried:
+            past.outputs[name] = past.inputs[name]
+        else:
+            past.outputs[name] = past.place(name, branch.tensors[number])
+            if loops:
+                past.fill(past.outputs[name])
     return past
 
 
@@ -149,6 +164,22 @@ class _Body:
         made = copy.copy(like)
         made.name, made.buffer = name, 0
         return self.add(made)
+
+    def fill(self, number):
+        """Adds an operation that writes zeros into a tensor."""
+        tensor = self.tensors[number]
+        shape = np.array(tensor.shape, "int32")
+        shape = _writer.tensor(
+            "shape", [len(shape)], "int32", _writer.add_buffer(self.model, shape.tobytes())
+        )
+        zero = copy.copy(tensor)
+        zero.name, zero.shape = "zero", []
+        zero.buffer = _writer.add_buffer(self.model, bytes(SIZES[tensor.type]))
+        made = schema.OperatorT()
+        version = 2 if tensor.type == schema.TensorType.INT8 else 1
+        made.opcodeIndex = _writer.operation(self.model, "FILL", version)
+        made.inputs, made.outputs = [self.add(shape), self.add(zero)], [number]
+        self.operators.append(made)
 
     def inline_stage(self, i, inputs):
         """Copies a stage's operations; returns its outputs, name to number."""

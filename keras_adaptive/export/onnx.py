@@ -2,14 +2,13 @@
 
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import integer, needs_extra
-from keras_adaptive._files import check_new_folder, whole_folder
+from keras_adaptive._files import as_path, check_new_folder, whole_folder
 from keras_adaptive.export import _arguments, _verification
 from keras_adaptive.export._inputs import inputs_of, random_data, renamed
 from keras_adaptive.export._settings import set_for_file
@@ -87,7 +86,7 @@ def export_onnx(
     exits = model.exits_of(policy)
     policy.validate_stagewise(most=model.exit_costs(input_shape=input_shape)[-1])
     with set_for_file(model, None, input_shape) as (tensors, outputs):
-        inputs = inputs_of(tensors)
+        inputs = inputs_of(tensors, _graph.input_keys(model))
         info = {
             "format": FORMAT,
             "version": VERSION,
@@ -119,7 +118,7 @@ def _name(number):
 
 def _folder(path):
     """Returns the folder to write, checked to be new."""
-    path = Path(path)
+    path = as_path(path)
     must = "`path` must be a folder that is not there yet, or an empty one"
     check_new_folder(path, "path", must)
     return path

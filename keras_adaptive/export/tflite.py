@@ -2,7 +2,7 @@
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
-from keras_adaptive._files import to_json, write_whole
+from keras_adaptive._files import path_to_write, to_json, write_whole
 from keras_adaptive.costs._beside import NAME, giving_costs
 from keras_adaptive.export import _arguments, _costs, _verification, _writer
 from keras_adaptive.export._conversion import convert
@@ -16,6 +16,7 @@ from keras_adaptive.export._inputs import (
 from keras_adaptive.export._recalibration import compare, recalibrate, reference_of
 from keras_adaptive.export._settings import set_for_file
 from keras_adaptive.export._single_call import add_single_call
+from keras_adaptive.export._whole_numbers import keep_whole_numbers
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
 FORMAT = "keras_adaptive.tflite"
@@ -41,11 +42,11 @@ def export_tflite(
 
     The file holds a signature `stage_0`, `stage_1`, ... for every exit the policy
     uses, and `info`: a JSON text with thresholds, temperatures, costs and class names.
-    A stage reads named tensors (the network's inputs, under their own names or as `input_0`,
-    `input_1`, ...) and returns `logits` and the named `features_<i>` that later stages read,
-    int8 ones in an int8 file; of a network with gates also `cost`, what this image's answer has
-    cost. Exits that the policy closes (+inf) are left out, with their heads. Confidence is not
-    in the stages: `anytime_tflite`, or the app, computes it from the logits.
+    A stage reads named tensors (the network's inputs, under the keys of its dictionary, their own
+    names, or as `input_0`, `input_1`, ...) and returns `logits` and the named `features_<i>` that
+    later stages read, int8 ones in an int8 file; of a network with gates also `cost`, what this
+    image's answer has cost. Exits that the policy closes (+inf) are left out, with their heads.
+    Confidence is not in the stages: `anytime_tflite`, or the app, computes it from the logits.
 
     The file is opened as on a device before it gets its name, and verified: builtin operations
     only, every weight inside and of the requested type, no state, no operation newer than the
@@ -70,7 +71,8 @@ def export_tflite(
             `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
         calibration_data: Array `(samples, ...)` of the model's inputs (of several a dictionary
             by name, or a list), or a tuple of it and integer labels `(samples,)`. Use held-out
-            data. Needed for `"int8"`; not used if `quantize` is `None`.
+            data. With `preprocessing`, uint8 pixels, which it standardizes, or standardized
+            floats. Needed for `"int8"`; not used if `quantize` is `None`.
         single_call: Boolean, whether to add a signature `predict(<inputs>, thresholds)` that
             chooses the exit itself: it returns `logits` and `exit_index`, the first exit at
             which the policy leaves (thresholds: log-odds, float32, one per stage of the file;
@@ -120,6 +122,8 @@ def export_tflite(
         for name, value in given.items()
     }
     _arguments.check(model, policy)
+    _arguments.check_for_tflite(model)
+    path = path_to_write(path)
     with set_for_file(model, quantize, input_shape) as (tensors, outputs):
         return _export(
             model,
@@ -153,12 +157,14 @@ def _export(
     input_shape,
 ):
     """Writes the file of a network whose layers are set for it; returns the policy in it."""
-    inputs = inputs_of(tensors)
+    inputs = inputs_of(tensors, _graph.input_keys(model))
     policy.validate_stagewise(most=model.exit_costs(input_shape=input_shape)[-1])
     class_names = _arguments.checked_names(given["class_names"], outputs[0].shape[-1])
     preprocessing = _arguments.checked_preprocessing(given["preprocessing"], inputs)
     pixels = _arguments.checked_pixels(given["pixels"], inputs)
-    data, labels = _arguments.checked_calibration(inputs, quantize, calibration_data)
+    data, labels = _arguments.checked_calibration(
+        model, inputs, quantize, calibration_data, preprocessing
+    )
     check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
     exits = model.exits_of(policy)
     _arguments.check_stage_ms(stage_ms, len(exits))
@@ -174,6 +180,7 @@ def _export(
     file = _writer.read(content)
     _verification.check_weights(file, quantize)
     if quantize == "int8":
+        keep_whole_numbers(file)
         pass_int8(file, stages)
     details, report = policy.details, None
     if quantize is not None and data is not None:

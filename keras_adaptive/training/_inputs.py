@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_adaptive import _graph
 from keras_adaptive._checks import check_inputs, each_input
 
 PART = 1024  # samples of an array that are checked at a time
@@ -22,15 +23,13 @@ class Inputs:
 
     def __init__(self, model, adapts=False):
         self.adapts = adapts
-        given = model.input if isinstance(model.input, dict) else {}
-        keys = {id(tensor): key for key, tensor in given.items()}
         self.inputs = [
             {
-                "name": keys.get(id(tensor), tensor.name),
+                "name": name,
                 "shape": tensor.shape[1:],
                 "dtype": keras.backend.standardize_dtype(tensor.dtype),
             }
-            for tensor in model.inputs
+            for name, tensor in zip(_graph.input_keys(model), model.inputs, strict=True)
         ]
         self.are_fixed = not any(None in one["shape"] for one in self.inputs)
 

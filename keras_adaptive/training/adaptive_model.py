@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_adaptive import _graph, costs
+from keras_adaptive import _checks, _graph, costs
 from keras_adaptive._checks import check_labels, integer, numbers
 from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
@@ -120,6 +120,8 @@ class AdaptiveModel(_graph.ListModel):
         model = super().from_config(config, custom_objects)
         if kept["policy"] is not None:
             kept["policy"] = policy_of(kept["policy"])
+        # as it was saved; exports check it
+        model._kept.preprocessing = kept.pop("preprocessing")
         for name, value in kept.items():
             setattr(model, name, value)
         return model
@@ -160,12 +162,7 @@ class AdaptiveModel(_graph.ListModel):
     @class_names.setter
     def class_names(self, names):
         if names is not None:
-            names = [str(name) for name in names]
-            if len(names) != self.outputs[0].shape[-1]:
-                raise ValueError(
-                    f"`class_names` must be {self.outputs[0].shape[-1]} names, one per class. "
-                    f"Received: {len(names)} names"
-                )
+            names = _checks.class_names(names, self.outputs[0].shape[-1])
         self._kept.class_names = names
 
     @property
@@ -184,13 +181,17 @@ class AdaptiveModel(_graph.ListModel):
     def preprocessing(self):
         """How pixels become inputs: `mean` and `std` of each channel, as in `export_tflite`.
 
+        Both are of pixels divided by 255: `(pixel / 255 - mean) / std`.
+
         A dictionary, or `None`. Saved with the model.
         """
         return self._kept.preprocessing
 
     @preprocessing.setter
     def preprocessing(self, preprocessing):
-        self._kept.preprocessing = _plain("preprocessing", preprocessing)
+        if preprocessing is not None:
+            preprocessing = _checks.preprocessing(preprocessing)
+        self._kept.preprocessing = preprocessing
 
     @property
     def network(self):
@@ -619,6 +620,7 @@ class AdaptiveModel(_graph.ListModel):
             Float array `(exits,)`, for one sample; of a network with gates, the most that
             one can cost.
         """
+        input_shape = _graph.in_order(self, input_shape)
         return costs.exit_costs(self.inputs, self._used(exits), unit, lazy, input_shape)
 
     def stages(self, exits=None):

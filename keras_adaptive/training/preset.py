@@ -13,6 +13,7 @@ import keras
 
 from keras_adaptive import __version__
 from keras_adaptive._files import (
+    as_path,
     check_new_folder,
     read_json,
     reading,
@@ -26,7 +27,7 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 def save_to_preset(model, preset_dir):
     """Writes a network as a folder, see `AdaptiveModel.save_to_preset`."""
-    folder = Path(preset_dir)
+    folder = as_path(preset_dir, "preset_dir")
     check_new_folder(folder, "preset_dir", "`preset_dir` must be a new or empty folder")
     with whole_folder(folder) as part:
         write_about(model, part, folder.name)
@@ -58,7 +59,7 @@ def write_config(model, folder):
 
 def from_preset(cls, preset, load_weights=True):
     """Returns the network of a folder, see `AdaptiveModel.from_preset`."""
-    folder = Path(preset)
+    folder = as_path(preset, "preset")
     if not (folder / CONFIG).is_file():
         folder = SHIPPED / str(preset)
         names = sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))

@@ -103,6 +103,27 @@ def test_several_inputs_are_given_by_name(quantize, rng, tmp_path):
             device.classify({"left": left[0], "input_1": np.full(3, 2**32)})
 
 
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_inputs_are_called_as_the_network_calls_them(rng, tmp_path):
+    image, facts = keras.Input((None, None, 3)), keras.Input((4,), name="vector")
+    features = keras.layers.GlobalAveragePooling2D()(image)
+    both = keras.layers.Concatenate()([features, facts])
+    heads = [keras.layers.Dense(2)(each) for each in (features, both)]
+    model = ka.AdaptiveModel({"image": image, "known facts": facts}, heads)
+    shapes = {"image": (5, 5, 3), "known facts": (4,)}
+    assert model.exit_costs(input_shape=shapes).tolist() == [6, 20]
+    assert model.exit_costs(input_shape={image.name: (5, 5, 3), "vector": (4,)})[1] == 20
+    data = {key: rng.random((20, *shape)).astype("float32") for key, shape in shapes.items()}
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(model, path, POLICY, calibration_data=data, input_shape=shapes)
+    assert [one["name"] for one in read_info(path)["inputs"]] == ["image", "known_facts"]
+    expected = ka.policy.softmax(np.stack(model.predict(data, verbose=0)))
+    with AnytimeModel(path) as device:
+        row = {"image": data["image"][0], "known_facts": data["known facts"][0]}
+        found = [answer.probabilities for answer in device.stream(row)]
+        np.testing.assert_allclose(found, expected[:, 0], atol=1e-5)
+
+
 def test_a_network_that_takes_any_size_is_exported_at_one(rng, tmp_path):
     image = keras.Input((None, None, 3), name="image")
     x = keras.layers.Conv2D(4, 3, activation="relu")(image)
@@ -130,6 +151,21 @@ def test_other_dtypes_are_refused_at_once(dtype, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_text_is_refused():
+    with pytest.raises(ValueError, match="take numbers.* outside of the model.* inputs of string"):
+        inputs_of([keras.Input((), dtype="string")])
+
+
+def test_computing_in_float64_is_refused(tmp_path):
+    x = keras.Input((4,))
+    wide = keras.layers.Dense(3, dtype="float64", name="wide")(x)
+    cast = keras.ops.cast(keras.ops.cast(x, "float64") * 2, "float32")
+    for features, received in ((wide, "layer 'wide'"), (cast, "operation 'cast")):
+        model = ka.AdaptiveModel(x, [keras.layers.Dense(3)(each) for each in (x, features)])
+        with pytest.raises(ValueError, match=f"must compute in float32.* Received: {received}"):
+            ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
+
+
 def test_names_are_those_that_were_given_and_never_twice():
     shapes = [((2,), name) for name in ("logits", "a-b", "a_b", None, "features_3", "input_0")]
     tensors = [keras.Input(shape, name=name) for shape, name in shapes]
@@ -152,6 +188,25 @@ def test_rejects_data_that_does_not_fit_the_inputs(x, message):
     inputs = inputs_of(several_inputs().inputs)
     with pytest.raises(ValueError, match=message):
         checked_data(inputs, x)
+
+
+def test_pixels_are_standardized_as_on_a_device(rng):
+    inputs = inputs_of([keras.Input((4, 4, 3), name="image")])
+    rule = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.2]}
+    image = rng.integers(256, size=(5, 4, 4, 3)).astype("uint8")
+    floats = (image / 255 - rule["mean"]) / rule["std"]
+    for x in (image, [image], floats, floats.astype("float16")):
+        found = checked_data(inputs, x, rule)["image"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, floats, atol=1e-2 if x is not image else 1e-5)
+    assert checked_data(inputs, image)["image"].max() > 200  # the network takes pixels
+    wrong = [
+        (image.astype("float32"), "pixels of uint8, or floats .* which no pixel becomes"),
+        (image.astype("int64"), "of uint8 or floats. Received: dtype int64"),
+    ]
+    for x, message in wrong:
+        with pytest.raises(ValueError, match=f"`calibration_data` must be .*{message}"):
+            checked_data(inputs, x, rule)
 
 
 @pytest.mark.parametrize(

@@ -89,13 +89,54 @@ def own(x):
     return x * 2
 
 
+def relu(x):
+    return x * 2
+
+
+@keras.saving.register_keras_serializable("anything")
+def registered(x):
+    return x * 2
+
+
+class Own(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+
+
+@keras.saving.register_keras_serializable()
+class Registered(Own):
+    pass
+
+
+class OfScript(Own):
+    pass
+
+
+@keras.saving.register_keras_serializable("anything")
+class RegisteredOfScript(Own):
+    pass
+
+
+OfScript.__module__ = RegisteredOfScript.__module__ = "__main__"
+
+
 def test_code_of_the_users_own_is_not_kept(exports, monkeypatch):
     opening(monkeypatch)
     x = keras.Input((4,))
-    for layer in (keras.layers.Dense(3, activation=own), keras.layers.Lambda(own)):
+    layers = [keras.layers.Dense(3, activation=f) for f in (own, relu, registered)]
+    layers += [keras.layers.Lambda(own), keras.layers.Activation(registered)]
+    layers += [Own(), Registered(), OfScript(), RegisteredOfScript()]
+    layers += [keras.Sequential([RegisteredOfScript()])]
+    for layer in layers:
         model = ka.AdaptiveModel(x, [keras.layers.Dense(3)(each) for each in (x, layer(x))])
         assert kept(model, ka.ExitPolicy([0.5, 0])) == b"file"
     assert not _kept.folder().exists()
+
+
+def test_what_the_library_registers_is_kept(exports, monkeypatch):
+    opening(monkeypatch)
+    model = ka.build_resnet((8, 8, 3), 3, depth=8, exits=2, gates="both")
+    assert kept(model, ka.ExitPolicy([0.5, 0])).parent == _kept.folder()
 
 
 def test_where_nothing_can_be_kept_a_file_serves_the_process(exports, monkeypatch, tmp_path):

@@ -105,6 +105,8 @@ def test_what_does_not_fit_is_refused_before_work(tmp_path, monkeypatch):
             ka.export_onnx(model, tmp_path / path, policy)
     with pytest.raises(ValueError, match="The folder of `path` must exist"):
         ka.export_onnx(model, tmp_path / "none" / "files", policy)
+    with pytest.raises(TypeError, match="`path` must be a string or a path"):
+        ka.export_onnx(model, None, policy)
     with pytest.raises(ValueError, match="`opset` must be"):
         ka.export_onnx(model, tmp_path / "new", policy, opset=3)
     with pytest.raises(ValueError, match="`class_names` must be 5 names"):

@@ -15,6 +15,8 @@ from keras_adaptive.export import _verification as verification
 from keras_adaptive.export import _writer as flatbuffer
 from keras_adaptive.export import tflite
 
+PIXELS = {"mean": [0.5], "std": [0.25]}
+
 
 @pytest.fixture(scope="module")
 def interpreter(exported):
@@ -153,7 +155,7 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
     first = keras.layers.Dense(3, name="exit_0")(x)
     last = keras.layers.Dense(3, name="exit_1")(keras.ops.erfinv(keras.ops.tanh(x)))
     model = ka.AdaptiveModel(image, [first, last])
-    with pytest.raises(RuntimeError, match="failed"):
+    with pytest.raises(RuntimeError, match="one that a file has. Received: Erfinv at 'erfinv'"):
         ka.export_tflite(model, tmp_path / "model.tflite", POLICY)
     assert list(tmp_path.iterdir()) == []
 
@@ -171,6 +173,13 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"preprocessing": {"mean": 0.5, "std": 1.0}}, ValueError, "`preprocessing` must be"),
         ({"preprocessing": {"mean": [0], "std": [0]}}, ValueError, "with positive `std`"),
         ({"preprocessing": {"mean": [0, 0], "std": [1, 1]}}, ValueError, "1 numbers each"),
+        ({"preprocessing": {"mean": [127.5], "std": [127.5]}}, ValueError, "divided by 255"),
+        ({"class_names": dict(enumerate("0123456789"))}, ValueError, "by number give"),
+        (
+            {"calibration_data": np.full((1, 8, 8, 1), 255.0), "preprocessing": PIXELS},
+            ValueError,
+            "which no pixel becomes",
+        ),
         ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
         ({"quantize": "int4"}, ValueError, "`quantize` must be one of"),
         ({"quantize": "int8"}, ValueError, "`calibration_data` must be given"),
@@ -188,6 +197,21 @@ def test_rejects_impossible_arguments(small, tmp_path, arguments, error, message
     with pytest.raises(error, match=message):
         ka.export_tflite(**arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (None, TypeError, "`path` must be a string or a path. Received: path=None"),
+        ("", ValueError, "which is a folder"),
+        (".", ValueError, "which is a folder"),
+        ("none/model.tflite", ValueError, "The folder of `path` must exist"),
+    ],
+)
+def test_the_path_is_looked_at_before_converting(small, path, error, message, monkeypatch):
+    monkeypatch.setattr(tflite, "convert", None)
+    with pytest.raises(error, match=message):
+        ka.export_tflite(small, path, POLICY)
 
 
 def test_needs_a_fixed_input_shape(tmp_path):

@@ -561,8 +561,14 @@ def test_a_network_is_told_by_its_operations(tmp_path):
         model.policy = "the best"
     with pytest.raises(ValueError, match="`class_names` must be 3 names"):
         model.class_names = ["a"]
+    with pytest.raises(ValueError, match="Received: class_names={0: 'a', .*give .names"):
+        model.class_names = {0: "a", 1: "b", 2: "c"}
     with pytest.raises(ValueError, match="`pixels` must be a dictionary"):
         model.pixels = 3
+    with pytest.raises(ValueError, match="`preprocessing` must be a dictionary"):
+        model.preprocessing = {"mean": [0.5]}
+    with pytest.raises(ValueError, match="pixels divided by 255"):
+        model.preprocessing = {"mean": [127.5], "std": [127.5]}
 
 
 def test_evaluate_takes_a_model_for_its_policy(data):
