@@ -23,7 +23,7 @@ class Arrays(keras.utils.PyDataset):
 
     def __init__(self, data, batch_size, seed):
         super().__init__()
-        self.data = keras.tree.map_structure(_indexable, tuple(data))
+        self.data = keras.tree.map_structure(_indexable, _as_data(data))
         self.size = len(keras.tree.flatten(self.data)[0])
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self._order = None, None
@@ -45,7 +45,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, batches):
         super().__init__()
-        self.batches = batches
+        self.batches = [_as_data(batch) for batch in batches]
 
     @property
     def num_batches(self):
@@ -53,6 +53,28 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return self.batches[index]
+
+
+class WithoutLists(keras.utils.PyDataset):
+    """The batches of a `PyDataset` with tuples for lists, the only sequences that Keras takes."""
+
+    def __init__(self, data):
+        names = ("workers", "use_multiprocessing", "max_queue_size")
+        super().__init__(**{name: getattr(data, name) for name in names})
+        self.data = data
+
+    @property
+    def num_batches(self):
+        return self.data.num_batches
+
+    def __getitem__(self, index):
+        return _as_data(self.data[index])
+
+    def on_epoch_begin(self):
+        self.data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.data.on_epoch_end()
 
 
 def for_training(train, model, loss, recipe, seed):
@@ -71,22 +93,23 @@ def for_training(train, model, loss, recipe, seed):
             seed=seed,
         )
     if isinstance(train, (tuple, list)):
-        train = _with_labels(train)
+        train = _as_data(train)
         _check_arrays("train", train, model, loss)
         return Arrays(train, recipe.batch_size, seed)
-    _check_batches("train", train, model, loss, MUST_TRAIN)
-    return train
+    return _checked_batches("train", train, model, loss, MUST_TRAIN)
 
 
-def _check_batches(argument, data, model, loss, must):
-    """Raises an error unless this gives batches that the model can learn from or be tried on."""
+def _checked_batches(argument, data, model, loss, must):
+    """Returns batches that the model can learn from or be tried on; raises an error of others."""
     if isinstance(data, keras.utils.PyDataset):
         _check_length(argument, data)
-        _check_arrays(argument, data[0], model, loss)
-    elif hasattr(data, "element_spec"):
+        first = data[0]
+        _check_arrays(argument, _as_data(first), model, loss)
+        return WithoutLists(data) if _holds_lists(first) else data
+    if hasattr(data, "element_spec"):
         _check_dataset(argument, data, model, loss)
-    else:
-        raise TypeError(f"{must} Received: {argument} of type {type(data).__name__}")
+        return data
+    raise TypeError(f"{must} Received: {argument} of type {type(data).__name__}")
 
 
 def for_validation(validation, model, loss, recipe):
@@ -97,15 +120,14 @@ def for_validation(validation, model, loss, recipe):
         _check_splits("validation", validation, model)
         return validation.batches("calibrate", recipe.batch_size)
     if isinstance(validation, (tuple, list)):
-        validation = _with_labels(validation)
+        validation = _as_data(validation)
         _check_arrays("validation", validation, model, loss)
-        return tuple(validation)
+        return validation
     if hasattr(validation, "__next__"):  # could be read once only
         validation = Batches(list(validation))
         if not validation.batches:
             raise ValueError("`validation` must have at least one batch. Received: none")
-    _check_batches("validation", validation, model, loss, MUST_VALIDATE)
-    return validation
+    return _checked_batches("validation", validation, model, loss, MUST_VALIDATE)
 
 
 def steps(data):
@@ -133,10 +155,25 @@ def go_on(train, epochs):
             iter(train)
 
 
-def _with_labels(data):
-    """Returns `(x, y, ...)` with a list of numbers as an array."""
-    is_list = len(data) > 1 and isinstance(data[1], list) and all(map(np.isscalar, data[1]))
-    return (data[0], np.array(data[1]), *data[2:]) if is_list else tuple(data)
+def _as_data(data):
+    """Returns `(x, y, ...)` without lists: tuples for them, and arrays for lists of numbers."""
+    return tuple(map(_without_lists, data)) if isinstance(data, (tuple, list)) else data
+
+
+def _without_lists(data):
+    if isinstance(data, list) and data and all(map(np.isscalar, data)):
+        return np.array(data)
+    if isinstance(data, (tuple, list)):
+        return tuple(map(_without_lists, data))
+    if isinstance(data, dict):
+        return {key: _without_lists(part) for key, part in data.items()}
+    return data
+
+
+def _holds_lists(data):
+    parts = data.values() if isinstance(data, dict) else data
+    inside = isinstance(data, (tuple, dict)) and any(map(_holds_lists, parts))
+    return isinstance(data, list) or inside
 
 
 def _check_length(name, data):
