@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_adaptive import _graph
+
 MUST_TRAIN = (
     "`train` must be a tuple (x, y) of arrays, a tf.data.Dataset, a keras.utils.PyDataset or a "
     "data.Splits."
@@ -218,7 +220,7 @@ def _check_arrays(name, data, model, loss):
     if len(lengths) != 1 or lengths & {0, None}:
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise ValueError(f"{must} Received: shapes {shapes}")
-    _check_inputs(name, [np.shape(x) for x in keras.tree.flatten(data[0])], model)
+    _check_inputs(name, [np.shape(x) for x in _each_input(name, data[0], model)], model)
     for labels, logits in _labels_of(name, data[1], model):
         _check_labels(name, _indexable(labels), logits, loss)
 
@@ -226,6 +228,8 @@ def _check_arrays(name, data, model, loss):
 def _check_dataset(name, dataset, model, loss):
     """Checks what a `tf.data.Dataset` says of its batches."""
     spec = dataset.element_spec
+    if int(dataset.cardinality()) == 0:
+        raise ValueError(f"`{name}` must have at least one batch. Received: an empty dataset")
     if int(dataset.cardinality()) == -1:
         raise ValueError(
             f"`{name}` must be of known size, or at least end; leave out `.repeat()`. Received: a "
@@ -236,7 +240,7 @@ def _check_dataset(name, dataset, model, loss):
             f"`{name}` must be a dataset of batches (x, y) or (x, y, sample_weight). Received: "
             f"elements {spec}"
         )
-    shapes = [_rank_known(x.shape) for x in keras.tree.flatten(spec[0])]
+    shapes = [_rank_known(x.shape) for x in _each_input(name, spec[0], model)]
     if None not in shapes:
         try:
             _check_inputs(name, shapes, model)
@@ -263,6 +267,17 @@ def _labels_of(name, y, model):
     if isinstance(y, (list, tuple, dict)):
         return zip(model.per_exit(y, f"the labels of `{name}`"), model.outputs, strict=True)
     return [(y, model.outputs[-1])]
+
+
+def _each_input(name, x, model):
+    """Returns what is given for each input, in the network's order, as Keras finds it."""
+    keys = _graph.input_keys(model)
+    if isinstance(x, dict) and set(x) != set(keys):
+        raise ValueError(
+            f"The inputs of `{name}` must be a dictionary with the keys {keys}, or a list in this "
+            f"order. Received: the keys {[*x]}"
+        )
+    return keras.tree.flatten(_graph.in_order(model, x))
 
 
 def _fit_inputs(shapes, model):

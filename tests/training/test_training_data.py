@@ -39,6 +39,10 @@ def weights_after(model, train, validation=None, **how):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
+def dataset(x, y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+
+
 class Batches(keras.utils.PyDataset):
     """Batches in memory, which counts the epochs that have begun."""
 
@@ -82,3 +86,30 @@ def test_batches_of_the_user_may_hold_lists():
     expected = weights_after(two_inputs(), tuples)
     np.testing.assert_array_equal(weights_after(two_inputs(), lists, lists), expected)
     assert lists.begun == 2 * tuples.begun > 0  # in training and validation
+
+
+@pytest.mark.parametrize("as_dictionary", [False, True])
+def test_inputs_are_found_by_name(as_dictionary):
+    named, wrong = {"numbers": M, "picture": X}, {"numbers": M, "image": X}
+    model = two_inputs(as_dictionary)
+    found = weights_after(model, (named, Y), (named, Y))
+    as_list = [X, M] if not as_dictionary else [M, X]  # Keras sorts the keys
+    expected = weights_after(two_inputs(as_dictionary), (as_list, Y))
+    np.testing.assert_array_equal(found, expected)
+    for data in ((wrong, Y), Batches([(wrong, Y)]), dataset(wrong, Y)):
+        with pytest.raises(
+            ValueError, match="inputs of `train` must .*Received: the keys .*'image'"
+        ):
+            ka.training.fit(model, data, epochs=1)
+        with pytest.raises(ValueError, match="inputs of `validation` must be a dictionary"):
+            ka.training.fit(model, (named, Y), data, epochs=1)
+
+
+def test_data_sets_without_batches_are_refused():
+    empty, model = dataset(X[:0], Y[:0]), net()
+    with pytest.raises(
+        ValueError, match="`train` must have at least one batch. Received: an empty"
+    ):
+        ka.training.fit(model, empty, epochs=1)
+    with pytest.raises(ValueError, match="`validation` must have at least one batch"):
+        ka.training.fit(model, (X, Y), empty, epochs=1)
