@@ -34,7 +34,7 @@ from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.recipes import RECIPES, Recipe
 from keras_adaptive.training.reinforce import Reinforce, gate_nodes, with_drawn_gates
 from keras_adaptive.training.stopping_loss import StoppingLoss
-from keras_adaptive.training.stopping_model import check_attached, stopping_optimizer
+from keras_adaptive.training.stopping_model import check_attached, check_rate, stopping_optimizer
 
 REGIMES = ("joint", "disjoint", "mixed", "imta", "gated", "stopping")
 PHASES = {"joint": 1, "stopping": 3}  # others have two, "gated" one more for early exits
@@ -308,7 +308,7 @@ class _Run:
                 f"`first_share` must be between 0 and 1. Received: first_share={first_share}"
             )
         if optimizer is not None:
-            _check_rate(optimizer)
+            check_rate(optimizer, "the model's optimizer")
         callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
         before = model.compiled_with()
         common = {name: before[name] for name in COMMON if name in before}
@@ -560,17 +560,6 @@ def _check_losses(
         gate_nodes(model, reinforce)
     if regime == "imta":
         early_exit_heads(model)
-
-
-def _check_rate(optimizer):
-    """Raises a ValueError if the learning rate of an optimizer is impossible."""
-    for each in getattr(optimizer, "optimizers", [optimizer]):
-        rate = float(keras.ops.convert_to_numpy(each.learning_rate))
-        if not 0 <= rate < float("inf"):
-            raise ValueError(
-                "The learning rate of the model's optimizer must be a finite number of at least "
-                f"0. Received: learning_rate={rate}"
-            )
 
 
 def _copy_of(optimizer, rate=1.0):
