@@ -5,7 +5,6 @@ import hashlib
 import json
 import random
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -193,7 +192,7 @@ class _Rows:
     """
 
     def __init__(self, folder, seed):
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else resuming.as_folder(folder, "folder")
         self.seed, self.sweep = seed, None
 
     def claim(self, settings):

@@ -124,6 +124,10 @@ def test_rejects_impossible_arguments(setting):
         sweep_cost_weights(model, train, (test[0], test[1][:3]))
     with pytest.raises(ValueError, match="`cost_weights` must hold the cost weights of all rows"):
         sweep_cost_weights(model, train, test, cost_weight=0.1)
+    with pytest.raises(ValueError, match="`folder` must be a folder. Received: folder=''"):
+        sweep_cost_weights(model, train, test, folder="")
+    with pytest.raises(TypeError, match="`folder` must be a string or a path"):
+        sweep_cost_weights(model, train, test, folder=3)
     with pytest.raises(ValueError, match="must go without `fit`"):
         sweep_cost_weights(model, train, test, fit=print, epochs=3)
     with pytest.raises(TypeError, match="`model` must be an AdaptiveModel"):
