@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import finite, integer
 
 MUST_TRAIN = (
     "`train` must be a tuple (x, y) of arrays, a tf.data.Dataset, a keras.utils.PyDataset or a "
@@ -57,20 +58,28 @@ class Batches(keras.utils.PyDataset):
         return self.batches[index]
 
 
-class WithoutLists(keras.utils.PyDataset):
-    """The batches of a `PyDataset` with tuples for lists, the only sequences that Keras takes."""
+class Changed(keras.utils.PyDataset):
+    """The batches of a `PyDataset`, changed.
 
-    def __init__(self, data):
+    Tuples stand for lists, since they are the only sequences that Keras takes of batches.
+
+    Args:
+        data: A `PyDataset`.
+        weigh: Function from a batch to a batch, or `None`.
+    """
+
+    def __init__(self, data, weigh=None):
         names = ("workers", "use_multiprocessing", "max_queue_size")
         super().__init__(**{name: getattr(data, name) for name in names})
-        self.data = data
+        self.data, self.weigh = data, weigh
 
     @property
     def num_batches(self):
         return self.data.num_batches
 
     def __getitem__(self, index):
-        return _as_data(self.data[index])
+        batch = _as_data(self.data[index])
+        return batch if self.weigh is None else self.weigh(batch)
 
     def on_epoch_begin(self):
         self.data.on_epoch_begin()
@@ -79,8 +88,82 @@ class WithoutLists(keras.utils.PyDataset):
         self.data.on_epoch_end()
 
 
-def for_training(train, model, loss, recipe, seed):
+class ClassWeights:
+    """Multiplies the sample weights of arrays by the weights of the samples' classes.
+
+    Args:
+        class_weight: Dictionary from classes to numbers; other classes have the weight 1.
+        model: An `AdaptiveModel`.
+    """
+
+    def __init__(self, class_weight, model):
+        self.names = list(model.output_names)
+        self.shapes = [tuple(logits.shape) for logits in model.outputs]
+        self.table = np.ones(self.shapes[-1][-1], "float32")
+        for label, weight in class_weight.items():
+            self.table[label] = weight
+
+    def __call__(self, data):
+        x, y, *given = data
+        given = given[0] if given else None
+        if not isinstance(y, (tuple, dict)) and not isinstance(given, (tuple, dict)):
+            return x, y, self._weights(y, given, self.shapes[-1])
+        each = zip(self._each(y), self._each(given), self.shapes, strict=True)
+        return x, y, tuple(self._weights(*one) for one in each)
+
+    def _each(self, value):
+        if isinstance(value, dict):
+            return [value[name] for name in self.names]
+        return value if isinstance(value, tuple) else [value] * len(self.names)
+
+    def _weights(self, labels, given, shape):
+        labels = _indexable(labels)
+        if _one_hot(labels.shape, shape):
+            labels = labels.argmax(axis=-1)
+        elif labels.ndim == len(shape):
+            labels = labels[..., 0]
+        labels = labels.astype("int64")
+        known = (labels >= 0) & (labels < len(self.table))  # not a pixel without a label
+        weights = np.where(known, self.table[np.where(known, labels, 0)], np.float32(1))
+        if given is None:
+            return weights
+        given = _indexable(given)
+        return weights * given.reshape(given.shape + (1,) * (weights.ndim - given.ndim))
+
+
+def checked_class_weight(class_weight, model):
+    """Returns weights of classes by Python's own integers, or `None`.
+
+    Raises:
+        ValueError: If they are not a dictionary from classes of the network to numbers.
+    """
+    if class_weight is None:
+        return None
+    classes = model.outputs[-1].shape[-1]
+    try:
+        found = {integer("a class", k, 0): finite(v, "") for k, v in class_weight.items()}
+    except (AttributeError, ValueError):
+        found = {}
+    if not found or max(found) >= classes or min(found.values()) < 0:
+        raise ValueError(
+            f"`class_weight` must be a dictionary from integers from 0 to {classes - 1}, the "
+            "classes, to numbers of at least 0. "
+            f"Received: class_weight={class_weight}"
+        )
+    return found
+
+
+def for_fit(class_weight, train, model):
+    """Returns `class_weight` as Keras takes it beside a data set; `None` where it has been used."""
+    if class_weight is None or not hasattr(train, "element_spec"):
+        return None
+    return {label: class_weight.get(label, 1.0) for label in range(model.outputs[-1].shape[-1])}
+
+
+def for_training(train, model, loss, recipe, seed, class_weight=None):
     """Returns checked data as `fit` takes it, with an attribute `epoch` where we shuffle.
+
+    Of data sets the weights of classes are left to Keras; see `for_fit`.
 
     Raises:
         TypeError, ValueError: If it is not data for this network and loss.
@@ -97,8 +180,16 @@ def for_training(train, model, loss, recipe, seed):
     if isinstance(train, (tuple, list)):
         train = _as_data(train)
         _check_arrays("train", train, model, loss)
+        if class_weight is not None:
+            train = ClassWeights(class_weight, model)(train)
         return Arrays(train, recipe.batch_size, seed)
-    return _checked_batches("train", train, model, loss, MUST_TRAIN)
+    train = _checked_batches("train", train, model, loss, MUST_TRAIN)
+    if class_weight is None:
+        return train
+    if isinstance(train, keras.utils.PyDataset):
+        return Changed(train, ClassWeights(class_weight, model))
+    _check_weighable(train.element_spec, model)
+    return train
 
 
 def _checked_batches(argument, data, model, loss, must):
@@ -107,7 +198,7 @@ def _checked_batches(argument, data, model, loss, must):
         _check_length(argument, data)
         first = data[0]
         _check_arrays(argument, _as_data(first), model, loss)
-        return WithoutLists(data) if _holds_lists(first) else data
+        return Changed(data) if _holds_lists(first) else data
     if hasattr(data, "element_spec"):
         _check_dataset(argument, data, model, loss)
         return data
@@ -223,6 +314,8 @@ def _check_arrays(name, data, model, loss):
     _check_inputs(name, [np.shape(x) for x in _each_input(name, data[0], model)], model)
     for labels, logits in _labels_of(name, data[1], model):
         _check_labels(name, _indexable(labels), logits, loss)
+    if len(data) == 3:
+        _check_sample_weights(name, data[2], model)
 
 
 def _check_dataset(name, dataset, model, loss):
@@ -254,8 +347,19 @@ def _check_dataset(name, dataset, model, loss):
             raise
     for labels, logits in _labels_of(name, spec[1], model):
         shape = _rank_known(labels.shape)
-        if shape is not None and _is_sparse(loss) and _one_hot(shape, logits):
+        if shape is not None and _is_sparse(loss) and _one_hot(shape, logits.shape):
             _refuse_one_hot(name, shape)
+
+
+def _check_weighable(spec, model):
+    """Raises an error unless Keras can give each sample of a data set the weight of its class."""
+    alone = len(spec) == 2 and not isinstance(spec[1], (tuple, dict))
+    if not alone or len(model.outputs[-1].shape) != 2:
+        raise ValueError(
+            "`class_weight` must be of a dataset with one label per sample, alike for every exit, "
+            "and without sample weights. Give sample weights instead: `dataset.map(lambda x, y: "
+            f"(x, y, weight))`. Received: elements {spec}"
+        )
 
 
 def _rank_known(shape):
@@ -304,6 +408,16 @@ def _check_inputs(name, shapes, model):
         )
 
 
+def _check_sample_weights(name, weights, model):
+    for each in model.per_exit(weights, f"the sample weights of `{name}`"):
+        array = _indexable(each)
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            what = f"weights of type {array.dtype}" if array.dtype.kind not in "biuf" else "NaN"
+            raise ValueError(
+                f"The sample weights of `{name}` must be finite numbers. Received: {what}"
+            )
+
+
 def _is_sparse(loss):
     if isinstance(loss, str):
         return loss.lower().replace("_", "") == "sparsecategoricalcrossentropy"
@@ -317,7 +431,8 @@ def _is_categorical(loss):
 
 
 def _one_hot(shape, logits):
-    return len(shape) == len(logits.shape) and shape[-1] == logits.shape[-1] > 1
+    """Returns whether labels of a shape are one-hot, for logits of a shape."""
+    return len(shape) == len(logits) and shape[-1] == logits[-1] > 1
 
 
 def _refuse_one_hot(name, shape):
@@ -335,14 +450,14 @@ def _check_labels(name, labels, logits, loss):
         raise ValueError(
             f"The labels of `{name}` must be numbers. Received: labels of type {labels.dtype}"
         )
-    if _is_categorical(loss) and not _one_hot(labels.shape, logits):
+    if _is_categorical(loss) and not _one_hot(labels.shape, logits.shape):
         raise ValueError(
             f"The labels of `{name}` must be one-hot, {classes} numbers per sample, for this "
             f"loss. Received: labels of shape {labels.shape}"
         )
     if not _is_sparse(loss):
         return
-    if _one_hot(labels.shape, logits):
+    if _one_hot(labels.shape, logits.shape):
         _refuse_one_hot(name, labels.shape)
     if labels.ndim != rank - 1 and not (labels.ndim == rank and labels.shape[-1] == 1):
         raise ValueError(
