@@ -44,6 +44,7 @@ class ListModel(keras.Model):
         return None  # outputs are logits, or features beside their masks
 
     def call(self, inputs, training=None, mask=None, **kwargs):
+        inputs, mask = (in_order(self, each) for each in (inputs, mask))
         tensors = keras.tree.flatten(inputs)
         if len(tensors) == len(self.inputs):  # a tensor, or a list of one: both are fine
             inputs = keras.tree.pack_sequence_as(self.input, tensors)

@@ -1,15 +1,18 @@
 """Training of stopping policies alone, on cached logits."""
 
+import inspect
+
 import keras
 import numpy as np
 
-from keras_adaptive._checks import check_choice, check_labels, check_logits, integers
+from keras_adaptive._checks import check_choice, check_labels, check_logits, did_you_mean, integers
 from keras_adaptive.policy.policy import right_answers
 from keras_adaptive.training import stopping_loss as estimators
 from keras_adaptive.training.stopping_model import (
     LEARNING_RATE,
     StoppingModel,
     check_attached,
+    check_rate,
     policy_optimizer,
     stopping_optimizer,
 )
@@ -60,12 +63,17 @@ def fit_policy(
             model was compiled with. Not for `"deferral"`.
         epochs: Integer.
         batch_size: Integer.
-        learning_rate: Number; it falls by a tenth every two epochs.
-        optimizer: In place of the published one: `keras.optimizers.Adam(0.003)`, for example.
+        learning_rate: Positive number; it falls by a tenth every two epochs. Not of another
+            `optimizer`.
+        optimizer: In place of the published one: `keras.optimizers.Adam(0.003)`, for example, or
+            a name, `"adam"`.
         verbose: As in `keras.Model.fit`.
 
     Returns:
         The `keras.callbacks.History`.
+
+    Raises:
+        TypeError, ValueError: If an argument is impossible, before anything is trained.
 
     Example:
 
@@ -88,15 +96,10 @@ def fit_policy(
         Confidence-Based Cascade Deferral Suffice? (Jitkrittum et al., 2023)](
         https://arxiv.org/abs/2307.02764).
     """
-    check_attached(model)
-    check_choice(TARGETS, target=target)
     if cost_weight is not None:
         kwargs["cost_weight"] = cost_weight
-    if target == "deferral" and kwargs:
-        raise ValueError(
-            'With `target="deferral"`, arguments of StoppingLoss must not be given. '
-            f"Received: {sorted(kwargs)}"
-        )
+    how = {"target": target, "epochs": epochs, "batch_size": batch_size}
+    check_training(model, **how, learning_rate=learning_rate, optimizer=optimizer, **kwargs)
     epochs, batch_size = integers(1, epochs=epochs, batch_size=batch_size)
     logits = check_logits(logits).astype("float32", copy=False)
     if logits.ndim != 3 or len(logits) != model.num_exits:
@@ -106,7 +109,9 @@ def fit_policy(
         )
     labels = check_labels(labels, logits)
     steps = -(-logits.shape[1] // batch_size)
-    if optimizer is not None:  # one that is given again, row by row, must not remember
+    if isinstance(optimizer, str):
+        optimizer = keras.optimizers.get(optimizer)
+    elif optimizer is not None:  # one that is given again, row by row, must not remember
         optimizer = type(optimizer).from_config(optimizer.get_config())
     read = keras.Input((model.num_exits, logits.shape[-1]))
     if target == "deferral":
@@ -118,8 +123,7 @@ def fit_policy(
         )
         wanted = list(_deferral(logits, labels))
     else:
-        config = {} if model.stopping_loss is None else model.stopping_loss.get_config()
-        config |= kwargs
+        config = _loss_config(model, kwargs)
         config["costs"] = config.get("costs") or model.stopping_costs().tolist()
         exits = [
             keras.layers.Identity(name=f"exit_{k}")(read[:, k]) for k in range(model.num_exits)
@@ -138,6 +142,68 @@ def fit_policy(
         batch_size=batch_size,
         verbose=verbose,
     )
+
+
+def check_training(
+    model,
+    *,
+    target="reward",
+    epochs=1,
+    batch_size=1,
+    learning_rate=LEARNING_RATE,
+    optimizer=None,
+    **kwargs,
+):
+    """Checks the arguments of `fit_policy`, but the logits and the labels.
+
+    Raises:
+        TypeError, ValueError: If one is impossible.
+    """
+    check_attached(model)
+    check_choice(TARGETS, target=target)
+    integers(1, epochs=epochs, batch_size=batch_size)
+    _check_names(kwargs)
+    if target == "deferral" and kwargs:
+        raise ValueError(
+            'With `target="deferral"`, arguments of StoppingLoss must not be given. '
+            f"Received: {sorted(kwargs)}"
+        )
+    estimators.StoppingLoss(**_loss_config(model, kwargs))
+    if optimizer is None:
+        policy_optimizer(1, learning_rate)
+    else:
+        check_rate(_optimizer(optimizer), "`optimizer`")
+
+
+def _check_names(kwargs):
+    """Raises a TypeError unless all arguments are those of a `StoppingLoss`."""
+    known = tuple(inspect.signature(estimators.StoppingLoss).parameters)
+    own = tuple(inspect.signature(fit_policy).parameters)
+    for name in kwargs:
+        if name not in known:
+            raise TypeError(
+                f"Arguments of `fit_policy` must be its own or those of StoppingLoss, {known}. "
+                f"Received: {name}={kwargs[name]!r}{did_you_mean(name, known + own)}"
+            )
+
+
+def _optimizer(given):
+    """Returns an optimizer by its name."""
+    try:
+        found = keras.optimizers.get(given) if isinstance(given, str) else given
+    except ValueError:  # Keras's own message is about saved files
+        found = None
+    if not isinstance(found, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`optimizer` must be a keras.optimizers.Optimizer, or the name of one. "
+            f"Received: optimizer={given!r}"
+        )
+    return found
+
+
+def _loss_config(model, changes):
+    """Returns the arguments of the model's loss with changes."""
+    return {**({} if model.stopping_loss is None else model.stopping_loss.get_config()), **changes}
 
 
 def _deferral(logits, labels):

@@ -9,6 +9,7 @@ from keras_adaptive._checks import check_choice, finite, integer
 from keras_adaptive.training._label_smoothing import smoothed
 
 SCHEDULES = ("steps", "cosine", "one_cycle")
+AUGMENTATIONS = (None, "pad_crop_flip", "resized_crop_flip")  # of `data.Splits.batches`
 WARM_UP = 0.3  # of the steps of a one-cycle schedule
 
 
@@ -26,7 +27,7 @@ class Recipe:
         schedule: `"steps"`: a tenth after each of `drops`; `"cosine"`: to zero along a
             cosine; `"one_cycle"`: up along a line for three tenths of the steps, then to
             zero along a cosine. The last two suit short runs.
-        drops: Sequence of shares of the training. None: the rate stays as it is.
+        drops: Sequence of shares of the training. `None` or none: the rate stays as it is.
         momentum: Number.
         nesterov: Boolean, whether the momentum has Nesterov's correction.
         weight_decay: Number, the L2 coefficient of the paper, added to the gradient before
@@ -59,7 +60,7 @@ class Recipe:
     epochs: int = 300
     batch_size: int = 64
     schedule: str = "steps"
-    drops: tuple = (0.5, 0.75)
+    drops: tuple | None = (0.5, 0.75)
     momentum: float = 0.9
     weight_decay: float = 1e-4
     augmentation: str | None = "pad_crop_flip"
@@ -72,6 +73,7 @@ class Recipe:
 
     def __post_init__(self):
         check_choice(SCHEDULES, schedule=self.schedule)
+        check_choice(AUGMENTATIONS, augmentation=self.augmentation)
         if not isinstance(self.mixed_precision, (bool, np.bool_)):
             check_choice((False, True, "auto"), mixed_precision=self.mixed_precision)
         kept = {name: integer(name, getattr(self, name), 1) for name in ("epochs", "batch_size")}
@@ -92,7 +94,13 @@ class Recipe:
             kept["imta_epochs"] = tuple(
                 integer(f"imta_epochs[{i}]", n, 1) for i, n in enumerate(self.imta_epochs)
             )
-        kept["drops"] = tuple(finite(drop, "drops") for drop in self.drops)
+        drops = () if self.drops is None else self.drops
+        if np.ndim(drops) != 1:
+            raise ValueError(
+                "`drops` must be a sequence of shares of the training, or None. "
+                f"Received: drops={self.drops}"
+            )
+        kept["drops"] = tuple(finite(drop, "drops") for drop in drops)
         if not kept["learning_rate"] > 0:
             raise ValueError(
                 f"`learning_rate` must be positive. Received: learning_rate={self.learning_rate}"

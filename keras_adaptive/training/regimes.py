@@ -19,6 +19,8 @@ from keras_adaptive.training import resuming
 from keras_adaptive.training._identity import described, network, without_names
 from keras_adaptive.training._training_data import (
     Arrays,
+    checked_class_weight,
+    for_fit,
     for_training,
     for_validation,
     go_on,
@@ -34,7 +36,7 @@ from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.recipes import RECIPES, Recipe
 from keras_adaptive.training.reinforce import Reinforce, gate_nodes, with_drawn_gates
 from keras_adaptive.training.stopping_loss import StoppingLoss
-from keras_adaptive.training.stopping_model import check_attached, stopping_optimizer
+from keras_adaptive.training.stopping_model import check_attached, check_rate, stopping_optimizer
 
 REGIMES = ("joint", "disjoint", "mixed", "imta", "gated", "stopping")
 PHASES = {"joint": 1, "stopping": 3}  # others have two, "gated" one more for early exits
@@ -89,6 +91,7 @@ def fit(
     collaboration_stop_gradient=True,
     teacher="first",
     heads="new",
+    class_weight=None,
     callbacks=(),
     backup_dir=None,
     seed=None,
@@ -160,6 +163,9 @@ def fit(
         heads: Of `"imta"`: `"new"`, drawn anew; or `"copied"`: those of the first phase, with
             zeros for what they now read of the one before, so that the second phase begins
             with the answers of the first. With `collaboration="dense"` only.
+        class_weight: Dictionary from classes, integers, to numbers, by which the weights of their
+            samples are multiplied, in every phase and not in validation; other classes have the
+            weight 1. Of a `tf.data.Dataset` without sample weights only.
         callbacks: List of Keras callbacks, used in every phase.
         backup_dir: Folder, new or empty, that from then on belongs to this run: to this
             network, data, regime and seed and all other arguments, but not to callbacks,
@@ -201,6 +207,7 @@ def fit(
         collaboration_stop_gradient=collaboration_stop_gradient,
         teacher=teacher,
         heads=heads,
+        class_weight=class_weight,
         callbacks=callbacks,
         seed=seed,
         verbose=verbose,
@@ -238,6 +245,7 @@ class _Run:
         before: Dictionary, how the model was compiled; empty if it was not.
         was_given: Boolean, whether its optimizer was the user's then.
         in_bfloat16: Boolean, whether layers compute so; as it was, where a training resumes.
+        class_weight: Dictionary from all that have one to weights, or `None`.
         common: Dictionary, what every phase is compiled with, but the recipe's label smoothing.
         together: Dictionary, with what all exits learn together.
         own: Dictionary, the losses of single regimes.
@@ -254,6 +262,7 @@ class _Run:
     recipe: Recipe
     optimizer: keras.optimizers.Optimizer | None
     before: dict
+    class_weight: dict | None
     common: dict
     together: dict
     own: dict
@@ -271,7 +280,18 @@ class _Run:
 
     @classmethod
     def checked(
-        cls, model, regime, *, epochs, recipe, first_share, callbacks, seed, verbose, **how
+        cls,
+        model,
+        regime,
+        *,
+        epochs,
+        recipe,
+        first_share,
+        class_weight,
+        callbacks,
+        seed,
+        verbose,
+        **how,
     ):
         """Returns the run of these arguments of `fit`.
 
@@ -308,7 +328,8 @@ class _Run:
                 f"`first_share` must be between 0 and 1. Received: first_share={first_share}"
             )
         if optimizer is not None:
-            _check_rate(optimizer)
+            check_rate(optimizer, "the model's optimizer")
+        class_weight = checked_class_weight(class_weight, model)
         callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
         before = model.compiled_with()
         common = {name: before[name] for name in COMMON if name in before}
@@ -330,6 +351,8 @@ class _Run:
         changed = {name: v for name, v in new_heads.items() if v != NEW_HEADS[name]}
         arguments |= {**together, **losses, **changed}
         arguments |= {"regime": regime, "epochs": epochs, "seed": seed}
+        if class_weight is not None:
+            arguments["class_weight"] = [[*pair] for pair in sorted(class_weight.items())]
         own["gate_loss"] = own["gate_loss"] or GateLoss(recipe.gate_weight)
         return cls(
             model=model,
@@ -340,6 +363,7 @@ class _Run:
             recipe=recipe,
             optimizer=optimizer,
             before=before,
+            class_weight=class_weight,
             common=common,
             together=together,
             own=own,
@@ -359,8 +383,9 @@ class _Run:
     def read(self, train, validation):
         """Checks the data, and the steps that a schedule needs."""
         loss = self.common.get("loss", LOSS)
-        self.train = for_training(train, self.model, loss, self.recipe, self.seed)
-        self.validation = for_validation(validation, self.model, loss, self.recipe)
+        how = self.model, loss, self.recipe
+        self.train = for_training(train, *how, self.seed, self.class_weight)
+        self.validation = for_validation(validation, *how)
         self.steps = steps(self.train)
         if self.lengths is None and self.steps is not None:
             iterations = self.recipe.iterations
@@ -426,6 +451,7 @@ class _Run:
                     epochs=epochs,
                     initial_epoch=done,
                     callbacks=[draws, *self.callbacks, *filter(None, [keep])],
+                    class_weight=for_fit(self.class_weight, self.train, model),
                     shuffle=False,
                     verbose=self.verbose,
                     **arguments,
@@ -560,17 +586,6 @@ def _check_losses(
         gate_nodes(model, reinforce)
     if regime == "imta":
         early_exit_heads(model)
-
-
-def _check_rate(optimizer):
-    """Raises a ValueError if the learning rate of an optimizer is impossible."""
-    for each in getattr(optimizer, "optimizers", [optimizer]):
-        rate = float(keras.ops.convert_to_numpy(each.learning_rate))
-        if not 0 <= rate < float("inf"):
-            raise ValueError(
-                "The learning rate of the model's optimizer must be a finite number of at least "
-                f"0. Received: learning_rate={rate}"
-            )
 
 
 def _copy_of(optimizer, rate=1.0):

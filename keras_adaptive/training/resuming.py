@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_adaptive._files import held, write_whole
+from keras_adaptive._files import as_path, held, write_whole
 from keras_adaptive.training._identity import check_same
 
 RUN = "run.json"
@@ -64,9 +64,9 @@ def claim(folder, name, settings, facts, argument):
         Dictionary with the `settings` and the facts of the run; `None` if the file is damaged.
 
     Raises:
-        ValueError: If the folder is of another run, or holds something else.
+        TypeError, ValueError: If it is no folder, is of another run, or holds something else.
     """
-    folder = Path(folder)
+    folder = as_folder(folder, argument)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`{argument}` must be a folder. Received: {argument}={folder}")
     names = {path.name for path in folder.glob("*")} if folder.exists() else set()
@@ -90,6 +90,13 @@ def claim(folder, name, settings, facts, argument):
         return None
     check_same(stored["settings"], settings, f"{must} Received: {argument}={folder}, of others:")
     return stored
+
+
+def as_folder(folder, argument):
+    """Returns the path of a folder; an empty text, which would be this one, is refused."""
+    if isinstance(folder, str) and not folder.strip():
+        raise ValueError(f"`{argument}` must be a folder. Received: {argument}={folder!r}")
+    return as_path(folder, argument)
 
 
 def alone(folder, argument):
@@ -124,10 +131,11 @@ class Backup:
         facts: Dictionary, what the run has drawn or chosen.
 
     Raises:
-        ValueError: If the folder holds another run, or something else.
+        TypeError, ValueError: If it is no folder, or holds another run, or something else.
     """
 
     def __init__(self, folder, settings, facts):
+        folder = as_folder(folder, "backup_dir")
         self.folder, self.run, self.facts = Path(folder), digest_of(settings), dict(facts)
         if not is_first_process():
             wait_for_all_processes()

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_adaptive import costs
+from keras_adaptive._checks import finite
 from keras_adaptive.layers.stopping_policy import StoppingPolicy
 from keras_adaptive.policy.learned_policy import LearnedPolicy
 from keras_adaptive.training import stopping_loss as estimators
@@ -295,8 +296,11 @@ def stopping_optimizer(
             members.
         steps_per_epoch: Integer: the rate falls by a tenth every two epochs. `None`: it
             stays.
-        learning_rate: Number, of the policies at the beginning.
+        learning_rate: Positive number, of the policies at the beginning.
         policy: Optimizer of the policies. `None`: the published one.
+
+    Raises:
+        ValueError: If the model has no policies, or the learning rate is impossible.
     """
     check_attached(model)
     if policy is None:
@@ -312,9 +316,34 @@ def stopping_optimizer(
 
 def policy_optimizer(steps_per_epoch=None, learning_rate=LEARNING_RATE):
     """Returns the published optimizer of stopping policies; see `stopping_optimizer`."""
-    rate = learning_rate
+    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    if is_schedule and steps_per_epoch is not None:
+        raise ValueError(
+            "`learning_rate` must be a positive number, which falls by a tenth every two epochs; "
+            "for another schedule give an optimizer, `keras.optimizers.SGD(schedule)`. Received: "
+            f"learning_rate={learning_rate!r}"
+        )
+    rate = learning_rate if is_schedule else finite(learning_rate, "learning_rate")
+    if not is_schedule and rate <= 0:
+        raise ValueError(f"`learning_rate` must be positive. Received: learning_rate={rate}")
     if steps_per_epoch is not None:
         rate = keras.optimizers.schedules.ExponentialDecay(
-            learning_rate, DECAY_EPOCHS * steps_per_epoch, DECAY, staircase=True
+            rate, DECAY_EPOCHS * steps_per_epoch, DECAY, staircase=True
         )
     return keras.optimizers.SGD(rate, momentum=MOMENTUM)
+
+
+def check_rate(optimizer, name):
+    """Raises a ValueError if the learning rate of an optimizer is impossible.
+
+    Args:
+        optimizer: A Keras optimizer, which may be made of others.
+        name: String, what an error calls it.
+    """
+    for each in getattr(optimizer, "optimizers", [optimizer]):
+        rate = float(keras.ops.convert_to_numpy(each.learning_rate))
+        if not 0 <= rate < float("inf"):
+            raise ValueError(
+                f"The learning rate of {name} must be a finite number of at least 0. Received: "
+                f"learning_rate={rate}"
+            )

@@ -5,20 +5,19 @@ import hashlib
 import json
 import random
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from keras_adaptive._checks import integer
+from keras_adaptive._checks import check_labels, finite, integer
 from keras_adaptive._files import read_json, write_whole
 from keras_adaptive.evaluation import Report, evaluate
 from keras_adaptive.policy.learned_policy import LearnedPolicy
 from keras_adaptive.training import resuming
 from keras_adaptive.training._identity import described, digest, network
 from keras_adaptive.training.adaptive_model import check_model
-from keras_adaptive.training.fit_policy import fit_policy
+from keras_adaptive.training.fit_policy import check_training, fit_policy
 from keras_adaptive.training.stopping_model import check_attached
 
 SWEEP = "sweep.json"
@@ -61,6 +60,7 @@ def sweep_cost_weights(
     folder=None,
     batch_size=256,
     seed=None,
+    verbose=0,
     **kwargs,
 ):
     """Trains the stopping policies of a network from scratch for every cost weight.
@@ -86,28 +86,35 @@ def sweep_cost_weights(
         batch_size: Integer, of `predict`.
         seed: Integer: what is drawn for a row follows from it and the cost weight. `None`:
             drawn by Python's `random`, and kept in the folder.
+        verbose: Of `training.fit_policy`, as in `keras.Model.fit`.
         **kwargs: Passed to `training.fit_policy`.
 
     Returns:
         A `Sweep`.
 
     Raises:
-        ValueError: If an argument is impossible, or the folder holds rows of another sweep.
+        TypeError, ValueError: If an argument is impossible, or the folder holds rows of another
+            sweep; before anything is trained.
 
     Reference:
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 2.
     """
     check_model(model)
-    weights = [float(w) for w in cost_weights]
-    if not weights or min(weights) < 0 or len(set(weights)) < len(weights):
-        raise ValueError(
-            "`cost_weights` must be different numbers of at least 0. "
-            f"Received: cost_weights={cost_weights}"
-        )
+    weights = _checked_weights(cost_weights)
     if fit is not None and kwargs:
         raise ValueError(f"Arguments of `fit_policy` must go without `fit`. Received: {kwargs}")
+    if "cost_weight" in kwargs:
+        raise ValueError(
+            "`cost_weights` must hold the cost weights of all rows. "
+            f"Received: cost_weight={kwargs['cost_weight']}"
+        )
     check_attached(model)
+    integer("batch_size", batch_size, 1)
+    if fit is None:
+        check_training(model, cost_weight=weights[0], **kwargs)
+        _check_data("train", train, model)
+    _check_data("test", test, model)
     costs = model.stopping_costs()
     drawn = random.getrandbits(31) if seed is None else integer("seed", seed, 0)
     rows = _Rows(folder, drawn)
@@ -116,6 +123,7 @@ def sweep_cost_weights(
         policies = {id(weight) for layer in model.stopping for weight in layer.weights}
         members = [digest(w) for w in model.weights if id(w) not in policies]
         rows.claim({"network": network(model), "members": members, **described(how)})
+    how_to_fit = {"verbose": verbose, **kwargs}
     start = model.get_weights()
     known = {}  # what frozen members answer
 
@@ -135,7 +143,7 @@ def sweep_cost_weights(
                 model.set_weights(start)
                 if fit is None:
                     logits = answers("train", train[0])
-                    fit_policy(model, logits, train[1], cost_weight=weight, verbose=0, **kwargs)
+                    fit_policy(model, logits, train[1], cost_weight=weight, **how_to_fit)
                 else:
                     fit(model, train, weight)
                     known.clear()
@@ -150,6 +158,32 @@ def sweep_cost_weights(
     return Sweep(np.array(weights), reports, policies, costs)
 
 
+def _checked_weights(cost_weights):
+    """Returns different numbers of at least 0 as a list."""
+    try:
+        weights = [finite(weight, "cost_weights") for weight in cost_weights]
+    except (TypeError, ValueError):
+        weights = []
+    if not weights or min(weights) < 0 or len(set(weights)) < len(weights):
+        raise ValueError(
+            "`cost_weights` must be different numbers of at least 0, in a sequence. "
+            f"Received: cost_weights={cost_weights}"
+        )
+    return weights
+
+
+def _check_data(name, data, model):
+    """Raises an error unless data is inputs and labels, in arrays."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        length = f" of length {len(data)}" if isinstance(data, (tuple, list)) else ""
+        raise TypeError(
+            f"`{name}` must be a tuple (x, y) of arrays. Received: a {type(data).__name__}{length}"
+        )
+    samples = len(keras.tree.flatten(data[0])[0])
+    shape = model.num_exits, samples, model.outputs[-1].shape[-1]
+    check_labels(data[1], np.broadcast_to(0.0, shape))
+
+
 class _Rows:
     """The rows that are done, in a folder.
 
@@ -158,7 +192,7 @@ class _Rows:
     """
 
     def __init__(self, folder, seed):
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else resuming.as_folder(folder, "folder")
         self.seed, self.sweep = seed, None
 
     def claim(self, settings):

@@ -54,3 +54,42 @@ def test_arguments_of_the_reward_are_refused():
             fit_policy(reader(), logits, labels, target="deferral", **given)
     with pytest.raises(ValueError, match="`target` must be one of"):
         fit_policy(reader(), logits, labels, target="gain")
+
+
+LOGITS, LABELS = np.zeros((2, 4, 2)), np.zeros(4, int)
+SCHEDULE = keras.optimizers.schedules.CosineDecay(0.1, 10)
+
+
+@pytest.mark.parametrize("target", ["reward", "deferral"])
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"learning_rate": -1}, ValueError, "`learning_rate` must be positive"),
+        ({"learning_rate": 0}, ValueError, "`learning_rate` must be positive"),
+        ({"learning_rate": np.nan}, ValueError, "`learning_rate` must be a finite number"),
+        ({"learning_rate": "fast"}, ValueError, "`learning_rate` must be a finite number"),
+        ({"learning_rate": SCHEDULE}, ValueError, "for another schedule give an optimizer"),
+        ({"optimizer": "adan"}, TypeError, "`optimizer` must be a .*Received: optimizer='adan'"),
+        ({"optimizer": 0.1}, TypeError, "or the name of one. Received: optimizer=0.1"),
+        ({"optimizer": keras.optimizers.SGD(-1.0)}, ValueError, "rate of `optimizer` must be"),
+        ({"learning_rates": 0.1}, TypeError, "Did you mean 'learning_rate'"),
+        ({"epochs": 0}, ValueError, "`epochs` must be an integer"),
+    ],
+)
+def test_impossible_arguments_leave_policies_as_they_were(target, given, error, message):
+    model = reader()
+    before = model.get_weights()
+    with pytest.raises(error, match=message):
+        fit_policy(model, LOGITS, LABELS, target=target, **given)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(SCHEDULE)])
+def test_optimizers_have_names_and_schedules(optimizer):
+    model = reader()
+    before = model.get_weights()
+    how = {"epochs": 1, "verbose": 0, "target": "deferral"}
+    fit_policy(model, LOGITS, LABELS, optimizer=optimizer, **how)
+    now = model.get_weights()
+    assert any(not np.array_equal(a, b) for a, b in zip(before, now, strict=True))

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_adaptive.data import splits
 from keras_adaptive.training import RECIPES, Recipe, recipes
 from keras_adaptive.training._label_smoothing import SmoothedCrossentropy
 
@@ -83,6 +84,23 @@ def test_rejects_impossible_numbers(arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}={value}"):
         Recipe(**arguments)
+
+
+def test_without_drops_the_rate_stays():
+    assert Recipe(drops=None) == Recipe(drops=())
+    assert set(rates(Recipe(drops=None))) == {np.float32(0.1)}
+
+
+@pytest.mark.parametrize("drops", [0.5, "half", [[0.5]], {"at": 0.5}])
+def test_drops_are_a_sequence(drops):
+    with pytest.raises(ValueError, match="`drops` must be a sequence of shares"):
+        Recipe(drops=drops)
+
+
+def test_rejects_unknown_augmentation():
+    assert recipes.AUGMENTATIONS == splits.AUGMENTATIONS
+    with pytest.raises(ValueError, match="`augmentation` must be one of .*augmentation=flip"):
+        Recipe(augmentation="flip")
 
 
 def test_rejects_unknown_schedule():

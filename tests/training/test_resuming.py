@@ -319,6 +319,10 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(data, tmp_path):
     with pytest.raises(ValueError, match="`backup_dir` must be a folder"):
         fit(data, folder=tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(ValueError, match="`backup_dir` must be a folder. Received: backup_dir=''"):
+        fit(data, folder="")
+    with pytest.raises(TypeError, match="`backup_dir` must be a string or a path"):
+        fit(data, folder=3)
 
 
 def test_a_folder_in_which_a_run_is_at_work_is_refused(data, tmp_path):

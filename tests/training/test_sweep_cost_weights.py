@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from eager import eagerly
 from tiny import classifier
 
@@ -111,9 +112,40 @@ def test_rejects_impossible_arguments(setting):
     for weights in ([], [1.0, 1.0], [-1.0]):
         with pytest.raises(ValueError, match="`cost_weights` must be different numbers"):
             sweep_cost_weights(model, train, test, cost_weights=weights)
+    for weights in (0.001, "0.1", [np.nan], None):
+        with pytest.raises(ValueError, match="at least 0, in a sequence. Received: cost_weights="):
+            sweep_cost_weights(model, train, test, cost_weights=weights)
+    for data in (tf.data.Dataset.from_tensor_slices(train), train[0], (*train, train[1])):
+        with pytest.raises(TypeError, match=r"`train` must be a tuple \(x, y\) of arrays"):
+            sweep_cost_weights(model, data, test)
+        with pytest.raises(TypeError, match=r"`test` must be a tuple \(x, y\) of arrays"):
+            sweep_cost_weights(model, train, data)
+    with pytest.raises(ValueError, match="`labels` must be integers of shape"):
+        sweep_cost_weights(model, train, (test[0], test[1][:3]))
+    with pytest.raises(ValueError, match="`cost_weights` must hold the cost weights of all rows"):
+        sweep_cost_weights(model, train, test, cost_weight=0.1)
+    with pytest.raises(ValueError, match="`folder` must be a folder. Received: folder=''"):
+        sweep_cost_weights(model, train, test, folder="")
+    with pytest.raises(TypeError, match="`folder` must be a string or a path"):
+        sweep_cost_weights(model, train, test, folder=3)
     with pytest.raises(ValueError, match="must go without `fit`"):
         sweep_cost_weights(model, train, test, fit=print, epochs=3)
     with pytest.raises(TypeError, match="`model` must be an AdaptiveModel"):
         sweep_cost_weights("model", train, test)
     with pytest.raises(ValueError, match="must have stopping policies"):
         sweep_cost_weights(ka.build_cascade([classifier(2), classifier(4)]), train, test)
+
+
+@pytest.mark.parametrize("rate", [-1.0, np.nan, "fast"])
+def test_learning_rates_are_checked_before_the_folder_is_claimed(setting, tmp_path, rate):
+    model, train, test = setting
+    with pytest.raises(ValueError, match="`learning_rate` must be"):
+        sweep_cost_weights(model, train, test, folder=tmp_path / "new", learning_rate=rate)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_shown_may_be_said(setting):
+    model, train, test = setting
+    how = {"cost_weights": [0.5], "epochs": 1, "estimator": "expected", "seed": 1}
+    shown = sweep_cost_weights(model, train, test, **how, verbose=2)
+    assert shown.costs == sweep_cost_weights(model, train, test, **how, verbose=0).costs
