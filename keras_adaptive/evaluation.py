@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from keras_adaptive._checks import (
+    as_array,
     check_costs,
     check_labels,
     check_logits,
@@ -596,16 +597,38 @@ def mean_iou(predicted, labels, classes):
         labels: Integer array of the same shape; pixels of -1 are not counted.
         classes: Integer, the number of classes. Those that occur nowhere are left out.
 
+    Raises:
+        ValueError: If the arrays are not integers of one shape, or hold other classes, or no
+            pixel has a label.
+
     Example:
 
     >>> mean_iou(np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), classes=3)
     0.5
     """
     classes = integer("classes", classes, 1)
-    predicted, labels = np.ravel(predicted), np.ravel(labels)
-    counted = labels >= 0
-    pairs = np.bincount(
-        labels[counted] * classes + predicted[counted], minlength=classes**2
-    ).reshape(classes, classes)
+    predicted, labels = as_array(predicted, "predicted"), as_array(labels, "labels")
+    for name, array in (("predicted", predicted), ("labels", labels)):
+        if array.dtype.kind not in "iu" or array.shape != labels.shape:
+            raise ValueError(
+                f"`{name}` must be integers, of the same shape for predictions and labels. "
+                f"Received: dtype {array.dtype}, shapes {predicted.shape} and {labels.shape}"
+            )
+    counted = labels != -1
+    if not counted.any():
+        raise ValueError(
+            "`labels` must hold a pixel with a label, which -1 is not. "
+            f"Received: labels of shape {labels.shape}, none of them other than -1"
+        )
+    # the type of small images, uint8, is too small for pairs
+    predicted, labels = predicted[counted].astype("int64"), labels[counted].astype("int64")
+    for name, array in (("predicted", predicted), ("labels", labels)):
+        if array.min() < 0 or array.max() >= classes:
+            raise ValueError(
+                f"`{name}` must be classes from 0 to {classes - 1} where there is a label; -1 "
+                f"marks a pixel without one. Received: from {array.min()} to {array.max()}"
+            )
+    pairs = np.bincount(labels * classes + predicted, minlength=classes**2)
+    pairs = pairs.reshape(classes, classes)
     union = pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     return float((pairs.diagonal()[union > 0] / union[union > 0]).mean())

@@ -225,6 +225,35 @@ def test_mean_iou_by_hand():
     assert evaluation.mean_iou(labels, np.array([[0, 1, 1], [2, -1, 0]]), 3) == 1
 
 
+def test_mean_iou_of_small_integers_is_the_same(rng):
+    predicted, labels = rng.integers(0, 21, (2, 500))
+    expected = evaluation.mean_iou(predicted, labels, 21)
+    for dtype in ("uint8", "int8"):
+        found = evaluation.mean_iou(predicted.astype(dtype), labels.astype(dtype), 21)
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "message"),
+    [
+        ([0, 3], [0, 0], "`predicted` must be classes from 0 to 2 .*Received: from 0 to 3"),
+        ([0, -1], [0, 1], "`predicted` must be classes from 0 to 2 .*Received: from -1 to 0"),
+        ([0, 1], [0, 3], "`labels` must be classes from 0 to 2 .*Received: from 0 to 3"),
+        ([0, 1], [0, -2], "`labels` must be classes from 0 to 2 .*Received: from -2 to 0"),
+        ([0.0, 1.0], [0, 1], "`predicted` must be integers, .*Received: dtype float64"),
+        ([0, 1], [False, True], "`labels` must be integers, .*Received: dtype bool"),
+        ([[0.2, 0.8, 0.0]], [1], "`predicted` must be integers"),
+        ([0, 1], [[0], [1]], "`predicted` must be integers, of the same shape"),
+        ([0, 1], [0, 1, 1], r"Received: dtype int64, shapes \(2,\) and \(3,\)"),
+        ([0, 1], [-1, -1], "`labels` must hold a pixel with a label"),
+        (np.zeros(0, int), np.zeros(0, int), "`labels` must hold a pixel with a label"),
+    ],
+)
+def test_mean_iou_needs_classes(predicted, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.mean_iou(predicted, labels, 3)
+
+
 @given(problems())
 def test_failure_auroc_is_that_of_scikit_learn(problem):
     logits, labels, _ = problem
