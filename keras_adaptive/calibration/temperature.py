@@ -45,7 +45,8 @@ def fit_temperatures(logits, labels, rows=None):
         logits: Array `(exits, samples, classes)`, or dense, of held-out data.
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 for pixels
             without a label.
-        rows: Integer array, indices of the samples to fit on; not of dense outputs. `None`: all.
+        rows: Indices of the samples to fit on, or a mask `(samples,)`; not of dense outputs.
+            `None`: all.
 
     Returns:
         Float array `(exits,)`.
@@ -81,6 +82,8 @@ def _check_rows(rows, logits):
     if logits.ndim != 3:
         raise ValueError(f"`rows` must be None for dense outputs. Received: rows={rows}")
     rows, samples = as_array(rows, "rows"), logits.shape[1]
+    if rows.dtype.kind == "b" and rows.shape == (samples,):
+        rows = np.flatnonzero(rows)
     if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu":
         raise ValueError(
             "`rows` must be indices of samples, integers of shape (rows,), at least one. "

@@ -85,7 +85,8 @@ def test_fits_on_some_of_the_samples(rng):
     labels = rng.integers(0, 4, 80)
     logits = rng.normal(size=(2, 80, 4))
     expected = fit_temperatures(logits[:, 20:60], labels[20:60])
-    for rows in (np.arange(20, 60), list(range(20, 60)), np.arange(20, 60, dtype="uint8")):
+    mask = (np.arange(80) >= 20) & (np.arange(80) < 60)
+    for rows in (np.arange(20, 60), list(range(20, 60)), np.arange(20, 60, dtype="uint8"), mask):
         assert fit_temperatures(logits, labels, rows).tolist() == expected.tolist()
 
 
@@ -95,7 +96,8 @@ def test_fits_on_some_of_the_samples(rng):
         ([], "at least one. Received: dtype float64, shape"),
         ([999], "from 0 to 3, as there are 4 samples. Received: rows from 999 to 999"),
         ([-1, 2], "Received: rows from -1 to 2"),
-        (np.ones(4, bool), "Received: dtype bool"),
+        (np.ones(3, bool), "Received: dtype bool"),
+        (np.zeros(4, bool), r"at least one. Received: dtype int64, shape \(0,\)"),
         ([0.0, 1.0], "Received: dtype float64"),
         ([[0, 1]], "indices of samples"),
         (2, "indices of samples"),
