@@ -4,12 +4,14 @@ Arrays in, numbers out. Use held-out data, on which neither the network was trai
 the thresholds were chosen.
 """
 
+import reprlib
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from keras_adaptive._checks import (
+    as_array,
     check_costs,
     check_labels,
     check_logits,
@@ -290,9 +292,19 @@ def best_of(curves, budgets):
     Returns:
         A `Best`.
 
+    Raises:
+        ValueError: If `curves` is no such dictionary or empty, or there are no budgets.
+
     Reference:
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 5.2, figure 4.
     """
+    are_curves = isinstance(curves, dict) and all(isinstance(c, Curve) for c in curves.values())
+    if not are_curves or not curves:
+        raise ValueError(
+            "`curves` must be a dictionary of names to `Curve`, at least one. "
+            f"Received: curves={reprlib.repr(curves)}"
+        )
+    budgets = _budgets(budgets)
     found = []
     for name, curve in curves.items():
         for cost, accuracy, policy in zip(
@@ -301,7 +313,7 @@ def best_of(curves, budgets):
             details = policy.details
             found.append((details["accuracy"], -details["mean_cost"], cost, accuracy, name, policy))
     chosen = []
-    for budget in np.asarray(budgets, "float64"):
+    for budget in budgets:
         within = [each for each in found if -each[1] <= budget * (1 + 1e-9)]
         best = max(
             within, key=lambda each: each[:2], default=(None, None, np.nan, np.nan, None, None)
@@ -309,6 +321,20 @@ def best_of(curves, budgets):
         chosen.append(best[2:])
     costs, accuracies, networks, policies = zip(*chosen, strict=True)
     return Best(np.array(costs), np.array(accuracies), list(networks), list(policies))
+
+
+def _budgets(budgets):
+    """Returns budgets `(budgets,)`, at least one."""
+    try:
+        found = numeric(budgets)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.ndim != 1 or not found.size or np.isnan(found).any():
+        raise ValueError(
+            "`budgets` must be numbers of shape (budgets,), at least one. "
+            f"Received: budgets={budgets}"
+        )
+    return found
 
 
 def anytime_accuracy(accuracies, costs, distribution, before=0.0):
@@ -321,11 +347,15 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
         accuracies: Array `(exits,)`, as `EvaluationResult.exit_accuracies`.
         costs: Array `(exits,)`, ascending.
         distribution: A frozen distribution of scipy, for example
-            `scipy.stats.expon(scale=...)`: anything with a method `cdf`.
+            `scipy.stats.expon(scale=...)`: anything with a method `cdf`. Not the words that
+            `training.exit_weights` takes, which are of no budget.
         before: Number, the accuracy where the budget is not enough for the first exit.
 
     Returns:
         Number.
+
+    Raises:
+        ValueError: If the arrays do not fit together, or the distribution is none.
 
     Example:
 
@@ -356,7 +386,16 @@ def budget_probabilities(distribution, costs):
     Returns:
         Tuple: the probability that the budget `B` is not enough for the first exit, and the
         array `(exits,)` of `P(cost_k <= B < cost_{k+1})`.
+
+    Raises:
+        ValueError: If the distribution has no method `cdf`.
     """
+    if not callable(getattr(distribution, "cdf", None)):
+        raise ValueError(
+            "`distribution` must be a frozen distribution of scipy, such as "
+            f"`scipy.stats.uniform(0, {costs[-1]:g})`, or have a method `cdf`. "
+            f"Received: distribution={distribution!r}"
+        )
     # a budget of exactly the cost is enough, so the probability is of B < cost
     below = distribution.cdf(np.nextafter(costs, -np.inf))
     return below[0], np.diff(np.append(below, 1.0))
@@ -420,7 +459,7 @@ def most_and_least_confident(exits, scores, count=10):
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 3.
     """
-    scores = np.asarray(scores, "float64")
+    scores = _check_scores(scores)
     exits = _check_exits(exits, scores)
     count = integer("count", count, 1)
     ranked = [
@@ -428,6 +467,20 @@ def most_and_least_confident(exits, scores, count=10):
         for k, rows in enumerate(np.flatnonzero(exits == k) for k in range(len(scores)))
     ]
     return [rows[:count] for rows in ranked], [rows[::-1][:count] for rows in ranked]
+
+
+def _check_scores(scores):
+    """Returns scores `(exits, samples)`; NaN, of which there is no order, is refused."""
+    try:
+        found = numeric(scores)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.ndim != 2 or not found.size or np.isnan(found).any():
+        raise ValueError(
+            "`scores` must be numbers of shape (exits, samples), none of them NaN. "
+            f"Received: scores={reprlib.repr(scores)} of shape {found.shape}"
+        )
+    return found
 
 
 def failure_auroc(logits, labels, *, confidence="max_prob"):
@@ -596,16 +649,38 @@ def mean_iou(predicted, labels, classes):
         labels: Integer array of the same shape; pixels of -1 are not counted.
         classes: Integer, the number of classes. Those that occur nowhere are left out.
 
+    Raises:
+        ValueError: If the arrays are not integers of one shape, or hold other classes, or no
+            pixel has a label.
+
     Example:
 
     >>> mean_iou(np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), classes=3)
     0.5
     """
     classes = integer("classes", classes, 1)
-    predicted, labels = np.ravel(predicted), np.ravel(labels)
-    counted = labels >= 0
-    pairs = np.bincount(
-        labels[counted] * classes + predicted[counted], minlength=classes**2
-    ).reshape(classes, classes)
+    predicted, labels = as_array(predicted, "predicted"), as_array(labels, "labels")
+    for name, array in (("predicted", predicted), ("labels", labels)):
+        if array.dtype.kind not in "iu" or array.shape != labels.shape:
+            raise ValueError(
+                f"`{name}` must be integers, of the same shape for predictions and labels. "
+                f"Received: dtype {array.dtype}, shapes {predicted.shape} and {labels.shape}"
+            )
+    counted = labels != -1
+    if not counted.any():
+        raise ValueError(
+            "`labels` must hold a pixel with a label, which -1 is not. "
+            f"Received: labels of shape {labels.shape}, none of them other than -1"
+        )
+    # the type of small images, uint8, is too small for pairs
+    predicted, labels = predicted[counted].astype("int64"), labels[counted].astype("int64")
+    for name, array in (("predicted", predicted), ("labels", labels)):
+        if array.min() < 0 or array.max() >= classes:
+            raise ValueError(
+                f"`{name}` must be classes from 0 to {classes - 1} where there is a label; -1 "
+                f"marks a pixel without one. Received: from {array.min()} to {array.max()}"
+            )
+    pairs = np.bincount(labels * classes + predicted, minlength=classes**2)
+    pairs = pairs.reshape(classes, classes)
     union = pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     return float((pairs.diagonal()[union > 0] / union[union > 0]).mean())

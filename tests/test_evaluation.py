@@ -179,6 +179,12 @@ def test_anytime_accuracy_rejects_impossible_costs():
             ka.evaluation.anytime_accuracy(accuracies, costs, None)
 
 
+@pytest.mark.parametrize("distribution", ["uniform", None, [0.5, 0.5], {"cdf": 1}])
+def test_anytime_accuracy_needs_a_distribution(distribution):
+    with pytest.raises(ValueError, match=r"`distribution` must be .*scipy.stats.uniform\(0, 2\)"):
+        ka.evaluation.anytime_accuracy([0.5, 0.7], [1.0, 2.0], distribution)
+
+
 @given(problems(), st.integers(0, 5))
 def test_accuracy_matrix_splits_the_accuracies_of_the_exits(problem, seed):
     logits, labels, _ = problem
@@ -205,6 +211,9 @@ def test_most_and_least_confident_are_of_those_that_leave_there(rng):
         evaluation.most_and_least_confident(exits + 3, scores)
     with pytest.raises(ValueError, match="`count` must be an integer of at least 1"):
         evaluation.most_and_least_confident(exits, scores, count=0)
+    for wrong in (scores[0], scores[None], "a", None, {"a": 1}, scores * np.nan, scores[:, :0]):
+        with pytest.raises(ValueError, match=r"`scores` must be .*\(exits, samples\)"):
+            evaluation.most_and_least_confident(exits, wrong)
 
 
 def test_mean_iou_is_that_of_sets(rng):
@@ -223,6 +232,35 @@ def test_mean_iou_by_hand():
     # class 0: 1 of 3; class 1: 1 of 3; class 2: 1 of 1
     assert evaluation.mean_iou(predicted, labels, 4) == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
     assert evaluation.mean_iou(labels, np.array([[0, 1, 1], [2, -1, 0]]), 3) == 1
+
+
+def test_mean_iou_of_small_integers_is_the_same(rng):
+    predicted, labels = rng.integers(0, 21, (2, 500))
+    expected = evaluation.mean_iou(predicted, labels, 21)
+    for dtype in ("uint8", "int8"):
+        found = evaluation.mean_iou(predicted.astype(dtype), labels.astype(dtype), 21)
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "message"),
+    [
+        ([0, 3], [0, 0], "`predicted` must be classes from 0 to 2 .*Received: from 0 to 3"),
+        ([0, -1], [0, 1], "`predicted` must be classes from 0 to 2 .*Received: from -1 to 0"),
+        ([0, 1], [0, 3], "`labels` must be classes from 0 to 2 .*Received: from 0 to 3"),
+        ([0, 1], [0, -2], "`labels` must be classes from 0 to 2 .*Received: from -2 to 0"),
+        ([0.0, 1.0], [0, 1], "`predicted` must be integers, .*Received: dtype float64"),
+        ([0, 1], [False, True], "`labels` must be integers, .*Received: dtype bool"),
+        ([[0.2, 0.8, 0.0]], [1], "`predicted` must be integers"),
+        ([0, 1], [[0], [1]], "`predicted` must be integers, of the same shape"),
+        ([0, 1], [0, 1, 1], r"Received: dtype int64, shapes \(2,\) and \(3,\)"),
+        ([0, 1], [-1, -1], "`labels` must hold a pixel with a label"),
+        (np.zeros(0, int), np.zeros(0, int), "`labels` must hold a pixel with a label"),
+    ],
+)
+def test_mean_iou_needs_classes(predicted, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.mean_iou(predicted, labels, 3)
 
 
 @given(problems())
@@ -330,6 +368,21 @@ def test_the_best_network_is_chosen_on_the_data_of_calibration(rng):
         own, new, name, _ = next(each for each in seen if each[3] is best.policies[i])
         assert (own.accuracy, name) == (most, best.networks[i])
         assert (best.costs[i], best.accuracies[i]) == (new.mean_cost, new.accuracy)
+
+
+@pytest.mark.parametrize("curves", [{}, [], ["curve"], None, {"a": None}, {"a": [0.5, 0.6]}])
+def test_the_best_is_of_curves_by_name(curves):
+    with pytest.raises(ValueError, match="`curves` must be a dictionary .*Received: curves="):
+        evaluation.best_of(curves, [1.0])
+
+
+@pytest.mark.parametrize("budgets", [[], 2.0, [[1.0]], "a", [np.nan], None])
+def test_the_best_is_within_budgets(budgets):
+    logits = [[[0, 1], [3, 0]], [[0, 9], [0, 9]]]
+    curve = ka.accuracy_cost_curve(logits, [1, 1], [1.0, 3.0], points=2)
+    assert evaluation.best_of({"a": curve}, [1.0]).networks == ["a"]
+    with pytest.raises(ValueError, match="`budgets` must be numbers of shape"):
+        evaluation.best_of({"a": curve}, budgets)
 
 
 def test_the_most_confident_part_by_counting(rng):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_adaptive._checks import check_labels, check_logits, finite, integer, numbers
+from keras_adaptive._checks import as_array, check_labels, check_logits, finite, integer, numbers
 from keras_adaptive.calibration import _search as search
 from keras_adaptive.policy.exit_policy import ExitPolicy, first_exit
 from keras_adaptive.policy.policy import UnreachableTargetError
@@ -63,7 +63,8 @@ def select_cascade(
     are left out by bounds on what they can still reach.
 
     Args:
-        logits: List of arrays `(copies, samples, classes)`, one per model.
+        logits: List of arrays `(copies, samples, classes)`, one per model; of a model of one
+            copy, `(samples, classes)` too.
         labels: Integer array `(samples,)`.
         costs: Array `(models,)`: the cost of running each model.
         max_members: Integer, from 1 to 4.
@@ -353,12 +354,14 @@ def _checked(logits, labels, costs, max_members):
             "`logits` must be a list of arrays (copies, samples, classes), one per model. "
             f"Received: {type(logits).__name__}"
         )
-    logits = [check_logits(z) for z in logits]
+    logits = [as_array(z, "logits") for z in logits]
+    logits = [z[None] if z.ndim == 2 else z for z in logits]  # a model of one copy
     if len({z.shape[1:] for z in logits}) > 1 or logits[0].ndim != 3:
         raise ValueError(
             "`logits` must be of shape (copies, samples, classes), with the same samples and "
             f"classes for every model. Received: shapes {[z.shape for z in logits]}"
         )
+    logits = [check_logits(z) for z in logits]
     labels = check_labels(labels, logits[0])
     costs = numbers(costs, "costs")
     if costs.shape != (len(logits),) or not np.isfinite(costs).all() or (costs <= 0).any():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.optimize
 
-from keras_adaptive._checks import check_labels, check_logits, integer
+from keras_adaptive._checks import as_array, check_labels, check_logits, integer
 from keras_adaptive.policy.confidence import blocks, confidence
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
@@ -45,10 +45,14 @@ def fit_temperatures(logits, labels, rows=None):
         logits: Array `(exits, samples, classes)`, or dense, of held-out data.
         labels: Integer array `(samples,)`, or `(cells, height, width)` with -1 for pixels
             without a label.
-        rows: Indices of the samples to fit on; not of dense outputs. `None`: all.
+        rows: Indices of the samples to fit on, or a mask `(samples,)`; not of dense outputs.
+            `None`: all.
 
     Returns:
         Float array `(exits,)`.
+
+    Raises:
+        ValueError: If the arrays do not fit together, or `rows` are no samples.
 
     Example:
 
@@ -65,10 +69,32 @@ def fit_temperatures(logits, labels, rows=None):
     """
     logits = check_logits(logits)
     labels = check_labels(labels, logits)
+    if rows is not None:
+        rows = _check_rows(rows, logits)
     if logits.ndim == 3:
         return np.array([_fit(z, labels, rows) for z in logits])
     places = _labeled(labels)
     return np.array([_fit(z[places], labels[places]) for z in logits])
+
+
+def _check_rows(rows, logits):
+    """Returns indices of samples of checked logits as an array."""
+    if logits.ndim != 3:
+        raise ValueError(f"`rows` must be None for dense outputs. Received: rows={rows}")
+    rows, samples = as_array(rows, "rows"), logits.shape[1]
+    if rows.dtype.kind == "b" and rows.shape == (samples,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu":
+        raise ValueError(
+            "`rows` must be indices of samples, integers of shape (rows,), at least one. "
+            f"Received: dtype {rows.dtype}, shape {rows.shape}"
+        )
+    if rows.min() < 0 or rows.max() >= samples:
+        raise ValueError(
+            f"`rows` must be from 0 to {samples - 1}, as there are {samples} samples. "
+            f"Received: rows from {rows.min()} to {rows.max()}"
+        )
+    return rows
 
 
 def _labeled(labels):

@@ -1,10 +1,11 @@
 """Sparsity of a network, and the compressed size of its file."""
 
 import gzip
-from pathlib import Path
 
 import keras
 import numpy as np
+
+from keras_adaptive._files import as_path, reading
 
 
 def weighted_layers(model):
@@ -54,5 +55,11 @@ def gzipped_size(path):
 
     Returns:
         Integer.
+
+    Raises:
+        TypeError, ValueError: If it is the path of no file that can be read.
     """
-    return len(gzip.compress(Path(path).read_bytes(), mtime=0))
+    path = as_path(path)
+    with reading(path, "`path` must be a file that can be read"):
+        content = path.read_bytes()
+    return len(gzip.compress(content, mtime=0))

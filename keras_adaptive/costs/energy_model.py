@@ -3,9 +3,11 @@
 import csv
 from dataclasses import dataclass
 
+from keras_adaptive._checks import finite
 from keras_adaptive._files import reading
 
 COLUMNS = ("layer", "main", "cache", "register", "mac")
+PRICES = COLUMNS[1:]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class EnergyModel:
         counts: Tuple of one tuple per layer: its name, its accesses of the main memory, the cache
             and the registers, and its MACs. They take the place of those above.
 
+    Raises:
+        ValueError: If a number is negative or not finite, `reuse` is 0, or `counts` are no such
+            tuples.
+
     Example:
 
     >>> EnergyModel().energy(macs=1000, moved=10)
@@ -48,6 +54,16 @@ class EnergyModel:
     reuse: float = 16.0
     counts: tuple = ()
 
+    def __post_init__(self):
+        for name in (*PRICES, "reuse"):
+            given = getattr(self, name)
+            number = finite(given, name)
+            must = "greater than 0" if name == "reuse" else "at least 0"
+            if number < 0 or (number == 0 and name == "reuse"):
+                raise ValueError(f"`{name}` must be {must}. Received: {name}={given}")
+            object.__setattr__(self, name, number)  # the class is frozen
+        object.__setattr__(self, "counts", _counts(self.counts))
+
     @classmethod
     def from_counts(cls, path, **kwargs):
         """Returns a model with the accesses that a simulator of an accelerator has counted.
@@ -63,7 +79,7 @@ class EnergyModel:
         must = f"`path` must be a CSV file with the columns {', '.join(COLUMNS)}"
         with reading(path, must), open(path, newline="", encoding="utf-8") as file:
             rows = [
-                (row["layer"], *(float(row[name]) for name in COLUMNS[1:]))
+                (row["layer"], *(float(row[name]) for name in PRICES))
                 for row in csv.DictReader(file)
             ]
         if not rows or not all(0 <= n < float("inf") for _, *row in rows for n in row):
@@ -100,3 +116,19 @@ class EnergyModel:
             + 3 * macs * self.register
             + macs * self.mac
         )
+
+
+def _counts(rows):
+    """Returns the rows of accesses as tuples of a name and Python's own numbers."""
+    try:
+        found = tuple((name, *(finite(n, "counts") for n in counts)) for name, *counts in rows)
+        fits = all(len(row) == len(COLUMNS) and isinstance(row[0], str) for row in found)
+        fits = fits and all(n >= 0 for _, *counts in found for n in counts)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`counts` must be tuples ({', '.join(COLUMNS)}) of a name and finite numbers of at "
+            f"least 0. Received: counts={rows}"
+        )
+    return found

@@ -15,11 +15,13 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
+from keras_adaptive._checks import did_you_mean, finite
 from keras_adaptive.costs._formulas import FREE, LAYERS, OPERATIONS, UNKNOWN
 from keras_adaptive.costs._tracing import tracing
 from keras_adaptive.costs.energy_model import EnergyModel
 
-UNITS = ("macs", "reference_flops", "params", "energy")  # or an EnergyModel
+WORK = ("macs", "reference_flops", "energy")  # units that operations are counted in
+UNITS = (*WORK, "params")
 
 SIZES = (224, 64, 32, 8)  # tried in the place of open ones, where shares of the cost are asked
 
@@ -129,6 +131,15 @@ def _call_of(node):
     )
 
 
+def check_unit(unit, units=WORK):
+    """Checks that a unit of cost is one of these, or an `EnergyModel`."""
+    if not isinstance(unit, EnergyModel) and not (isinstance(unit, str) and unit in units):
+        raise ValueError(
+            f"`unit` must be one of {units}, or an EnergyModel. "
+            f"Received: unit={unit}{did_you_mean(unit, units)}"
+        )
+
+
 def node_cost(node, unit):
     """Counts one call of one operation, for one sample.
 
@@ -137,8 +148,9 @@ def node_cost(node, unit):
         unit: `"macs"`, `"reference_flops"`, `"energy"` or an `EnergyModel`.
 
     Raises:
-        ValueError: If the operation cannot be counted, named.
+        ValueError: If the unit is none of these, or the operation cannot be counted, named.
     """
+    check_unit(unit)
     operation, unit = node.operation, EnergyModel() if unit == "energy" else unit
     if isinstance(unit, EnergyModel) and unit.counts:
         counted = unit.energy_counted(operation.name)
@@ -196,13 +208,17 @@ def _as_registered(macs, call):
         return shapes[0] if len(shapes) == 1 else shapes
 
     layer = call.operation
-    count = macs(layer, public(call.inputs), public(call.outputs))
-    if not np.isfinite(count) or count < 0:
+    given = macs(layer, public(call.inputs), public(call.outputs))
+    try:
+        count = finite(given, "macs")
+    except ValueError:
+        count = -1
+    if count < 0:
         raise ValueError(
             "The function registered for a layer must return a number of at least 0. "
-            f"Received: {count} for layer {layer.name!r} of type {type(layer).__name__}"
+            f"Received: {given!r} for layer {layer.name!r} of type {type(layer).__name__}"
         )
-    return float(count)
+    return count
 
 
 def _formula(layer):
@@ -481,8 +497,7 @@ def exit_costs(inputs, exits, unit="macs", lazy=True, input_shape=None):
     Raises:
         ValueError: If the unit is unknown or an operation cannot be counted.
     """
-    if not isinstance(unit, EnergyModel) and unit not in UNITS:
-        raise ValueError(f"`unit` must be one of {UNITS}, or an EnergyModel. Received: unit={unit}")
+    check_unit(unit, UNITS)
     inputs, exits = sized(inputs, exits, input_shape)
     stages = _graph.split(inputs, exits)
     groups = [s.nodes for s in stages] if lazy else _stages_with_whole_blocks(stages)

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_adaptive import _graph
 from keras_adaptive.costs._formulas import WEIGHTED
-from keras_adaptive.costs.exit_costs import node_cost
+from keras_adaptive.costs.exit_costs import check_unit, node_cost
 from keras_adaptive.layers._conv_unit import apply_layers
 from keras_adaptive.layers.gated_block import GatedBlock
 
@@ -112,7 +112,11 @@ def gated_costs(inputs, exits, unit="macs"):
     Args:
         inputs, exits, unit: As in `costs.exit_costs`, but not `"params"`: gates leave out
             work, not weights.
+
+    Raises:
+        ValueError: If the unit is unknown, or an operation cannot be counted.
     """
+    check_unit(unit)
     stages = [stage.nodes for stage in _graph.split(inputs, exits)]
     if not any(isinstance(node.operation, GatedBlock) for nodes in stages for node in nodes):
         return None

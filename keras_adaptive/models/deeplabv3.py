@@ -109,6 +109,14 @@ def build_deeplabv3(backbone, classes, *, features=None, channels=256, rates=(6,
         )
     image = backbone.inputs[0]
     x = backbone.outputs[-1] if features is None else backbone.get_layer(features).output
+    if len(getattr(x, "shape", ())) != 4:
+        must = "`backbone` must end in a feature map, or give `features=`, the name of a layer"
+        if features is not None:
+            must = "`features` must be the name of a layer that gives a feature map"
+        raise ValueError(
+            f"{must}: (batch, height, width, channels). Received: {features or 'an output'} "
+            f"of shape {getattr(x, 'shape', None)}"
+        )
     factor = _stride(image, x)
     branches = [_unit(x, channels, 1, 1, "pyramid_0")]
     for i, rate in enumerate(rates):

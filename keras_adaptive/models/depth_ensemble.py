@@ -29,6 +29,7 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
         model, which trains them together, through the averages.
 
     Raises:
+        TypeError: If `build` is no function.
         ValueError: If the depths fall.
 
     Example:
@@ -43,6 +44,11 @@ def build_depth_ensemble(build, depths, *, combine="mean_probs", **arguments):
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), sections 5.1 and
         5.2.
     """
+    if not callable(build):
+        raise TypeError(
+            "`build` must be a function that takes `depth`, such as `build_resnet`. "
+            f"Received: build={build!r}"
+        )
     must = f"integers that do not fall or one of {tuple(PRESETS)}"
     named = PRESETS.get(depths) if isinstance(depths, str) else depths
     found = integer_sequence("depths", depths if named is None else named, 1, must)

@@ -1,8 +1,10 @@
 """What all pictures share: a palette for color-blind readers, axes, units."""
 
+import reprlib
+
 import numpy as np
 
-from keras_adaptive._checks import needs_extra
+from keras_adaptive._checks import as_array, needs_extra, numeric
 
 with needs_extra("plot"):
     import matplotlib.pyplot as plt
@@ -23,6 +25,17 @@ HATCHES = ("", "//", "..", "xx", "--")
 def new_axes(ax, size=(6, 4)):
     """Returns the axes given, or new ones."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def numbers_of(values, name, must):
+    """Returns an array of numbers, booleans as 0 and 1; `must` is what the error asks of others."""
+    try:
+        array = as_array(values, name)
+        return numeric(array.astype("float64") if array.dtype.kind == "b" else array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be {must}. Received: {name}={reprlib.repr(values)}"
+        ) from error
 
 
 def exit_colors(exits):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import new_axes
+from keras_adaptive._checks import integer_sequence
+from keras_adaptive.plotting._style import new_axes, numbers_of
 
 
 def accuracy_matrix(matrix, *, samples=None, ax=None):
@@ -16,12 +17,21 @@ def accuracy_matrix(matrix, *, samples=None, ax=None):
     Returns:
         The axes.
 
+    Raises:
+        ValueError: If the matrix is none, or `samples` does not fit it.
+
     Reference:
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
     """
+    must = "numbers of shape (exits, exits)"
+    matrix = numbers_of(matrix, "matrix", must)
+    if matrix.ndim != 2 or not matrix.size or len(set(matrix.shape)) > 1:
+        raise ValueError(f"`matrix` must be {must}. Received: shape {matrix.shape}")
+    if samples is not None:
+        wanted = f"{len(matrix)} integers, one per exit"
+        samples = integer_sequence("samples", samples, 0, wanted, len(matrix))
     ax = new_axes(ax, (3.6, 3.2))
-    matrix = np.asarray(matrix)
     ax.imshow(matrix, vmin=0, vmax=1, cmap="Blues", origin="lower")
     for (i, j), value in np.ndenumerate(matrix):
         text = "-" if np.isnan(value) else f"{value:.3f}"

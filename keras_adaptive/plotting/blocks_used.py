@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from keras_adaptive.plotting._style import counted, ink_on, new_axes
+from keras_adaptive._checks import as_array
+from keras_adaptive.plotting._style import counted, ink_on, new_axes, numbers_of
 
 MOST_IMAGES = 30  # with more, a row has no room for a picture or a name
 MOST_CELLS = 400  # with more, a cell has no room for its number
@@ -33,7 +34,7 @@ def blocks_used(shares, *, images=None, labels=None, blocks=None, ax=None):
     Raises:
         ValueError: If the arguments do not fit together.
     """
-    kind, used = "gated block", np.asarray(shares)
+    kind, used = "gated block", as_array(shares, "shares")
     if used.ndim == 1 and used.dtype.kind in "iu" and used.size and used.min() >= 0:
         kind = "stage, up to the exit where the image leaves"
         stages = np.arange(used.max() + 1 if blocks is None else len(blocks))
@@ -43,12 +44,10 @@ def blocks_used(shares, *, images=None, labels=None, blocks=None, ax=None):
                 f"Received: blocks={blocks}"
             )
         used = stages[:, None] <= used
-    used = used.astype("float64")
+    must = "of shape (blocks, images), from 0 to 1, or exits, integers of shape (images,)"
+    used = numbers_of(used, "shares", must)
     if used.ndim != 2 or not used.size or not (used.min() >= 0 and used.max() <= 1):
-        raise ValueError(
-            "`shares` must be of shape (blocks, images), from 0 to 1, or exits, integers of shape "
-            f"(images,). Received: shape {used.shape}"
-        )
+        raise ValueError(f"`shares` must be {must}. Received: shape {used.shape}")
     count, rows = used.shape
     for name, given, size in (
         ("images", images, rows),

@@ -1,5 +1,6 @@
 """Accuracy against cost: curves, networks, sweeps and the Pareto front of a search."""
 
+import reprlib
 from itertools import cycle
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from keras_adaptive.plotting._style import (
     MARKERS,
     counted,
     new_axes,
+    numbers_of,
     scaled,
     series_style,
     tidy,
@@ -70,8 +72,11 @@ def accuracy_cost_curve(curve, *, ax=None, unit="MACs", label="early exits", sta
         ValueError: If there are no curves.
     """
     curves = curve if isinstance(curve, dict) else {label: curve}
-    if not curves:
-        raise ValueError("`curve` must be a curve, or hold at least one. Received: curve={}")
+    if not curves or not all(hasattr(found, "exit_accuracies") for found in curves.values()):
+        raise ValueError(
+            f"`curve` must be a curve, or hold at least one. Received: curve={reprlib.repr(curve)}"
+        )
+    static = _points(static or {}, "static")
     lines = [
         _Series(
             found.costs, found.accuracies, {**series_style(i), "ms": 3, "lw": 1.8, "label": name}
@@ -82,10 +87,20 @@ def accuracy_cost_curve(curve, *, ax=None, unit="MACs", label="early exits", sta
         _Series(
             *point, {"color": GRAY, "marker": MARKERS[i % len(MARKERS)], "ls": "", "label": name}
         )
-        for i, (name, point) in enumerate((static or {}).items())
+        for i, (name, point) in enumerate(static.items())
     ]
     samples = [found.samples for found in curves.values()]
     return _draw([*lines, *_exits_alone(curves), *networks], ax, unit, samples)
+
+
+def _points(points, name):
+    """Returns a dictionary of names to cost and accuracy, of one shape, as arrays."""
+    must = "a dictionary of names to (cost, accuracy), numbers or arrays of one shape"
+    pairs = points.values() if isinstance(points, dict) else ()
+    arrays = [numbers_of(pair, name, must) for pair in pairs]
+    if not isinstance(points, dict) or not all(a.ndim in (1, 2) and len(a) == 2 for a in arrays):
+        raise ValueError(f"`{name}` must be {must}. Received: {name}={reprlib.repr(points)}")
+    return dict(zip(points, arrays, strict=True))
 
 
 def _exits_alone(curves):
@@ -114,7 +129,13 @@ def accuracy_and_cost(points, *, ax=None, unit="MACs", samples=None):
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If there are no points, or they are something else.
     """
+    points = _points(points, "points")
+    if not points:
+        raise ValueError("`points` must hold at least one point. Received: points={}")
     series, lines = [], cycle(LINES)
     for i, (name, found) in enumerate(points.items()):
         style = {"ms": 3, "ls": next(lines)} if np.size(found[0]) > 1 else {"ms": 7, "ls": ""}
@@ -180,13 +201,18 @@ def sweep(sweeps, static=None, *, ax=None, unit="MACs", samples=None):
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 2.
     """
-    if not sweeps:
-        raise ValueError(f"`sweeps` must hold at least one. Received: sweeps={sweeps}")
+    are_sweeps = isinstance(sweeps, dict) and all(hasattr(s, "costs") for s in sweeps.values())
+    if not are_sweeps or not sweeps:
+        raise ValueError(
+            "`sweeps` must hold at least one, a dictionary by name. "
+            f"Received: sweeps={reprlib.repr(sweeps)}"
+        )
+    static = _points(static or {}, "static")
     series = []
     for i, (name, found) in enumerate(sweeps.items()):
         order = np.argsort(found.costs, kind="stable")
         columns = (np.asarray(values)[order] for values in (found.costs, found.accuracies))
         series.append(_Series(*columns, {**series_style(i), "ms": 3, "label": name}))
     network = {"color": GRAY, "marker": "s", "ms": 5, "ls": ""}
-    series += [_Series(*point, network, (name,)) for name, point in (static or {}).items()]
+    series += [_Series(*point, network, (name,)) for name, point in static.items()]
     return _draw(series, ax, unit, samples, (5.5, 3.6))

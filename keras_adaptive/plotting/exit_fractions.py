@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import counted, exit_colors, ink_on, new_axes, tidy
+from keras_adaptive.plotting._style import counted, exit_colors, ink_on, new_axes, numbers_of, tidy
 
 LEGIBLE = 0.045  # a smaller fraction has no room for its number
 
@@ -23,12 +23,10 @@ def exit_fractions(fractions, names=None, *, samples=None, ax=None):
     Raises:
         ValueError: If the fractions of a policy do not sum to 1.
     """
-    fractions = np.atleast_2d(np.asarray(fractions, "float64"))
+    must = "(exits,) or (policies, exits), of sum 1 for each policy"
+    fractions = np.atleast_2d(numbers_of(fractions, "fractions", must))
     if fractions.ndim != 2 or (fractions < 0).any() or not np.allclose(fractions.sum(axis=1), 1):
-        raise ValueError(
-            "`fractions` must be (exits,) or (policies, exits), of sum 1 for each policy. "
-            f"Received: fractions={fractions.tolist()}"
-        )
+        raise ValueError(f"`fractions` must be {must}. Received: fractions={fractions.tolist()}")
     policies, exits = fractions.shape
     names = [""] * policies if names is None else list(names)
     if len(names) != policies:

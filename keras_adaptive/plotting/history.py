@@ -1,9 +1,11 @@
 """A metric of every exit during training."""
 
+import reprlib
 from pathlib import Path
 
 import numpy as np
 
+from keras_adaptive._files import reading
 from keras_adaptive.plotting._style import LINE_MARKERS, exit_colors, new_axes, tidy
 
 
@@ -25,10 +27,15 @@ def exit_history(history, metric="accuracy", *, samples=None, ax=None):
         ValueError: If the history does not hold the metric for every exit.
     """
     if isinstance(history, (str, Path)):
-        table = np.genfromtxt(history, delimiter=",", names=True)
-        history = {name: np.atleast_1d(table[name]) for name in table.dtype.names}
+        with reading(history, "`history` must be a file that keras.callbacks.CSVLogger wrote"):
+            table = np.genfromtxt(history, delimiter=",", names=True)
+            history = {name: np.atleast_1d(table[name]) for name in table.dtype.names}
     history = getattr(history, "history", history)
-    ax = new_axes(ax)
+    if not isinstance(history, dict):
+        raise ValueError(
+            "`history` must be what `fit` returned, the dictionary in it, or the path of a CSV "
+            f"file. Received: history={reprlib.repr(history)}"
+        )
     exits = 0
     while f"exit_{exits}_{metric}" in history:
         exits += 1
@@ -37,6 +44,7 @@ def exit_history(history, metric="accuracy", *, samples=None, ax=None):
             f"`history` must hold exit_0_{metric}: train with the callback ExitHistory. "
             f"Received: {sorted(history)}"
         )
+    ax = new_axes(ax)
     for k, color in enumerate(exit_colors(exits)):
         for prefix, style in (("", ":"), ("val_", "-")):
             values = history.get(f"{prefix}exit_{k}_{metric}")

@@ -1,9 +1,12 @@
 """Images by the exit they leave at, from easy to hard."""
 
+import reprlib
+
 import matplotlib.pyplot as plt
 import numpy as np
 
-from keras_adaptive.plotting._style import BLUE, RED, counted
+from keras_adaptive._checks import as_array, integer
+from keras_adaptive.plotting._style import BLUE, RED, counted, numbers_of
 from keras_adaptive.policy.confidence import softmax
 
 CAPTION, LETTER = 7, 0.062  # points, and inches that a letter of that size takes
@@ -23,7 +26,7 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
         labels: Integer array `(samples,)`, or `None`.
         answers: Integer array `(samples,)`: the predicted classes, or `None`.
         class_names: List of strings. `None`: the numbers.
-        columns: Integer, how many images per row.
+        columns: Integer, how many images per row, at least 1.
 
     Returns:
         Array `(exits, columns)` of axes; rows from exit 0 to the last that is used.
@@ -31,12 +34,8 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
     Raises:
         ValueError: If the arrays do not fit together.
     """
-    images, exits = np.asarray(images), np.asarray(exits)
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
-        raise ValueError(
-            "`images` must be of shape (samples, height, width, channels) with 1 or 3 channels. "
-            f"Received: shape {images.shape}"
-        )
+    images, exits = _check_images(images), as_array(exits, "exits")
+    columns = integer("columns", columns, 1)
     given = {"exits": exits, "labels": labels, "answers": answers}
     for name, values in given.items():
         if values is not None and np.shape(values) != (len(images),):
@@ -44,6 +43,11 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
                 f"`{name}` must be one integer per image, {len(images)}. "
                 f"Received: shape {np.shape(values)}"
             )
+    if exits.dtype.kind not in "iu" or exits.min() < 0:
+        raise ValueError(
+            f"`exits` must be integers of at least 0. Received: dtype {exits.dtype}, from "
+            f"{exits.min()}"
+        )
     found = [np.flatnonzero(exits == k) for k in range(int(exits.max()) + 1)]
     names = [f"exit {k}\n{len(row) / len(exits):.0%}" for k, row in enumerate(found)]
     rows = [row[:columns] for row in found]
@@ -63,6 +67,17 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
             if i in captions:
                 _frame(ax, labels[i] == answers[i], captions[i])
     return axes
+
+
+def _check_images(images):
+    """Returns images that can be drawn as an array."""
+    images = as_array(images, "images")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+        raise ValueError(
+            "`images` must be of shape (samples, height, width, channels) with 1 or 3 channels. "
+            f"Received: shape {images.shape}"
+        )
+    return images
 
 
 def _caption(label, answer, class_names):
@@ -103,7 +118,8 @@ def easy_and_hard(images, costs, full, *, easy=None, hard=None, axes=None, count
         [Dual Dynamic Inference (Wang et al., 2019)](https://arxiv.org/abs/1907.04523),
         figure 13.
     """
-    images, costs = np.asarray(images), np.asarray(costs)
+    count = integer("count", count, 1)
+    images, costs = _check_images(images), numbers_of(costs, "costs", "numbers, one per image")
     if costs.shape != images.shape[:1] or len(images) < 2 * count:
         raise ValueError(
             f"`images` must be at least {2 * count}, and `costs` one number per image. "
@@ -132,10 +148,35 @@ def examples(images, rows, labels=None, *, axes=None):
 
     Returns:
         The array of axes.
+
+    Raises:
+        ValueError: If the arguments do not fit together, or no row has an image.
     """
+    images = _check_images(images)
+    rows = _check_rows(rows, len(images))
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(
+            f"`labels` must be one per image, {len(images)}. Received: {len(labels)} labels"
+        )
     names = [f"exit {k}" for k in range(len(rows))]
     axes = _new_grid(axes, len(rows), max(map(len, rows)), counted("of images", len(images)))
     return _draw_rows(axes, images, rows, names, labels)
+
+
+def _check_rows(rows, images):
+    """Returns one array of indices of images per exit; some may be empty, not all."""
+    found = [np.asarray(row) for row in rows] if isinstance(rows, (list, tuple, np.ndarray)) else []
+    fits = any(row.size for row in found) and all(
+        row.ndim == 1
+        and (not row.size or (row.dtype.kind in "iu" and row.min() >= 0 and row.max() < images))
+        for row in found
+    )
+    if not fits:
+        raise ValueError(
+            "`rows` must be a list of one integer array per exit, indices of images from 0 to "
+            f"{images - 1}, at least one. Received: rows={reprlib.repr(rows)}"
+        )
+    return found
 
 
 def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=None):
@@ -152,11 +193,26 @@ def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=N
     Returns:
         The array of axes.
 
+    Raises:
+        ValueError: If the arrays do not fit together.
+
     Reference:
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 4.
     """
-    probabilities = softmax(np.asarray(logits))
+    images, top = _check_images(images), integer("top", top, 1)
+    must = "numbers of shape (exits, samples, classes), with as many samples as images"
+    logits = numbers_of(logits, "logits", must)
+    if logits.ndim != 3 or not logits.size or logits.shape[1] != len(images):
+        raise ValueError(
+            f"`logits` must be {must}. Received: shape {logits.shape}, {len(images)} images"
+        )
+    if np.shape(exits) != (len(images),):
+        raise ValueError(
+            f"`exits` must be one integer per image, {len(images)}. "
+            f"Received: shape {np.shape(exits)}"
+        )
+    probabilities = softmax(logits)
     count, samples = probabilities.shape[:2]
     axes = _new_grid(axes, samples, 1 + count, counted("images", samples), cell=(1.8, 1.1))
     for sample, (first, *line) in enumerate(axes):

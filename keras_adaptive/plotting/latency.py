@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import BLUE, GRAY, counted, new_axes, tidy
+from keras_adaptive.plotting._style import BLUE, GRAY, counted, new_axes, numbers_of, tidy
 
 
 def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
@@ -21,10 +21,11 @@ def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
     Raises:
         ValueError: If there are no times, or some are negative or not finite.
     """
-    times = np.atleast_2d(np.asarray(milliseconds, "float64"))
+    must = "times of shape (samples, exits), or (exits,)"
+    times = np.atleast_2d(numbers_of(milliseconds, "milliseconds", must))
     if times.ndim != 2 or not times.size or not (np.isfinite(times).all() and (times >= 0).all()):
         raise ValueError(
-            f"`milliseconds` must be times of shape (samples, exits). Received: shape {times.shape}"
+            f"`milliseconds` must be {must}, finite and at least 0. Received: shape {times.shape}"
         )
     ax = new_axes(ax)
     median = np.median(times, axis=0)

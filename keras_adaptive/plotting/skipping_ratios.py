@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_adaptive.plotting._style import COLORS, HATCHES, counted, new_axes, tidy
+from keras_adaptive.plotting._style import COLORS, HATCHES, counted, new_axes, numbers_of, tidy
 
 
 def skipping_ratios(shares, *, ax=None, labels=None):
@@ -54,10 +54,8 @@ def skipping_ratios(shares, *, ax=None, labels=None):
 
 
 def _shares(values):
-    values = np.asarray(values, "float64")
+    must = "of shape (blocks, samples), from 0 to 1"
+    values = numbers_of(values, "shares", must)
     if values.ndim != 2 or not values.size or values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            "`shares` must be of shape (blocks, samples), from 0 to 1. "
-            f"Received: shape {values.shape}"
-        )
+        raise ValueError(f"`shares` must be {must}. Received: shape {values.shape}")
     return values

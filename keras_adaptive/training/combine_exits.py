@@ -1,9 +1,12 @@
 """Exits that answer together with those before them."""
 
+import itertools
+
 import keras
 import numpy as np
 import scipy
 
+from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice, check_labels, check_logits
 from keras_adaptive.layers.combined_exit import COMBINATIONS, CombinedExit
 from keras_adaptive.training.adaptive_model import AdaptiveModel
@@ -32,7 +35,7 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
     All on four networks at 30, 50 and 80 % of the MACs (benchmarks/results/stopping_ways.md).
 
     Args:
-        model: An `AdaptiveModel`.
+        model: An `AdaptiveModel` whose exits answer alone: they are combined once.
         combine: `"product"` or `"weighted"`.
         logits: Array `(exits, samples, classes)`, from `predict` on held-out data. Needed for
             `"weighted"`.
@@ -42,7 +45,9 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
         An `AdaptiveModel`, not compiled.
 
     Raises:
-        ValueError: If an argument is impossible, or logits are missing or not needed.
+        TypeError: If the model is no `AdaptiveModel`.
+        ValueError: If an argument is impossible, exits of the model are combined, or logits are
+            missing or not needed.
 
     Example:
 
@@ -57,6 +62,7 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
         [Zero Time Waste (Wolczyk et al., 2021)](https://arxiv.org/abs/2106.05409).
     """
     check_choice(COMBINATIONS, combine=combine)
+    _check_alone(model)
     needed = combine == "weighted"
     for name, value in (("logits", logits), ("labels", labels)):
         if (value is not None) != needed:
@@ -65,20 +71,42 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
                 f"Received: {name}={value if value is None else '...'}, combine={combine}"
             )
     exits = model.num_exits
-    outputs = []
+    outputs, layers = [], []
+    taken = {operation.name for operation in model.operations}
     for k in range(exits):
         if needed and k + 1 == exits:  # has nothing to gain
             outputs.append(model.outputs[k])
             continue
-        layer = CombinedExit(combine, exits, dtype="float32", name=f"combined_{k}")
+        name = _free_name(f"combined_{k}", taken)
+        layer = CombinedExit(combine, exits, dtype="float32", name=name)
+        layers.append(layer)
         outputs.append(layer(keras.ops.stack(model.outputs[: k + 1], axis=1)))
     new = AdaptiveModel(model.inputs, outputs, name=model.name)
     for name in ("class_names", "pixels", "preprocessing"):
         setattr(new, name, getattr(model, name))
     if needed:
-        for k, weights in enumerate(_fitted(model, logits, labels)):
-            new.get_layer(f"combined_{k}").set_weights(weights)
+        for layer, weights in zip(layers, _fitted(model, logits, labels), strict=True):
+            layer.set_weights(weights)
     return new
+
+
+def _check_alone(model):
+    """Checks that a network's exits answer alone."""
+    if not isinstance(model, AdaptiveModel):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    makers = [_graph.node_of(tensor).operation for tensor in model.outputs]
+    combined = [layer.name for layer in makers if isinstance(layer, CombinedExit)]
+    if combined:
+        raise ValueError(
+            "`model` must have exits that answer alone, which are combined once. "
+            f"Received: a network with the exits {combined}, which are combined"
+        )
+
+
+def _free_name(name, taken):
+    """Returns a name, with a number behind it where it is taken."""
+    numbered = (f"{name}_{i}" for i in itertools.count(1))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def _fitted(model, logits, labels):

@@ -4,6 +4,7 @@ import keras
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import finite
+from keras_adaptive.costs.exit_costs import check_unit
 from keras_adaptive.costs.gated_costs import block_costs
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.training._mean import mean
@@ -44,8 +45,7 @@ class GateLoss:
         self.target = None if target is None else finite(target, "target")
         if self.weight < 0:
             raise ValueError(f"`weight` must be at least 0. Received: weight={weight}")
-        if unit == "params":
-            raise ValueError(f"`unit` must be of work, not of weights. Received: unit={unit}")
+        check_unit(unit)
         if target is not None and not 0 <= self.target <= 1:
             raise ValueError(f"`target` must be from 0 to 1. Received: target={target}")
         self.unit = unit

@@ -36,7 +36,9 @@ class StoppingModel(AdaptiveModel):
     Args:
         inputs, outputs, name: As in `AdaptiveModel`.
         stopping: A `StoppingPolicy`, of which every exit but the last gets its own copy with
-            its own weights; or a list of them, to be used as they are.
+            its own weights; or a list of them, to be used as they are. It must be given:
+            `keras.models.clone_model` does not, so clone by
+            `StoppingModel.from_config(model.get_config())`.
 
     Raises:
         TypeError, ValueError: If the policies do not fit the exits.
@@ -58,7 +60,13 @@ class StoppingModel(AdaptiveModel):
 
     stopping_loss = None
 
-    def __init__(self, inputs, outputs, name=None, *, stopping, **kwargs):
+    def __init__(self, inputs, outputs, name=None, *, stopping=None, **kwargs):
+        if stopping is None:  # so does `clone_model`, which knows the network only
+            raise ValueError(
+                "`stopping` must be a StoppingPolicy or a list of them. To clone a StoppingModel, "
+                "in the place of `keras.models.clone_model` take "
+                "`StoppingModel.from_config(model.get_config())`. Received: stopping=None"
+            )
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.stopping = policies(stopping, self.outputs)
         self.stopping_draws = keras.random.SeedGenerator()

@@ -79,6 +79,7 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             `"geometric"`, which is quick and as good on new data.
 
     Raises:
+        TypeError: If `builder` or `trainer` is no function, or `space` no dictionary.
         ValueError: If a hyperparameter is unknown, or not exactly one of `budget` and
             `accuracy` is given.
         ImportError: If KerasTuner is not installed.
@@ -111,6 +112,14 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
     ):
         super().__init__()
         self.target = target_of(budget, accuracy)
+        for name, function in (("builder", builder), ("trainer", trainer)):
+            if not callable(function):
+                raise TypeError(f"`{name}` must be a function. Received: {name}={function!r}")
+        if not isinstance(space, dict):
+            raise TypeError(
+                "`space` must be a dictionary of names to choices. "
+                f"Received: {type(space).__name__}"
+            )
         of_builder, of_trainer = _arguments(builder), _arguments(trainer)
         self.kinds = {}
         for name in space:

@@ -224,6 +224,8 @@ def test_samples_are_worked_on_in_blocks(pool, monkeypatch):
             {"budget": 3.0},
             r"3 positive numbers.* Received: costs=\[1.0, 2.0\]",
         ),
+        ({"logits": [np.zeros(9)]}, {"budget": 3.0}, r"\(copies, samples, .*shapes \[\(9,\)\]"),
+        ({"logits": [np.zeros((2, 1, 9, 4, 2))]}, {"budget": 3.0}, r"\(copies, samples, classes"),
         ({"costs": [0.0, 1.0, 2.0]}, {"budget": 3.0}, "positive"),
         ({"labels": np.full(400, 0.5)}, {"budget": 3.0}, "integers"),
     ],
@@ -232,3 +234,12 @@ def test_rejects_what_is_impossible(pool, change, how, message):
     arguments = {**dict(zip(("logits", "labels", "costs"), pool, strict=True)), **change}
     with pytest.raises(ValueError, match=message):
         ka.select_cascade(**arguments, **how)
+
+
+def test_a_model_of_one_copy_needs_no_axis_of_copies(rng):
+    labels = rng.integers(0, 3, 90)
+    logits = rng.normal(size=(2, 90, 3)) + 2 * np.eye(3)[labels]
+    choice = ka.select_cascade([*logits], labels, [1.0, 3.0], budget=2.0)
+    expected = ka.select_cascade([z[None] for z in logits], labels, [1.0, 3.0], budget=2.0)
+    assert (choice.members, choice.accuracy) == (expected.members, expected.accuracy)
+    assert choice.thresholds.tolist() == expected.thresholds.tolist()

@@ -79,3 +79,35 @@ def test_rejects_impossible_bins_and_dense_logits():
         reliability(np.zeros((1, 2, 2)), np.zeros(2, int), temperatures=[1.0, 1.0])
     with pytest.raises(ValueError, match="must be of shape"):
         reliability(np.zeros((1, 2, 2, 2, 2)), np.zeros((2, 2, 2), int))
+
+
+def test_fits_on_some_of_the_samples(rng):
+    labels = rng.integers(0, 4, 80)
+    logits = rng.normal(size=(2, 80, 4))
+    expected = fit_temperatures(logits[:, 20:60], labels[20:60])
+    mask = (np.arange(80) >= 20) & (np.arange(80) < 60)
+    for rows in (np.arange(20, 60), list(range(20, 60)), np.arange(20, 60, dtype="uint8"), mask):
+        assert fit_temperatures(logits, labels, rows).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "at least one. Received: dtype float64, shape"),
+        ([999], "from 0 to 3, as there are 4 samples. Received: rows from 999 to 999"),
+        ([-1, 2], "Received: rows from -1 to 2"),
+        (np.ones(3, bool), "Received: dtype bool"),
+        (np.zeros(4, bool), r"at least one. Received: dtype int64, shape \(0,\)"),
+        ([0.0, 1.0], "Received: dtype float64"),
+        ([[0, 1]], "indices of samples"),
+        (2, "indices of samples"),
+    ],
+)
+def test_rejects_impossible_rows(rows, message):
+    with pytest.raises(ValueError, match=f"`rows` must be .*{message}"):
+        fit_temperatures(np.zeros((1, 4, 2)), np.zeros(4, int), rows)
+
+
+def test_dense_outputs_have_no_rows():
+    with pytest.raises(ValueError, match="`rows` must be None for dense outputs"):
+        fit_temperatures(np.zeros((1, 2, 2, 2, 2)), np.zeros((2, 2, 2), int), [0])

@@ -537,6 +537,12 @@ def test_gzipped_size_is_that_of_a_gzip_file(tmp_path):
     size = compression.gzipped_size(path)
     assert size < 300
     assert size == len(gzip.compress(bytes(100_000), mtime=0))
+    with pytest.raises(ValueError, match="`path` must be a file .*none, which does not exist"):
+        compression.gzipped_size(tmp_path / "none")
+    with pytest.raises(ValueError, match="`path` must be a file that can be read. Received: path="):
+        compression.gzipped_size(tmp_path)
+    with pytest.raises(TypeError, match="`path` must be a string or a path. Received: path=5"):
+        compression.gzipped_size(5)
 
 
 # ---- what importing does

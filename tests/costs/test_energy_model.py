@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 
 import keras_adaptive as ka
@@ -37,3 +38,32 @@ def test_refuses_files_of_other_columns(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match="`path` must be a CSV file with the columns layer, main"):
         EnergyModel.from_counts(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"main": -1}, "`main` must be at least 0. Received: main=-1"),
+        ({"cache": "a"}, "`cache` must be a finite number. Received: cache='a'"),
+        ({"register": np.nan}, "`register` must be a finite number"),
+        ({"mac": np.inf}, "`mac` must be a finite number"),
+        ({"mac": True}, "`mac` must be a finite number"),
+        ({"reuse": 0}, "`reuse` must be greater than 0. Received: reuse=0"),
+        ({"reuse": -2}, "`reuse` must be greater than 0"),
+        ({"counts": ("x",)}, "`counts` must be tuples"),
+        ({"counts": 3}, "`counts` must be tuples"),
+        ({"counts": [("x", 1, 2, 3)]}, "`counts` must be tuples"),
+        ({"counts": [("x", 1, 2, 3, -4)]}, "`counts` must be tuples"),
+        ({"counts": [("x", 1, 2, 3, "4")]}, "`counts` must be tuples"),
+        ({"counts": [(5, 1, 2, 3, 4)]}, "`counts` must be tuples"),
+    ],
+)
+def test_refuses_energies_that_are_impossible(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EnergyModel(**arguments)
+
+
+def test_numpy_numbers_are_numbers():
+    model = EnergyModel(main=np.float32(3), mac=0, counts=[["x", *np.arange(4)]])
+    assert (model.main, model.counts) == (3.0, (("x", 0.0, 1.0, 2.0, 3.0),))
+    assert type(model.main) is type(model.counts[0][1]) is float

@@ -5,7 +5,7 @@ import tensorflow as tf
 from graph_macs import graph_macs
 from keras import ops
 
-from keras_adaptive import costs
+from keras_adaptive import _graph, costs
 from keras_adaptive.costs.exit_costs import _REGISTERED
 
 
@@ -314,9 +314,13 @@ def test_what_is_registered_is_asked_first_and_the_last_one_counts(registry):
     x, y = keras.Input((4,)), keras.Input((4,))
     costs.register(L.Add, lambda layer, before, after: sum(shape[-1] for shape in before))
     assert costs.exit_costs([x, y], [L.Add()([x, y])]).tolist() == [8]
-    costs.register(Opaque, lambda *shapes: -1)
-    with pytest.raises(ValueError, match="at least 0. Received: -1"):
-        cost(Opaque(), (4, 4))
+
+
+@pytest.mark.parametrize("given", [-1, np.nan, np.inf, "a", None, [3], True])
+def test_what_is_registered_must_return_a_number(given, registry):
+    costs.register(Opaque, lambda *shapes: given)
+    with pytest.raises(ValueError, match=r"registered for a layer must .*Received: .* 'mystery'"):
+        cost(Opaque(name="mystery"), (4, 4))
 
 
 @pytest.mark.parametrize(
@@ -350,9 +354,21 @@ def test_open_steps_of_several_inputs_are_given():
     assert found.tolist() == [7 * 4 * (4 * 5 + 5 * 5) + (5 + 3) * 2]
 
 
-def test_rejects_unknown_unit():
-    with pytest.raises(ValueError, match="Received: unit=watts"):
-        cost(keras.layers.Dense(2), (4,), "watts")
+@pytest.mark.parametrize("unit", ["watts", "MACs", None, 3, ["macs"], np.ones(2)])
+def test_rejects_unknown_unit(unit):
+    with pytest.raises(ValueError, match="`unit` must be one of .*Received: unit="):
+        cost(keras.layers.Dense(2), (4,), unit)
+    x = keras.Input((4,))
+    node = _graph.node_of(keras.layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="`unit` must be one of .*Received: unit="):
+        costs.node_cost(node, unit)
+
+
+def test_one_operation_has_a_cost_of_work_only():
+    node = _graph.node_of(keras.layers.Dense(2)(keras.Input((4,))))
+    assert costs.node_cost(node, "macs") == 8
+    with pytest.raises(ValueError, match="Received: unit=params"):
+        costs.node_cost(node, "params")
 
 
 def test_a_nested_model_costs_what_it_does_at_the_size_it_is_given():

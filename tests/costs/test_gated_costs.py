@@ -174,3 +174,14 @@ def test_costs_of_gates_by_hand():
     expected = [10 + first, 30 + first + second, 60 + first + second + third]
     np.testing.assert_allclose(found.per_sample(values, expected=True), expected)
     np.testing.assert_allclose(found.open_shares(values), [[1, 0], [0.5, 0], [1, 0]])
+
+
+@pytest.mark.parametrize("unit", ["Energy", "params", None])
+def test_rejects_unknown_units(unit):
+    block = GatedBlock([L.Dense(3)], "add")
+    x = keras.Input((3,))
+    y = block(x, x)
+    with pytest.raises(ValueError, match=f"`unit` must be one of .*Received: unit={unit}"):
+        gated_costs([x], [y], unit)
+    with pytest.raises(ValueError, match=f"`unit` must be one of .*Received: unit={unit}"):
+        block_costs(graph.node_of(y), unit)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from tiny import classifier
 
 from keras_adaptive import costs
 from keras_adaptive.models import build_deeplabv3
@@ -74,6 +75,14 @@ def test_takes_a_backbone_of_keras_applications():
         ({"rates": (1, 0)}, r"Received: rates\[1\]=0"),
         ({"features": "eighth"}, "Received: features=eighth"),
         ({"backbone": None}, "Received: backbone=None"),
+        (
+            {"backbone": classifier(4)},
+            r"`backbone` must end in a feature map, or give `features=`.* shape \(None, 10\)",
+        ),
+        (
+            {"backbone": classifier(4, name="answer"), "features": "answer"},
+            r"`features` must .* gives a feature map.* Received: answer of shape \(None, 10\)",
+        ),
     ],
 )
 def test_rejects_impossible_arguments(arguments, message):

@@ -38,3 +38,9 @@ def test_the_published_depths_of_imagenet():
 def test_rejects_depths_that_fall(depths):
     with pytest.raises(ValueError, match="must be integers that do not fall"):
         build_depth_ensemble(ka.build_resnet, depths)
+
+
+@pytest.mark.parametrize("build", ["resnet", None, 8])
+def test_needs_a_function_that_builds(build):
+    with pytest.raises(TypeError, match="`build` must be a function that takes `depth`"):
+        build_depth_ensemble(build, (8, 14))

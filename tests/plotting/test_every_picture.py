@@ -157,3 +157,63 @@ def test_curves_of_several_policies_stand_beside_baselines():
     assert labels == ["a", "b", "each exit of a alone", "each exit of b alone"]
     with pytest.raises(ValueError, match="`curve` must be a curve, or hold at least one"):
         plotting.accuracy_cost_curve({})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("accuracy_and_cost", [{}], "`points` must hold at least one point"),
+        ("accuracy_and_cost", [[(1e3, 0.5)]], "`points` must be a dictionary of names"),
+        ("accuracy_and_cost", [{"a": 0.5}], "`points` must be a dictionary of names"),
+        ("accuracy_and_cost", [{"a": (1, 2, 3)}], "`points` must be a dictionary of names"),
+        ("accuracy_and_cost", [{"a": ([1, 2], [0.5])}], "`points` must be a dictionary of names"),
+        ("accuracy_cost_curve", [[0.5, 0.6]], "`curve` must be a curve"),
+        ("accuracy_cost_curve", [{"a": None}], "`curve` must be a curve"),
+        ("sweep", [[1]], "`sweeps` must hold at least one"),
+        ("sweep", [{"a": 1}], "`sweeps` must hold at least one"),
+        ("accuracy_matrix", [[0.5, 0.4]], r"`matrix` must be numbers of shape \(exits, exits\)"),
+        ("accuracy_matrix", [np.ones((2, 3))], "`matrix` must be numbers of shape"),
+        ("accuracy_matrix", [{"a": 1}], "`matrix` must be numbers of shape"),
+        ("accuracy_matrix", [np.zeros((0, 0))], "`matrix` must be numbers of shape"),
+        ("exit_fractions", [{"a": [0.5, 0.5]}], "`fractions` must be .*Received: fractions={'a'"),
+        ("latency", [{"a": [1.0, 2.0]}], "`milliseconds` must be .*Received: milliseconds={'a'"),
+        ("latency", [["a"]], "`milliseconds` must be times"),
+        ("skipping_ratios", ["a"], "`shares` must be of shape"),
+        ("blocks_used", [{"a": 1}], "`shares` must be of shape"),
+        ("exit_history", [None], "`history` must be what `fit` returned.*history=None"),
+        ("exit_history", [[0.1]], "`history` must be what `fit` returned"),
+        ("exit_history", ["none.csv"], "`history` must be a file .*none.csv, which does not"),
+        ("images_by_exit", [IMAGES, EXITS + 0.5], "`exits` must be integers of at least 0"),
+        ("images_by_exit", [IMAGES, EXITS - 1], "`exits` must be integers of at least 0"),
+        ("easy_and_hard", [IMAGES, ["a"] * 24, 1.0], "`costs` must be numbers, one per image"),
+        ("examples", [IMAGES, [0, 1]], "`rows` must be a list of one integer array per exit"),
+        ("examples", [IMAGES, {"a": [0]}], "`rows` must be a list of one integer array per exit"),
+        ("examples", [IMAGES, [[0], [24]]], "indices of images from 0 to 23"),
+        ("examples", [IMAGES, [[], []]], "`rows` must be a list of one integer array per exit"),
+        ("examples", [IMAGES, [[0]], ["a"]], "`labels` must be one per image, 24"),
+        ("examples", [IMAGES[0], [[0]]], "`images` must be of shape"),
+        ("probability_strips", [IMAGES, LOGITS[0], EXITS], "`logits` must be numbers of shape"),
+        ("probability_strips", [IMAGES[:3], LOGITS, EXITS], "`logits` must be numbers of shape"),
+        ("probability_strips", [IMAGES, LOGITS, [0]], "`exits` must be one integer per image, 24"),
+    ],
+)
+def test_refuses_what_cannot_be_drawn(name, arguments, message):
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match=message):
+        getattr(plotting, name)(*arguments)
+    assert plt.get_fignums() == before  # refused before a figure is begun
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, None])
+def test_counts_of_images_are_positive(value):
+    with pytest.raises(ValueError, match="`columns` must be an integer of at least 1"):
+        plotting.images_by_exit(IMAGES, EXITS, columns=value)
+    with pytest.raises(ValueError, match="`count` must be an integer of at least 1"):
+        plotting.easy_and_hard(IMAGES, np.arange(24.0), 24.0, count=value)
+    with pytest.raises(ValueError, match="`top` must be an integer of at least 1"):
+        plotting.probability_strips(IMAGES[:3], LOGITS[:, :3], [0, 1, 2], top=value)
+
+
+def test_an_exit_may_have_no_examples():
+    axes = plotting.examples(IMAGES, [np.array([0, 3]), np.array([], int), []])
+    assert axes.shape == (3, 2)

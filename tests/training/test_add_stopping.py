@@ -283,6 +283,18 @@ def test_rejects_impossible_policies(stopping, error, message):
         ka.build_cascade([classifier(2), classifier(4)], stopping=stopping)
 
 
+def test_a_clone_is_made_by_its_config():
+    model = add_stopping(ka.build_cascade([classifier(2), classifier(4)]), StoppingPolicy(4))
+    with pytest.raises(ValueError, match=r"StoppingModel.from_config\(model.get_config\(\)\)"):
+        keras.models.clone_model(model)
+    clone = StoppingModel.from_config(model.get_config())
+    assert [w.shape for w in clone.weights] == [w.shape for w in model.weights]
+    assert not {id(w) for w in clone.weights} & {id(w) for w in model.weights}
+    clone.set_weights(model.get_weights())
+    x = np.ones((1, 8, 8, 1), "float32")
+    np.testing.assert_array_equal(clone(x)[0], model(x)[0])
+
+
 def test_rejects_networks_that_cannot_stop():
     image = keras.Input((4, 4, 1))
     with pytest.raises(ValueError, match="of at least two exits. Received: 0 policies, 1 exits"):

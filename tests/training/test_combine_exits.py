@@ -113,3 +113,26 @@ def test_rejects_what_does_not_fit(network, rng):
         ka.combine_exits(network, labels=labels)
     with pytest.raises(ValueError, match=r"`logits` must be of shape \(3, samples, classes\)"):
         ka.combine_exits(network, "weighted", logits=logits[:2], labels=labels)
+
+
+@pytest.mark.parametrize("combine", ["product", "weighted"])
+def test_exits_are_combined_once(network, rng, combine):
+    logits, labels = answers_that_improve(rng)
+    given = {"logits": logits, "labels": labels} if combine == "weighted" else {}
+    model = ka.combine_exits(network, combine, **given)
+    with pytest.raises(ValueError, match=r"`model` must .*Received: .*'combined_0'"):
+        ka.combine_exits(model)
+
+
+def test_names_that_are_taken_are_left_alone(images):
+    image = keras.Input((6,))
+    x = keras.layers.Dense(8, name="combined_0")(image)
+    outputs = [keras.layers.Dense(4, name=f"exit_{k}")(x) for k in range(2)]
+    model = ka.combine_exits(ka.AdaptiveModel(image, outputs))
+    names = [layer.name for layer in model.layers]
+    assert {"combined_0", "combined_0_1", "combined_1"} <= set(names)
+
+
+def test_combines_exits_of_adaptive_models():
+    with pytest.raises(TypeError, match="`model` must be an AdaptiveModel. Received: "):
+        ka.combine_exits(classifier(2))

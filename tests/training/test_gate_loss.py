@@ -106,6 +106,12 @@ def test_a_network_without_gates_has_no_gate_loss():
         model.compile(gate_loss=1.0)
 
 
+@pytest.mark.parametrize("unit", ["params", "flops", "Macs", None])
+def test_the_unit_is_one_of_work(unit):
+    with pytest.raises(ValueError, match=f"`unit` must be one of .*Received: unit={unit}"):
+        ka.training.GateLoss(unit=unit)
+
+
 PROGRAM = """
 import json
 import keras

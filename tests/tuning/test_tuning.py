@@ -399,6 +399,20 @@ def test_rejects_what_cannot_be_searched(arguments, message):
         AdaptiveHyperModel(build, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"builder": "msdnet"}, "`builder` must be a function. Received: builder='msdnet'"),
+        ({"trainer": None}, "`trainer` must be a function. Received: trainer=None"),
+        ({"space": [("width", [1, 2])]}, "`space` must be a dictionary .*Received: list"),
+        ({"space": None}, "`space` must be a dictionary .*Received: NoneType"),
+    ],
+)
+def test_rejects_what_is_no_search(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        AdaptiveHyperModel(**{"builder": build, "space": {}, "budget": 1.0, **arguments})
+
+
 @pytest.mark.parametrize("choices", [[], (1,), 3, (1, 2, 3, 4)])
 def test_rejects_impossible_choices(choices):
     hypermodel = AdaptiveHyperModel(build, {"width": choices}, budget=1.0)
