@@ -64,10 +64,10 @@ def input_keys(model):
 
 def in_order(model, given):
     """Returns a dictionary by `input_keys` as a list in the inputs' order; others as they are."""
+    if not isinstance(given, dict):
+        return given
     keys = input_keys(model)
-    if isinstance(given, dict) and set(given) == set(keys):
-        return [given[key] for key in keys]
-    return given
+    return [given[key] for key in keys] if set(given) == set(keys) else given
 
 
 class _Masked(keras.layers.Layer):

@@ -325,16 +325,22 @@ def best_of(curves, budgets):
 
 def _budgets(budgets):
     """Returns budgets `(budgets,)`, at least one."""
-    try:
-        found = numeric(budgets)
-    except (TypeError, ValueError):
-        found = np.zeros(())
-    if found.ndim != 1 or not found.size or np.isnan(found).any():
+    found, fits = _of_rank(1, budgets)
+    if not fits:
         raise ValueError(
             "`budgets` must be numbers of shape (budgets,), at least one. "
             f"Received: budgets={budgets}"
         )
     return found
+
+
+def _of_rank(rank, values):
+    """Returns an array, and whether it holds numbers of this rank, at least one and none NaN."""
+    try:
+        found = numeric(values)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    return found, found.ndim == rank and found.size > 0 and not np.isnan(found).any()
 
 
 def anytime_accuracy(accuracies, costs, distribution, before=0.0):
@@ -471,11 +477,8 @@ def most_and_least_confident(exits, scores, count=10):
 
 def _check_scores(scores):
     """Returns scores `(exits, samples)`; NaN, of which there is no order, is refused."""
-    try:
-        found = numeric(scores)
-    except (TypeError, ValueError):
-        found = np.zeros(())
-    if found.ndim != 2 or not found.size or np.isnan(found).any():
+    found, fits = _of_rank(2, scores)
+    if not fits:
         raise ValueError(
             "`scores` must be numbers of shape (exits, samples), none of them NaN. "
             f"Received: scores={reprlib.repr(scores)} of shape {found.shape}"

@@ -293,11 +293,7 @@ def _within(at, model):
     """Returns places where names of models inside are those of the layers that answer in them."""
     if not isinstance(at, (list, tuple)):
         return at
-    networks = {
-        x.name: x
-        for x in model._flatten_layers()
-        if isinstance(x, keras.Sequential) or hasattr(x, "operations")
-    }
+    networks = {x.name: x for x in model._flatten_layers() if _graph.is_model(x)}
     return [_last_layer(networks, name) if isinstance(name, str) else name for name in at]
 
 

@@ -47,8 +47,11 @@ class Inputs:
         if arrays is None:
             return map(self.of_batch, batches_of(x)), None
         total = max(map(len, arrays))
-        slices = (slice(start, start + size) for start in range(0, total, size))
-        return (self._checked([array[i] for array in arrays]) for i in slices), total
+        return self._slices(arrays, total, size), total
+
+    def _slices(self, arrays, total, size):
+        for start in range(0, total, size):
+            yield self._checked([array[start : start + size] for array in arrays])
 
     def of_batch(self, batch):
         """Returns the arrays of one batch, of which labels may be a part."""
@@ -73,18 +76,18 @@ class Inputs:
             Tuple of that, and a list to which `(shapes, samples)` of every batch is added.
         """
         seen, failed = [], []
-        given, total = self.parts(x, PART)
-        if total is None:
-            given = _for_keras(given, seen, failed)
+        given = self.arrays(x)
+        if given is None:
+            given = _for_keras(map(self.of_batch, batches_of(x)), seen, failed)
             first = next(given, None)
             if first is None:
                 raise ValueError("`x` must hold at least one sample. Received: none")
             given = itertools.chain([first], given)
             given = (batch for batch in given)  # of all iterators Keras takes generators alone
         else:
-            for _ in given:
+            total = max(map(len, given))
+            for _ in self._slices(given, total, PART):
                 pass
-            given = self.arrays(x)
             seen.append((tuple(tuple(array.shape[1:]) for array in given), total))
             given = given if len(given) > 1 else given[0]
         try:

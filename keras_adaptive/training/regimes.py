@@ -774,8 +774,8 @@ def _all_but_logits(model):
     """
     heads = [logits._keras_history.operation for logits in model.outputs]
     exact = {id(x) for head in heads for x in (head, getattr(head, "logits", head))}
-    layers = [x for x in model._flatten_layers() if id(x) not in exact]
-    return [x for x in layers if not (isinstance(x, keras.Sequential) or hasattr(x, "operations"))]
+    layers = [x for x in model._flatten_layers(include_self=False) if id(x) not in exact]
+    return [x for x in layers if not _graph.is_model(x)]
 
 
 def _leaves(layer):
