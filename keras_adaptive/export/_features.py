@@ -54,7 +54,7 @@ class _End:
         users = [o for o in self.graph.operators if number in [*o.inputs, *o.outputs]]
         self.operator = self.integers = None
         if len(users) == 1:
-            code = model.operatorCodes[users[0].opcodeIndex].builtinCode
+            code = _writer.code_of(model, users[0])
             integers = int((users[0].inputs if is_output else users[0].outputs)[0])
             wanted = BuiltinOperator.DEQUANTIZE if is_output else BuiltinOperator.QUANTIZE
             if code == wanted and self.graph.tensors[integers].type == TensorType.INT8:

@@ -104,7 +104,7 @@ def without_switches(content):
 
 def _widen(file, subgraph):
     """Makes the int8 range of every logit symmetric whose sigmoid is compared with a number."""
-    code = {id(op): file.operatorCodes[op.opcodeIndex].builtinCode for op in subgraph.operators}
+    code = {id(op): _writer.code_of(file, op) for op in subgraph.operators}
     readers = {}
     for op in subgraph.operators:
         for i in op.inputs:

@@ -99,7 +99,7 @@ def _past(branch, carried):
     time, the runtime copies them all the same, so that they must be there: zeros.
     """
     loops = any(
-        branch.model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.WHILE
+        _writer.code_of(branch.model, operator) == schema.BuiltinOperator.WHILE
         for operator in branch.operators
     )
     past = _Body(branch.model, f"past_{branch.name}")

@@ -126,7 +126,7 @@ def check_weights(model, quantize):
         products = [
             int(number)
             for operator in graph.operators
-            if builtin[model.operatorCodes[operator.opcodeIndex].builtinCode] in PRODUCTS
+            if builtin[_writer.code_of(model, operator)] in PRODUCTS
             for number in operator.inputs
         ]
         for number, tensor in enumerate(graph.tensors):
@@ -139,7 +139,7 @@ def check_weights(model, quantize):
             continue
         for operator in graph.operators:
             weight = graph.tensors[operator.inputs[1]] if len(operator.inputs) > 1 else None
-            heavy = builtin[model.operatorCodes[operator.opcodeIndex].builtinCode] in HEAVY
+            heavy = builtin[_writer.code_of(model, operator)] in HEAVY
             if heavy and weight.type != schema.TensorType.INT8:
                 _raise_float(quantize, weight)
 

@@ -23,7 +23,7 @@ def keep_whole_numbers(model):
     """
     for graph in model.subgraphs:
         for operator in list(graph.operators):
-            code = _code(model, operator)
+            code = _writer.code_of(model, operator)
             kind = graph.tensors[operator.outputs[0]].type if len(operator.outputs) else None
             if code == BuiltinOperator.CAST and kind in INTEGERS:
                 _keep_floats(model, graph, operator)
@@ -31,22 +31,18 @@ def keep_whole_numbers(model):
                 _fit_one_hot(model, graph, operator)
 
 
-def _code(model, operator):
-    return model.operatorCodes[operator.opcodeIndex].builtinCode
-
-
 def _keep_floats(model, graph, cast):
     """Removes int8 between floats and what makes integers of them, which may only be moved."""
     made_by = {int(number): o for o in graph.operators for number in o.outputs}
     back = made_by.get(int(cast.inputs[0]))
     moves, start = [], back
-    while start is not None and (start is back or _code(model, start) in MOVES):
+    while start is not None and (start is back or _writer.code_of(model, start) in MOVES):
         moves.append(start)
         start = made_by.get(int(start.inputs[0]))
     is_round_trip = (
         start is not None
-        and _code(model, back) == BuiltinOperator.DEQUANTIZE
-        and _code(model, start) == BuiltinOperator.QUANTIZE
+        and _writer.code_of(model, back) == BuiltinOperator.DEQUANTIZE
+        and _writer.code_of(model, start) == BuiltinOperator.QUANTIZE
         and graph.tensors[start.inputs[0]].type == TensorType.FLOAT32
     )
     if not is_round_trip:

@@ -48,6 +48,11 @@ def subgraph(name, tensors, inputs, outputs, operators=()):
     return made
 
 
+def code_of(model, operator):
+    """Returns which builtin operation an operator is: a value of `schema.BuiltinOperator`."""
+    return model.operatorCodes[operator.opcodeIndex].builtinCode
+
+
 def operation(model, name, version=1):
     """Returns the number of a builtin operation in the model, adding it if it is new."""
     code = schema.OperatorCodeT()

@@ -19,29 +19,18 @@ from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
 from keras_adaptive.training._inputs import Inputs, batches_of
+from keras_adaptive.training._on_logits import (
+    check_metrics,
+    fresh,
+    loss_on_logits,
+    metric_on_logits,
+)
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.preset import from_preset, save_to_preset
 
 KEPT = ("policy", "class_names", "pixels", "preprocessing")  # what a file holds beside the network
 RECIPE = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
-
-# functions of keras.losses
-OF_PROBABILITIES = (
-    "kl_divergence",
-    "poisson",
-    "mean_squared_logarithmic_error",
-    "dice",
-    "tversky",
-    "categorical_generalized_cross_entropy",
-)
-CROSS_ENTROPIES = (
-    keras.losses.sparse_categorical_crossentropy,
-    keras.losses.categorical_crossentropy,
-    keras.losses.categorical_focal_crossentropy,
-    keras.losses.binary_crossentropy,
-    keras.losses.binary_focal_crossentropy,
-)
 
 
 def default_optimizer():
@@ -276,10 +265,10 @@ class AdaptiveModel(_graph.ListModel):
             )
         on_logits = {}
         for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
-            _check_metrics(name, given)
-            on_logits[name] = given and [_on_logits(name, metric) for metric in given]
+            check_metrics(name, given)
+            on_logits[name] = given and [metric_on_logits(name, metric) for metric in given]
         exit_weights = self.check_losses(exit_weights, distillation, gate_loss)
-        loss_on_logits = _loss_on_logits(loss)
+        of_exits = loss_on_logits(loss)
         watched, self._loss_of_gates = [], None
         if gate_loss is not None:
             watched, self._loss_of_gates = gate_loss.of_network(self.inputs, self.outputs)
@@ -298,14 +287,14 @@ class AdaptiveModel(_graph.ListModel):
             weights = [*(kept * w for w in weights[:-1]), weights[-1]]
         super().compile(
             optimizer=self._default_optimizer() if optimizer is None else optimizer,
-            loss=[loss_on_logits] * self.num_exits,
+            loss=[of_exits] * self.num_exits,
             loss_weights=weights,
             **{name: self._for_each_exit(given) for name, given in on_logits.items()},
             **kwargs,
         )
 
     def _for_each_exit(self, metrics):
-        return metrics and [list(map(_fresh, metrics)) for _ in range(self.num_exits)]
+        return metrics and [list(map(fresh, metrics)) for _ in range(self.num_exits)]
 
     def check_losses(self, exit_weights, distillation, gate_loss):
         """Returns the weights of the exits as a list, or `None`, if `compile` may have all this.
@@ -846,85 +835,6 @@ def _labels_like(x, y):
     return keras.tree.pack_sequence_as(y, zeros)
 
 
-def _loss_on_logits(loss):
-    """Returns the loss with `from_logits=True` where a name was given."""
-    if isinstance(loss, (list, tuple, dict)):
-        raise ValueError(f"`loss` must be one loss, which serves every exit. Received: loss={loss}")
-    found = keras.losses.get(loss) if isinstance(loss, str) or inspect.isclass(loss) else loss
-    if _is_of_probabilities(found):
-        raise ValueError(
-            "`loss` must take logits, which exits give; `categorical_crossentropy` takes labels "
-            f"that are probabilities too. Received: loss={loss}, which takes probabilities"
-        )
-    takes_logits = not isinstance(found, keras.losses.Loss) and (
-        "from_logits" in getattr(getattr(found, "__code__", None), "co_varnames", ())
-    )
-    if takes_logits and isinstance(loss, str):  # a function: its class can be told
-        found = getattr(keras.losses, found.__name__.title().replace("_", ""))()
-    config = found.get_config() if isinstance(found, keras.losses.Loss) else {}
-    if config.get("from_logits") is False and isinstance(loss, str):
-        return type(found).from_config({**config, "from_logits": True})
-    if config.get("from_logits") is False or (takes_logits and not isinstance(loss, str)):
-        raise ValueError(
-            "`loss` must take logits: exits do not apply a softmax. Give its name, or the "
-            f"class with `from_logits=True`. Received: loss={loss}"
-        )
-    return found
-
-
-def _is_of_probabilities(found):
-    """Whether a loss or metric of Keras takes probabilities, and cannot be told of logits."""
-    if isinstance(found, (keras.losses.Loss, keras.metrics.Metric)) and not _is_of_keras(found):
-        return False  # may apply a softmax
-    function = getattr(found, "fn", getattr(found, "_fn", found))
-    return any(function is getattr(keras.losses, name, None) for name in OF_PROBABILITIES)
-
-
-def _is_of_keras(found):
-    return type(found).__module__.partition(".")[0] == "keras"
-
-
-def _on_logits(name, metric):
-    """Returns a metric with `from_logits=True` where it is a cross-entropy.
-
-    Args:
-        name: String, the name of the argument.
-        metric: Metric, its class or its name, or a function.
-    """
-    if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
-        return metric
-    found = keras.metrics.get(metric)
-    config = {}
-    if isinstance(found, keras.metrics.Metric) and _is_of_keras(found):
-        config = found.get_config()
-    elif found in CROSS_ENTROPIES:
-        return keras.metrics.MeanMetricWrapper(found, found.__name__, from_logits=True)
-    if config.get("from_logits") is False and isinstance(found, keras.metrics.MeanMetricWrapper):
-        named = {"name": metric} if isinstance(metric, str) else {}
-        return type(found).from_config({**config, **named, "from_logits": True})
-    # by a threshold of probabilities: AUC, PrecisionAtRecall and others, and Precision and others
-    by_threshold = "num_thresholds" in config and not config.get("from_logits")
-    at_a_half = "thresholds" in config and config["thresholds"] is None
-    at_a_half = at_a_half and config.get("top_k") is None
-    if by_threshold or at_a_half or _is_of_probabilities(found):
-        raise ValueError(
-            f"`{name}` must take logits, which exits give. Received: {metric!r} in `{name}`, which "
-            "takes probabilities"
-        )
-    return metric
-
-
-def _check_metrics(name, metrics):
-    nested = isinstance(metrics, (list, tuple)) and any(
-        isinstance(metric, (list, tuple, dict)) for metric in metrics
-    )
-    if metrics is not None and (nested or not isinstance(metrics, (list, tuple))):
-        raise ValueError(
-            f"`{name}` must be a list of metrics, which serve every exit; none of them for one "
-            f"exit alone. Received: {name}={metrics!r}"
-        )
-
-
 def class_labels(y, classes):
     """Returns labels as integers `(batch,)`, from one-hot ones too."""
     y = keras.ops.convert_to_tensor(y)
@@ -966,10 +876,3 @@ class _Directions(keras.callbacks.Callback):
                 mode = better.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
                 if mode is not None and getattr(callback, "mode", None) == "auto":
                     callback.mode = mode
-
-
-def _fresh(metric):
-    """Returns a metric of the same kind with a state of its own."""
-    if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
-    return metric

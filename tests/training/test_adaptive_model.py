@@ -121,6 +121,7 @@ def test_metrics_that_know_how_to_read_logits_are_taken(data):
         Auc(name="a"),
         keras.metrics.Recall(thresholds=0.0),
         keras.metrics.Precision(top_k=1),
+        keras.metrics.BinaryAccuracy(threshold=0.0),
     ]
     model = two_exits()
     model.compile(
@@ -130,11 +131,11 @@ def test_metrics_that_know_how_to_read_logits_are_taken(data):
 
 
 def test_a_file_of_a_loss_that_is_refused_now_still_loads(tmp_path, monkeypatch):
-    from keras_adaptive.training import adaptive_model
+    from keras_adaptive.training import _on_logits
 
     model = two_exits()
     with monkeypatch.context() as before:
-        before.setattr(adaptive_model, "OF_PROBABILITIES", ())
+        before.setattr(_on_logits, "OF_PROBABILITIES", ())
         model.compile("adam", loss="kl_divergence")
         model.save(tmp_path / "model.keras")
     with pytest.warns(UserWarning, match="usual loss and metrics: `loss` must take logits"):
@@ -612,6 +613,9 @@ def test_evaluate_takes_a_model_for_its_policy(data):
         ({"metrics": [keras.metrics.AUC()]}, "`metrics` must take logits"),
         ({"metrics": ["precision"]}, "`metrics` must take logits"),
         ({"metrics": [keras.metrics.PrecisionAtRecall(0.5)]}, "`metrics` must take logits"),
+        ({"metrics": [keras.metrics.BinaryAccuracy()]}, "`metrics` must take logits"),
+        ({"metrics": ["binary_accuracy"]}, "`metrics` must take logits"),
+        ({"weighted_metrics": [keras.metrics.BinaryIoU()]}, "`weighted_metrics` must take"),
         ({"exit_weights": [1, 1, 1]}, "`exit_weights` must be 2 numbers"),
     ],
 )
