@@ -194,15 +194,18 @@ def _is_path(name):
         return True
     if ".tar" in name or name.lower().endswith(".csv"):
         return True
-    if not Path(name).exists():
-        return False
+    return Path(name).exists() and not is_known(name)
+
+
+def is_known(name):
+    """Returns whether a name is that of a data set of tensorflow_datasets."""
     base = name.partition("/")[0].partition(":")[0]
     if base in ALIASES:
-        return False
-    try:
-        return base not in datasets().list_builders(with_community_datasets=False)
-    except ImportError:  # then there are no known names
         return True
+    try:
+        return base in datasets().list_builders(with_community_datasets=False)
+    except ImportError:  # then there are no known names
+        return False
 
 
 def _digits(seed, calibrate):

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import short_run
+from PIL import Image
 
 import keras_adaptive as ka
 from benchmarks import chaos
@@ -705,3 +706,90 @@ def test_what_an_option_must_be_is_said_before_anything_is_done(arguments, run, 
     assert "error: " in said
     assert arguments[-2].lstrip("-") in said.rpartition("error: ")[2]
     assert snapshot(run) == before
+
+
+# ---- the data of a run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A run on photos whose network is drawn at random, and the folder of the photos."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(7):
+            pixels = rng.integers(0, 100, (8, 8, 3)) + 100 * label
+            image = Image.fromarray(pixels.astype("uint8"))
+            image.save(tmp_path / "photos" / name / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(program.training, "fit", lambda model, *given, **how: model)
+        patch.setattr(shutil, "copyfile", lambda source, target: target.write_text(HISTORY))
+        main(["train", "--data", "photos", "--out", "run", "--epochs", "1"])
+    return tmp_path / "run", tmp_path / "photos"
+
+
+HISTORY = "epoch,exit_0_accuracy\n0,0.5\n"
+
+
+def test_a_run_finds_its_data_from_every_folder(photos, tmp_path, monkeypatch):
+    run, folder = photos
+    other = tmp_path / "other" / "photos"
+    shutil.copytree(folder, other)
+    for path in other.rglob("*.png"):
+        Image.new("RGB", (8, 8), "white").save(path)
+    monkeypatch.chdir(other.parent)
+    with runs.opened(run) as opened:
+        assert opened.open()[2].images("test", 1)[0].min() < 200
+    folder.rename(tmp_path / "moved")  # then it is where the report says, seen from here
+    with runs.opened(run) as opened:
+        assert opened.open()[2].images("test", 1)[0].min() == 255
+
+
+def test_a_report_that_was_edited_names_the_data(photos, tmp_path):
+    run, folder = photos
+    shutil.copytree(folder, tmp_path / "new")
+    text = (run / "report.json").read_text().replace('"photos"', json.dumps(str(tmp_path / "new")))
+    (run / "report.json").write_text(text)
+    shutil.rmtree(folder / "cat")
+    with runs.opened(run) as opened:
+        assert opened.open()[2].size("test") == 2
+
+
+def test_other_classes_than_those_of_training_are_refused(photos, capsys):
+    run, folder = photos
+    (folder / "cat").rename(folder / "wolf")
+    for command in (["evaluate", run], ["calibrate", run, "--budget-share", "0.9"]):
+        said = fails(command, capsys)
+        assert "must have the classes that the network was trained on" in said
+        assert "Received: dog where cat was" in said
+
+
+def test_pixels_are_standardized_as_in_training_whatever_the_data_is_now(photos, capsys):
+    run, folder = photos
+    with runs.opened(run) as opened:
+        before = opened.open()[2]
+    for path in (folder / "cat").iterdir():
+        shutil.copy(path, path.with_name(f"more{path.name}"))
+    with runs.opened(run) as opened:
+        after = opened.open()[2]
+    assert (after.mean, after.std) == (before.mean, before.std)
+    said = capsys.readouterr().out
+    assert f"train had 10 images, now {after.size('train')}" in said
+    assert "images that the network has learned from may be among the others" in said
+
+
+def test_an_evaluation_says_of_how_many_images_it_is(photos, monkeypatch):
+    run, folder = photos
+    monkeypatch.setattr(evaluation, "_draw", lambda *arguments: None)
+    for path in [*(folder / "cat").iterdir(), *(folder / "dog").iterdir()]:
+        for i in range(4):
+            shutil.copy(path, path.with_name(f"more{i}{path.name}"))
+    main(["evaluate", str(run), "--budget-share", "0.9"])
+    report = json.loads((run / "report.json").read_text())
+    with runs.opened(run) as opened:
+        now = opened.open()[2]
+    sizes = {"train": 10, "calibrate": now.size("calibrate"), "test": now.size("test")}
+    assert report["run"]["splits"] == sizes
+    assert sizes["test"] > 2
+    assert f"On {sizes['test']} test images" in (run / "report.md").read_text()
