@@ -193,6 +193,11 @@ def shown(value, most=200):
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def is_utf8(text):
+    """Returns whether UTF-8 can hold a text: what other encodings name a file by, it cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def sha256(path):
     """Returns the SHA-256 digest of a file as hexadecimal digits."""
     with open(path, "rb") as file:

@@ -141,6 +141,12 @@ def parse(arguments):
         options.beam, unknown = unknown, [u for u in unknown if _near(u, flags, 0.9)]
     if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    for given in arguments if hasattr(options, "out") or hasattr(options, "run") else ():
+        if given.encode("utf-8", "replace").decode() != given:
+            options.parser.error(
+                "arguments must be in UTF-8, as the report of a run holds them: rename the file. "
+                f"Received: {ascii(given)}"
+            )
     for name in ("budget", "worst_case"):
         value, flag = getattr(options, name, None), f"--{name.replace('_', '-')}"
         if value is not None and value <= 1:

@@ -16,6 +16,9 @@ LONGEST = 2000  # characters of an error
 def main(arguments=None):
     """Runs one command; errors end the program with a message and an exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):  # names may hold what the encoding does not
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     options.command = shlex.join([PROGRAM, *arguments])
     try:
@@ -44,7 +47,8 @@ def _print_json(options):
     if found is None:
         folder = options.run if hasattr(options, "run") else options.out
         found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(json.dumps(found, indent=1, ensure_ascii=not encoding.lower().startswith("utf")))
 
 
 def _end(error, code):

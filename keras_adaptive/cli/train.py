@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 import shutil
 import time
 from pathlib import Path
@@ -217,7 +218,7 @@ def _describe(options, splits, model, arguments, recipe):
     """Returns the report of a run after training."""
     files = options.data_dir is not None
     path = Path(options.data)
-    name = path.name if path.exists() and not files else options.data
+    name = os.path.basename(os.path.abspath(path)) if path.exists() and not files else options.data
     return {
         "run": {
             "data": name + (" (local files)" if files else ""),

@@ -7,6 +7,7 @@ published test split.
 
 import contextlib
 import math
+import os
 import re
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def load(
     train_limit = None if train_limit is None else integer("train_limit", train_limit, 1)
     margin = 1.0
     if data_dir is None and name != "digits" and _is_path(name):
-        name, data_dir = Path(name).name, name
+        name, data_dir = Path(os.path.abspath(name)).name, name  # also of "."
     if data_dir is not None:
         place = Path(data_dir).expanduser()
         parts = local(place, cache_dir, image_size, split, seed, calibrate, on_error)

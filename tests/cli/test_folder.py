@@ -793,3 +793,13 @@ def test_an_evaluation_says_of_how_many_images_it_is(photos, monkeypatch):
     assert report["run"]["splits"] == sizes
     assert sizes["test"] > 2
     assert f"On {sizes['test']} test images" in (run / "report.md").read_text()
+
+
+def test_data_in_the_folder_of_here_has_the_name_of_the_folder(photos, monkeypatch):
+    _, folder = photos
+    options = parse(["train", "--data", "."])
+    options.command = "train"
+    monkeypatch.chdir(folder)
+    model = ka.build_msdnet((8, 8, 3), 2, **program.DIGITS_NETWORK)
+    report = program._describe(options, runs.load_data({"data": "."}), model, {}, program.QUICK)
+    assert report["run"]["data"] == "photos"

@@ -1,5 +1,6 @@
 """The command line: help, errors and exit codes, and what it does not import."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from PIL import Image
 
 from keras_adaptive import calibration
 from keras_adaptive.calibration import risk_control
-from keras_adaptive.cli import main
+from keras_adaptive.cli import document, main
 from keras_adaptive.cli.arguments import COMMANDS, METHODS, METRICS, REGIMES
 from keras_adaptive.models.pretrained import FOLDER
 from keras_adaptive.training import regimes
@@ -138,3 +139,35 @@ def test_shells_complete_commands_and_options(capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         main(["--print-completion", "bash"])
     assert "keras_adaptive[completion]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train --data", "demo --out", "evaluate", "report", "card"])
+def test_what_a_report_cannot_hold_is_refused_before_work(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), "caf\udce9"])
+    assert r"arguments must be in UTF-8, as the report of a run holds them" in (
+        said := capsys.readouterr().err
+    )
+    assert r"Received: 'caf\udce9'" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_any_name_can_be_printed_in_any_encoding(encoding, as_json, monkeypatch):
+    names = "\u4e2d \U0001f600 \udce9"
+
+    def card(options):
+        print(names)
+        return {"card": names}
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(document, "card", card)
+    main(["card", "run", *(["--json"] if as_json else [])])
+    out.flush()
+    said = out.buffer.getvalue().decode(encoding)
+    if as_json:
+        assert json.loads(said) == {"card": names}
+    else:
+        assert said.endswith("\\udce9\n")
+        assert names[0] in said or encoding != "utf-8"

@@ -1,6 +1,7 @@
 """`run` reads pictures by the rule of the file, as training does."""
 
 import json
+import os
 import re
 import sys
 
@@ -227,3 +228,14 @@ def test_json_is_all_that_stdout_gets(tmp_path, monkeypatch, capsys):
     assert (answer["label"], answer["exit"], answer["cost"]) == (1, 0, 10.0)
     assert answer["probability"] == 0.75
     assert "a.png: 1 (75.0%)" in said.err
+
+
+def test_a_name_of_another_encoding_is_read_and_printed(tmp_path, monkeypatch, capsys):
+    picture(tmp_path)
+    name = os.fsdecode(b"caf\xe9.png")
+    os.rename(tmp_path / "a.png", tmp_path / name)
+    seen(monkeypatch, Model((16, 16, 3)), tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path}/caf\\udce9.png: 1 (75.0%)\n"
+    seen(monkeypatch, Model((16, 16, 3)), tmp_path / name, "--json")
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert answer["picture"] == str(tmp_path / name)

@@ -388,6 +388,23 @@ def test_flips_are_as_asked_for(tmp_path):
     assert data.load(folder, flips=True).flips
 
 
+def test_the_folder_of_here_has_a_name(tmp_path, monkeypatch):
+    folder = classes(tmp_path / "digits", {"one": 5, "two": 5})
+    monkeypatch.chdir(folder)
+    assert not data.load(folder).flips
+    assert not data.load(".").flips
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_class_whose_name_no_report_can_hold_is_refused(packed, tmp_path):
+    classes(tmp_path / "photos", {"cat": 5, os.fsdecode(b"caf\xe9"): 5})
+    if packed:
+        with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+            archive.add(tmp_path / "photos", "photos")
+    with pytest.raises(ValueError, match=r"must have a name in UTF-8.* Received: .*'caf.udce9'"):
+        data.load(tmp_path / ("photos.tar" if packed else "photos"), cache_dir=tmp_path / "cache")
+
+
 # ---- CSV files
 
 
