@@ -17,6 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # of network drives, and of archives
 LARGEST = 64 * 2**20  # bytes of a JSON file that is read
 DEEPEST = 100  # lists and objects within each other
 DIGITS = 40  # of an integer
@@ -191,6 +192,11 @@ def shown(value, most=200):
     text = " ".join(text[: 2 * most].split())
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def is_hidden(name):
+    """Returns whether a file, or a folder that it is in, is hidden or the system's."""
+    return any(part.startswith((".", *SYSTEM_FOLDERS)) for part in name.split("/"))
 
 
 def is_utf8(text):

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_adaptive._files import shown
+from keras_adaptive._files import is_hidden, shown
 
 SPLIT_FOLDERS = {  # in small letters
     "train": "train",
@@ -25,8 +25,6 @@ SPLIT_FOLDERS = {  # in small letters
 PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
 LABELS = ("label", "class", "class_name", "category", "target")
 SPLITS = ("split", "subset", "set")
-
-SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # of network drives, and of archives
 
 CSV_BYTES = 2**28
 
@@ -52,19 +50,23 @@ class Stray(NamedTuple):
     reason: str
 
 
-def is_hidden(name):
-    """Returns whether a file, or a folder that it is in, is hidden."""
-    return any(part.startswith((".", *SYSTEM_FOLDERS)) for part in name.split("/"))
-
-
 def files_in(folder):
     """Returns the names of all files that are not hidden, sorted, and the links that lead out.
 
-    Links to folders are not followed, and files outside the folder are not read.
+    Links to folders are not followed, and files outside the folder are not read, nor those of a
+    run that was written there.
     """
     root = folder.resolve()
     names, strays = [], []
-    for where, folders, files in os.walk(root):
+
+    def leave_out(error):
+        place = os.path.relpath(error.filename, root)
+        strays.append(Stray(place, f"a folder that cannot be read: {error.strerror}"))
+
+    for where, folders, files in os.walk(root, onerror=leave_out):
+        if {"model.keras", "report.json"} <= {*files}:
+            folders[:] = []
+            continue
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*folders, *files):
             path = Path(where, name)

@@ -191,6 +191,8 @@ def _is_path(name):
     """Returns whether a name is that of a file or folder rather than of a known data set."""
     if not isinstance(name, (str, Path)):
         raise TypeError(f"`name` must be a string or a path. Received: name={name!r}")
+    if name == "":
+        raise ValueError("`name` must be a path or the name of a data set. Received: name=''")
     if isinstance(name, Path) or name.startswith(("/", ".", "~")):
         return True
     if ".tar" in name or name.lower().endswith(".csv"):

@@ -243,7 +243,15 @@ def test_checksums_are_those_of_tfrecord():
 
 
 def test_patterns_name_files(tmp_path):
-    for name in ("a/1.png", "a/b/2.png", "a/b/c/3.png", "a/.h/4.png", "a/.5.png", "a/6.txt"):
+    for name in (
+        "a/1.png",
+        "a/b/2.png",
+        "a/b/c/3.png",
+        "a/.h/4.png",
+        "a/.5.png",
+        "a/6.txt",
+        "a/@eaDir/1.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
@@ -259,6 +267,7 @@ def test_patterns_name_files(tmp_path):
     assert found(f"{root}/a/.*") == ["a/.5.png"]
     assert found(f"{root}/a/**") == ["a/1.png", "a/6.txt", "a/b/2.png", "a/b/c/3.png"]
     assert found(f"{root}/a/6.txt") == ["a/6.txt"]
+    assert found(f"{root}/a/@*/*") == ["a/@eaDir/1.png"]
     assert found(f"{root}/b/*") == []
     assert found(root, tmp_path / "a" / "b") == ["a/1.png"]
     with pytest.raises(ValueError, match=r"must hold \*\* once at most"):

@@ -202,6 +202,10 @@ def test_of_a_folder_every_picture_is_read(tmp_path, monkeypatch, capsys):
     (tmp_path / "sub").mkdir()
     for name in ("sub/b.JPG", "a.png"):
         picture(tmp_path, name)
+    for hidden in ("@eaDir", ".thumbs"):
+        (tmp_path / "sub" / hidden).mkdir()
+        picture(tmp_path / "sub" / hidden)
+    picture(tmp_path, "._a.png")
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "cut.jpeg").write_bytes(b"\xff\xd8\xff")
     model = Model((16, 16, 3))

@@ -259,6 +259,20 @@ def test_folders_of_the_system_are_no_classes(folder, tmp_path):
     assert sum(found.size(split) for split in data.SPLITS) == 12
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    classes(tmp_path, {"cat": 6, "dog": 6, "fox": 6})
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("fox"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match=r"1 file is left out: fox \(a folder that cannot be read"):
+        assert data.load(tmp_path).class_names == ["cat", "dog"]
+
+
 def test_folders_above_do_not_matter(tmp_path):
     classes(tmp_path, {"cat": 6, "dog": 6}, "photos/2024")
     (tmp_path / "photos" / "about.txt").write_text("no picture")
