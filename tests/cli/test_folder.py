@@ -694,6 +694,13 @@ def test_the_benchmark_of_kills_sees_what_is_mixed(run, tmp_path):
         ["calibrate", "RUN", "--risk", "0.1", "--delta", "2"],
         ["calibrate", "RUN", "--accuracy", "95"],
         ["calibrate", "RUN", "--method", "optimum"],
+        ["calibrate", "RUN", "--method", "pcee"],
+        ["calibrate", "RUN", "--risk", "0.1", "--method", "geometric"],
+        ["evaluate", "RUN", "--budget-share", "0.9", "--delta", "0.1"],
+        ["demo", "--out", "RUN", "--metric", "error"],
+        ["evaluate", "RUN", "--worst-case-share", "0.001"],
+        ["train", "--out", "RUN", "--data", ""],
+        ["train", "--out", ""],
         ["run", "RUN/model.tflite", "a.png", "--threads", "0"],
         ["run", "RUN/model.tflite", "a.png", "--deadline-ms", "-1"],
         ["run", "RUN/model.tflite", "a.png", "--deadline-ms", "soon"],
@@ -803,3 +810,40 @@ def test_data_in_the_folder_of_here_has_the_name_of_the_folder(photos, monkeypat
     model = ka.build_msdnet((8, 8, 3), 2, **program.DIGITS_NETWORK)
     report = program._describe(options, runs.load_data({"data": "."}), model, {}, program.QUICK)
     assert report["run"]["data"] == "photos"
+
+
+def test_a_worst_case_alone_chooses_a_policy_that_keeps_it(run, monkeypatch):
+    quickly(monkeypatch)
+    before = json.loads((run / "report.json").read_text())
+    share = before["exits"][0]["macs"] / before["exits"][-1]["macs"] + 0.01
+    main(["evaluate", str(run), "--worst-case-share", str(share)])
+    report = json.loads((run / "report.json").read_text())
+    assert report["result"]["worst_macs"] == before["exits"][0]["macs"]
+    assert before["result"]["worst_macs"] > before["exits"][0]["macs"]
+
+
+def test_a_policy_of_the_user_is_known_before_anything_is_computed(run, capsys, monkeypatch):
+    (run / "policy.json").write_text("mine")
+    monkeypatch.setattr(runs.Run, "open", lambda run: pytest.fail("it was opened"))
+    for options in ([], ["--budget-share", "0.9"]):
+        said = fails(["calibrate", run, *options], capsys)
+        assert "policy.json must be the file that was written here" in said
+
+
+def test_a_run_among_the_photos_is_no_class(photos):
+    run, folder = photos
+    (run / "pictures").mkdir()
+    Image.new("RGB", (99, 99)).save(run / "pictures" / "curve.png")
+    shutil.move(run, folder / "run")
+    with runs.opened(folder / "run") as opened:
+        splits = opened.open()[2]
+    assert splits.class_names == ["cat", "dog"]
+    assert splits.size("train") == 10
+
+
+def test_the_home_folder_is_found_where_no_shell_has_done_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = parse(["train", "--out=~/run", "--data=~/photos", "--data-dir=~/images"])
+    assert options.out == tmp_path / "run"
+    assert options.data == str(tmp_path / "photos")
+    assert options.data_dir == tmp_path / "images"
