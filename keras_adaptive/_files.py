@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 import uuid
 from pathlib import Path
 
@@ -192,6 +193,11 @@ def shown(value, most=200):
     text = " ".join(text[: 2 * most].split())
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def in_one_spelling(name):
+    """Returns a name as most systems spell it: macOS writes an umlaut as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_hidden(name):
