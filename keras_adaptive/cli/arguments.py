@@ -130,6 +130,8 @@ PRESETS = (
     *(f"imta_imagenet_{step}" for step in (4, 6, 7)),
 )
 LARGEST_SIDE = 10_000  # pixels
+MOST = 10**9  # of what is counted
+MACS = 1e30  # more than any network has, and what a report holds
 SEEDS = 2**32 - 1000  # what numpy takes, with room for the phases of a training
 
 
@@ -360,7 +362,9 @@ def _add_target(sub):
     group = sub.add_argument_group("when to stop")
     target = group.add_mutually_exclusive_group()
     target.add_argument(
-        "--budget", type=_number("above 0", 0, open=True), help="mean MACs per image"
+        "--budget",
+        type=_number("above 0 and below 1e30", 0, open=True, most=MACS),
+        help="mean MACs per image",
     )
     target.add_argument(
         "--budget-share",
@@ -390,7 +394,7 @@ def _add_target(sub):
     worst = group.add_mutually_exclusive_group()
     worst.add_argument(
         "--worst-case",
-        type=_number("above 0", 0, open=True),
+        type=_number("above 0 and below 1e30", 0, open=True, most=MACS),
         help="most MACs that any one image may cost",
     )
     worst.add_argument(
@@ -426,6 +430,7 @@ def _add_score(sub):
     sub.set_defaults(beam=[])
     sub.add_argument(
         "pattern",
+        type=_place,
         nargs="+",
         help="files: pictures, or TFRecord or Parquet files with many; a folder; or a pattern of "
         "names with * ? [...] and ** for any folders",
@@ -487,7 +492,7 @@ def _preset(text):
     return text
 
 
-def _integer(least, most=None):
+def _integer(least, most=MOST):
     """Returns the type of an option that is an integer within bounds."""
 
     def read(text):
@@ -495,10 +500,9 @@ def _integer(least, most=None):
             number = int(text)
         except ValueError:
             number = None
-        if number is None or number < least or (most is not None and number > most):
-            and_most = "" if most is None else f" and at most {most}"
+        if number is None or not least <= number <= most:
             raise argparse.ArgumentTypeError(
-                f"must be an integer of at least {least}{and_most}. Received: {text}"
+                f"must be an integer of at least {least} and at most {most}. Received: {text}"
             )
         return number
 

@@ -273,6 +273,7 @@ class Run:
         if there and self.is_mine("report.json"):
             named = name == "data" and _is_known(source["data"])
             source[name] = source[name] if named else place
+        say(f"reading {source['data'] if source.get('data_dir') is None else source['data_dir']}")
         splits = load_data(source)
         if "preprocessing" not in report["run"]:
             return splits
