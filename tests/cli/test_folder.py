@@ -852,3 +852,13 @@ def test_the_home_folder_is_found_where_no_shell_has_done_it(tmp_path, monkeypat
     assert options.out == tmp_path / "run"
     assert options.data == str(tmp_path / "photos")
     assert options.data_dir == tmp_path / "images"
+
+
+def test_what_no_report_holds_is_known_before_training(photos, capsys, monkeypatch):
+    _, folder = photos
+    rows = [f"{label}/{i}.png,{label * 4000}" for label in ("cat", "dog") for i in range(7)]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    monkeypatch.setattr(program.training, "fit", lambda *given, **how: pytest.fail("it trained"))
+    said = fails(["train", "--data", folder / "labels.csv", "--out", folder / "new"], capsys)
+    assert "`report.run.class_names[0]` must be a text of at most 10,000 characters" in said
+    assert not (folder / "new").exists()
