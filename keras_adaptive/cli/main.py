@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 
@@ -27,6 +28,11 @@ def main(arguments=None):
                 _print_json(options)
             else:
                 options.function(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has what it wants, as `head` does
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         sys.exit(INTERRUPTED)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -118,6 +119,17 @@ def test_exit_codes_tell_what_went_wrong(monkeypatch, capsys):
             main(["card", "run"])
         assert stop.value.code == code
     assert "error: broken" in capsys.readouterr().err
+
+
+@pytest.mark.subprocess
+def test_who_reads_may_stop_reading(tmp_path):
+    (tmp_path / "report.json").write_bytes((FOLDER / "cifar10" / "report.json").read_bytes())
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "keras_adaptive", "card", str(tmp_path)]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_json_alone_is_on_stdout(capsys):
