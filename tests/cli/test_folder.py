@@ -824,7 +824,9 @@ def test_a_worst_case_alone_chooses_a_policy_that_keeps_it(run, monkeypatch):
     main(["evaluate", str(run), "--worst-case-share", str(share)])
     report = json.loads((run / "report.json").read_text())
     assert report["result"]["worst_macs"] == before["exits"][0]["macs"]
-    assert before["result"]["worst_macs"] > before["exits"][0]["macs"]
+    assert before["policy"]["worst_case"] is None
+    full = before["exits"][-1]["macs"]
+    assert report["policy"]["worst_case"] == pytest.approx(share * full)
 
 
 def test_a_policy_of_the_user_is_known_before_anything_is_computed(run, capsys, monkeypatch):

@@ -154,7 +154,8 @@ def test_shells_complete_commands_and_options(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["train --data", "demo --out", "evaluate", "report", "card"])
-def test_what_a_report_cannot_hold_is_refused_before_work(command, capsys):
+def test_what_a_report_cannot_hold_is_refused_before_work(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         main([*command.split(), "caf\udce9"])
     assert r"arguments must be in UTF-8, as the report of a run holds them" in (
