@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 
@@ -12,6 +13,7 @@ from keras_adaptive.cli.quiet import quiet
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 LONGEST = 2000  # characters of an error
+RAISED = re.compile(r"^\w*(?:Error|Exception): (.+)$", re.MULTILINE)
 
 
 def main(arguments=None):
@@ -58,7 +60,13 @@ def _print_json(options):
 
 
 def _end(error, code):
-    text = str(error) or type(error).__name__
+    text = _without_traceback(str(error)) or type(error).__name__
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     sys.stderr.write(f"{PROGRAM}: error: {text}\n")
     sys.exit(code)
+
+
+def _without_traceback(text):
+    """Returns what an error says; TensorFlow's hold the traceback of what was raised inside."""
+    before, found, inside = text.partition("Traceback (most recent call last):")
+    return (RAISED.findall(inside) or [before])[-1] if found else text

@@ -132,6 +132,24 @@ def test_who_reads_may_stop_reading(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_a_picture_that_is_gone_is_named_without_a_traceback(tmp_path, monkeypatch, capsys):
+    import tensorflow as tf
+
+    from keras_adaptive.data.image_folder import _read, _reader
+
+    path = str(tmp_path / "gone.png")
+    read = _reader(lambda path: _read(path, None), (8, 8, 3))
+    images = tf.data.Dataset.from_tensors((path, 0)).map(read)
+    monkeypatch.setattr(document, "card", lambda options: list(images))
+    with pytest.raises(SystemExit, match="1"):
+        main(["card", "run"])
+    said = capsys.readouterr().err
+    assert said == (
+        "keras-adaptive: error: A picture must be an image file that can be read. "
+        f"Received: {path} (no such file)\n"
+    )
+
+
 def test_json_alone_is_on_stdout(capsys):
     main(["card", str(FOLDER / "cifar10")])
     text = capsys.readouterr().out
