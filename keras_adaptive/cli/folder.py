@@ -268,17 +268,24 @@ class Run:
         source = dict(report["run"]["source"])
         name = "data" if source.get("data_dir") is None else "data_dir"
         place = (self.manifest["settings"] or {}).get(name)
-        there = isinstance(place, str) and os.path.isabs(place) and os.path.exists(place)
-        # what was given is relative to where `train` was called, unless it has been edited
-        if there and self.is_mine("report.json"):
-            named = name == "data" and _is_known(source["data"])
-            source[name] = source[name] if named else place
+        if _ends_in(place, source[name]) and (name == "data_dir" or not _is_known(source["data"])):
+            source[name] = self._there(place, source[name])
         say(f"reading {source['data'] if source.get('data_dir') is None else source['data_dir']}")
         splits = load_data(source)
         if "preprocessing" not in report["run"]:
             return splits
         pixels = preprocessing(report["run"]["preprocessing"], splits.input_shape[-1])
         return dataclasses.replace(splits, **pixels)
+
+    def _there(self, place, given):
+        """Returns where the data is: in its place, or where it seems to be from here."""
+        for path in (place, given):
+            if os.path.exists(path):
+                return path
+        raise ValueError(
+            f"The data must be where it was, {place}. Received: no such folder or file. If it is "
+            f"elsewhere, {self.folder / 'report.json'} must say so, as `run.source`"
+        )
 
     def is_mine(self, name):
         """Returns whether a file is not there, or as it was written here."""
@@ -493,12 +500,12 @@ class Training:
             )
         self.run = Run(folder)
         self.goes_on = self.folder / OWNER in begun
-        whole = self.run.manifest is not None and (folder / "model.keras").exists()
-        same = whole and self.run.manifest["settings"] == self.settings
-        self.finished = same and not overwrite
+        there = self.run.manifest is not None  # if only its results: model.keras is large
+        same = there and self.run.manifest["settings"] == self.settings
+        self.finished = same and (folder / "model.keras").exists() and not overwrite
         if overwrite or self.finished:
             return
-        if whole and not same:
+        if there and not same:
             self._refuse("finished", self.run.manifest["settings"])
         for path in begun:
             if path.parent != self.folder:
@@ -569,6 +576,14 @@ def check_room(folder, size):
             f"The disk of `{folder}` must have {size / 2**20:,.0f} MiB free. "
             f"Received: {free / 2**20:,.0f} MiB"
         )
+
+
+def _ends_in(place, given):
+    """Returns whether a place is what a relative path named; another was written by hand."""
+    if not isinstance(place, str) or not os.path.isabs(place) or os.path.isabs(given):
+        return False
+    parts = [part for part in os.path.normpath(given).split(os.sep) if part not in ("..", ".")]
+    return not parts or place.split(os.sep)[-len(parts) :] == parts
 
 
 def _is_known(name):

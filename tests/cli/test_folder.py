@@ -758,14 +758,35 @@ def test_a_run_finds_its_data_from_every_folder(photos, tmp_path, monkeypatch):
         assert opened.open()[2].images("test", 1)[0].min() == 255
 
 
+def test_data_that_is_gone_is_said_to_be(photos, tmp_path, capsys):
+    run, folder = photos
+    folder.rename(tmp_path / "moved")
+    said = fails(["evaluate", run], capsys)
+    assert f"The data must be where it was, {folder}" in said
+    assert f"{run}/report.json must say so, as `run.source`" in said
+
+
+def test_results_without_their_network_are_not_replaced(run, capsys, monkeypatch):
+    (run / "model.keras").unlink()
+    before = snapshot(run)
+    said = fails(["train", "--out", run, *short_run.ARGUMENTS, "--epochs", "3"], capsys)
+    assert "epochs: 2, not 3" in said
+    assert snapshot(run) == before
+    monkeypatch.setattr(program.training, "fit", short_run.eagerly)
+    train(run)  # the same one: its network is made again
+    assert (run / "model.keras").exists()
+
+
 def test_a_report_that_was_edited_names_the_data(photos, tmp_path):
     run, folder = photos
     shutil.copytree(folder, tmp_path / "new")
     text = (run / "report.json").read_text().replace('"photos"', json.dumps(str(tmp_path / "new")))
     (run / "report.json").write_text(text)
     shutil.rmtree(folder / "cat")
-    with runs.opened(run) as opened:
-        assert opened.open()[2].size("test") == 2
+    for _ in range(2):  # also when it was written again
+        with runs.opened(run) as opened:
+            assert opened.open()[2].size("test") == 2
+        main(["report", str(run)])
 
 
 def test_other_classes_than_those_of_training_are_refused(photos, capsys):
