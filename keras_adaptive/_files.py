@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 import uuid
 from pathlib import Path
 
@@ -17,6 +18,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # of network drives, and of archives
 LARGEST = 64 * 2**20  # bytes of a JSON file that is read
 DEEPEST = 100  # lists and objects within each other
 DIGITS = 40  # of an integer
@@ -191,6 +193,21 @@ def shown(value, most=200):
     text = " ".join(text[: 2 * most].split())
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def in_one_spelling(name):
+    """Returns a name as most systems spell it: macOS writes an umlaut as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_hidden(name):
+    """Returns whether a file, or a folder that it is in, is hidden or the system's."""
+    return any(part.startswith((".", *SYSTEM_FOLDERS)) for part in name.split("/"))
+
+
+def is_utf8(text):
+    """Returns whether UTF-8 can hold a text: what other encodings name a file by, it cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def sha256(path):

@@ -15,6 +15,7 @@ from keras_adaptive._checks import (
     check_costs,
     check_labels,
     check_logits,
+    finite,
     integer,
     numeric,
 )
@@ -196,10 +197,9 @@ def accuracy_cost_curve(logits, labels, costs, *, points=30, test=None, top_k=1,
     ([1.0, 1.0, 3.0], [0.5, 0.5, 1.0])
     """
     points = integer("points", points, 2)
-    if test is not None and len(test) != 3:
-        raise ValueError(
-            f"`test` must be a tuple (logits, labels, costs). Received: {len(test)} parts"
-        )
+    if test is not None and (not hasattr(test, "__len__") or len(test) != 3):
+        received = f"{len(test)} parts" if hasattr(test, "__len__") else f"test={test!r}"
+        raise ValueError(f"`test` must be a tuple (logits, labels, costs). Received: {received}")
     logits = check_logits(logits)
     costs = check_costs(costs, logits)
     per_exit = costs.reshape(len(costs), -1).mean(axis=1)
@@ -243,6 +243,9 @@ def interpolated(costs, accuracies, budgets):
         Float array of that shape: NaN below the least cost, the accuracy of the most expensive
         network from its cost on.
 
+    Raises:
+        ValueError: If costs, accuracies and budgets are not such numbers.
+
     Example:
 
     >>> interpolated([1.0, 3.0], [0.5, 0.9], [0.5, 1.5, 4.0]).round(6).tolist()
@@ -251,14 +254,20 @@ def interpolated(costs, accuracies, budgets):
     Reference:
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 5.2.
     """
-    costs, accuracies = np.asarray(costs, "float64"), np.asarray(accuracies, "float64")
-    if costs.ndim != 1 or costs.shape != accuracies.shape or len(np.unique(costs)) < costs.size:
+    (x, fits), (y, too) = _of_rank(1, costs), _of_rank(1, accuracies)
+    if not (fits and too) or x.shape != y.shape or len(np.unique(x)) < x.size:
         raise ValueError(
             "`costs` and `accuracies` must be one number per network, costs all different. "
-            f"Received: costs={costs.tolist()}, accuracies={accuracies.tolist()}"
+            f"Received: costs={reprlib.repr(costs)}, accuracies={reprlib.repr(accuracies)}"
         )
-    order = np.argsort(costs)
-    return np.interp(np.asarray(budgets), costs[order], accuracies[order], left=np.nan)
+    try:
+        where = numeric(budgets)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`budgets` must be numbers. Received: budgets={reprlib.repr(budgets)}"
+        ) from error
+    order = np.argsort(x)
+    return np.interp(where, x[order], y[order], left=np.nan)
 
 
 class Best(NamedTuple):
@@ -372,14 +381,14 @@ def anytime_accuracy(accuracies, costs, distribution, before=0.0):
     Reference:
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 3.
     """
-    accuracies, costs = np.asarray(accuracies, "float64"), np.asarray(costs, "float64")
-    if accuracies.ndim != 1 or accuracies.shape != costs.shape or (np.diff(costs) < 0).any():
+    (right, fits), (prices, too) = _of_rank(1, accuracies), _of_rank(1, costs)
+    if not (fits and too) or right.shape != prices.shape or (np.diff(prices) < 0).any():
         raise ValueError(
             "`accuracies` and `costs` must be one number per exit, costs ascending. "
-            f"Received: accuracies={accuracies.tolist()}, costs={costs.tolist()}"
+            f"Received: accuracies={reprlib.repr(accuracies)}, costs={reprlib.repr(costs)}"
         )
-    too_small, shares = budget_probabilities(distribution, costs)
-    return float(before * too_small + shares @ accuracies)
+    too_small, shares = budget_probabilities(distribution, prices)
+    return float(finite(before, "before") * too_small + shares @ right)
 
 
 def budget_probabilities(distribution, costs):
@@ -394,9 +403,19 @@ def budget_probabilities(distribution, costs):
         array `(exits,)` of `P(cost_k <= B < cost_{k+1})`.
 
     Raises:
-        ValueError: If the distribution has no method `cdf`.
+        ValueError: If the distribution has no method `cdf` or is not frozen, or the costs are not
+            ascending.
     """
-    if not callable(getattr(distribution, "cdf", None)):
+    prices, fits = _of_rank(1, costs)
+    if not fits or (np.diff(prices) < 0).any():
+        raise ValueError(
+            f"`costs` must be one number per exit, ascending. Received: costs={reprlib.repr(costs)}"
+        )
+    costs, name = prices, getattr(distribution, "name", None)
+    frozen = not isinstance(distribution, type) and not (
+        isinstance(name, str) and getattr(stats, name, None) is distribution
+    )
+    if not callable(getattr(distribution, "cdf", None)) or not frozen:
         raise ValueError(
             "`distribution` must be a frozen distribution of scipy, such as "
             f"`scipy.stats.uniform(0, {costs[-1]:g})`, or have a method `cdf`. "
@@ -433,7 +452,7 @@ def accuracy_matrix(exits, logits, labels, *, top_k=1):
         [Energy-efficient Amortized Inference with Cascaded Deep Classifiers
         (Guan et al., 2018)](https://arxiv.org/abs/1710.03368), figure 5.
     """
-    logits = check_logits(logits)
+    logits = _one_per_sample(logits)
     labels = check_labels(labels, logits)
     right = right_answers(logits, labels, check_top_k(top_k, logits.shape[-1]))
     here = _check_exits(exits, logits) == np.arange(len(logits))[:, None]
@@ -548,15 +567,15 @@ def aurc(logits, labels, *, confidence="max_prob"):
     """
     found = []
     for score, right in zip(*_judged(logits, labels, confidence), strict=True):
-        _, place, counts = np.unique(-score, return_inverse=True, return_counts=True)
-        wrong = np.bincount(place, ~right) / counts  # of each confidence, the highest first
-        wrong = np.repeat(wrong, counts)
+        wrong = _ranked(score, ~right)
         found.append((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean())
     return np.array(found)
 
 
 def selective_accuracy(logits, labels, *, confidence="max_prob", shares=100):
     """Returns the accuracy of the most confident part of the samples, for growing parts.
+
+    Samples of equal confidence are in random order, of which the expectation is taken.
 
     Args:
         logits: Array `(exits, samples, classes)`.
@@ -583,10 +602,16 @@ def selective_accuracy(logits, labels, *, confidence="max_prob", shares=100):
     scores, right = _judged(logits, labels, confidence)
     parts = np.arange(1, shares + 1) / shares
     counts = np.maximum(np.rint(parts * right.shape[1]).astype(int), 1)
-    ranked = np.take_along_axis(right, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    ranked = np.stack([_ranked(*pair) for pair in zip(scores, right, strict=True)])
     found = np.cumsum(ranked, axis=1)[:, counts - 1] / counts
     most = np.minimum(1, ranked.sum(axis=1, keepdims=True) / counts)
     return parts, found, most
+
+
+def _ranked(score, values):
+    """Returns values by their score, the highest first; of equal scores each has the mean."""
+    _, place, counts = np.unique(-score, return_inverse=True, return_counts=True)
+    return np.repeat(np.bincount(place, values) / counts, counts)
 
 
 def confidence_ranks(logits, *, confidence="max_prob"):
@@ -610,20 +635,26 @@ def confidence_ranks(logits, *, confidence="max_prob"):
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294), figure 7.
     """
-    logits = check_logits(logits)
+    logits = _one_per_sample(logits)
     ranks = stats.rankdata(log_odds(logits, confidence), axis=-1)
     return ranks, np.atleast_2d(np.corrcoef(ranks))
 
 
 def _judged(logits, labels, confidence):
     """Returns the confidence of every answer, as it is compared, and whether it is right."""
+    logits = _one_per_sample(logits)
+    right = right_answers(logits, check_labels(labels, logits)) == 1
+    return log_odds(logits, confidence), right
+
+
+def _one_per_sample(logits):
+    """Returns logits of which each sample has one answer, not one per pixel."""
     logits = check_logits(logits)
     if logits.ndim != 3:
         raise ValueError(
             f"`logits` must be of shape (exits, samples, classes). Received: shape {logits.shape}"
         )
-    right = right_answers(logits, check_labels(labels, logits)) == 1
-    return log_odds(logits, confidence), right
+    return logits
 
 
 extremes = most_and_least_confident  # its name before 0.2; until 0.3

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy
 import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,12 +175,23 @@ def test_a_budget_of_exactly_the_cost_is_enough():
 
 
 def test_anytime_accuracy_rejects_impossible_costs():
-    for accuracies, costs in (([0.5, 0.7], [2.0, 1.0]), ([0.5], [1.0, 2.0]), ([[0.5]], [[1.0]])):
+    two = [0.5, 0.7]
+    for accuracies, costs in ((two, [2.0, 1.0]), ([0.5], [1.0, 2.0]), ([[0.5]], [[1.0]]), ([], [])):
         with pytest.raises(ValueError, match="costs ascending"):
             ka.evaluation.anytime_accuracy(accuracies, costs, None)
+    for accuracies, costs in ((two, [1.0, np.nan]), ([0.5, np.nan], [1.0, 2.0]), (["a"], [1.0])):
+        with pytest.raises(ValueError, match="costs ascending"):
+            ka.evaluation.anytime_accuracy(accuracies, costs, None)
+    with pytest.raises(ValueError, match=r"`costs` must be one number per exit, ascending"):
+        ka.evaluation.budget_probabilities(scipy.stats.uniform(0, 3), [2.0, 1.0])
+    with pytest.raises(ValueError, match="`before` must be a finite number"):
+        ka.evaluation.anytime_accuracy(two, [1, 2], scipy.stats.uniform(0, 3), before="a")
 
 
-@pytest.mark.parametrize("distribution", ["uniform", None, [0.5, 0.5], {"cdf": 1}])
+@pytest.mark.parametrize(
+    "distribution",
+    ["uniform", None, [0.5, 0.5], {"cdf": 1}, scipy.stats.uniform, scipy.stats.poisson],
+)
 def test_anytime_accuracy_needs_a_distribution(distribution):
     with pytest.raises(ValueError, match=r"`distribution` must be .*scipy.stats.uniform\(0, 2\)"):
         ka.evaluation.anytime_accuracy([0.5, 0.7], [1.0, 2.0], distribution)
@@ -341,10 +353,14 @@ def test_between_two_networks_a_share_of_the_samples_goes_to_each(rng):
     np.testing.assert_allclose(found[1:], by_hand)
 
 
-@pytest.mark.parametrize("costs", [[1.0, 1.0], [1.0], [[1.0, 2.0]]])
+@pytest.mark.parametrize(
+    "costs", [[1.0, 1.0], [1.0], [[1.0, 2.0]], [1.0, np.nan], ["a", "b"], [], None]
+)
 def test_interpolates_between_different_costs_only(costs):
     with pytest.raises(ValueError, match="`costs` and `accuracies` must be one number per network"):
         evaluation.interpolated(costs, [0.5, 0.6], [1.0])
+    with pytest.raises(ValueError, match="`budgets` must be numbers. Received: budgets='a'"):
+        evaluation.interpolated([1.0, 2.0], [0.5, 0.6], "a")
 
 
 def test_the_best_network_is_chosen_on_the_data_of_calibration(rng):
@@ -397,6 +413,23 @@ def test_the_most_confident_part_by_counting(rng):
             assert found[k, j] == pytest.approx(sum(right[:count]) / count)
             assert most[k, j] == pytest.approx(min(1, sum(right) / count))
     assert (found <= most + 1e-12).all()
+
+
+def test_the_order_of_the_samples_decides_nothing(rng):
+    logits, labels = rng.integers(0, 3, (2, 60, 3)).astype(float), rng.integers(0, 3, 60)
+    order = rng.permutation(60)
+    for function in (evaluation.selective_accuracy, evaluation.aurc, evaluation.failure_auroc):
+        one, other = function(logits, labels), function(logits[:, order], labels[order])
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b)
+
+
+@pytest.mark.parametrize("name", ["accuracy_matrix", "confidence_ranks", "aurc", "failure_auroc"])
+def test_what_is_of_samples_refuses_pixels(name, rng):
+    logits, labels = rng.normal(size=(2, 3, 4, 4, 5)), rng.integers(0, 5, (3, 4, 4))
+    given = {"accuracy_matrix": ([0, 1, 1], logits, labels), "confidence_ranks": (logits,)}
+    with pytest.raises(ValueError, match=r"must be of shape \(exits, samples, classes\). Received"):
+        getattr(evaluation, name)(*given.get(name, (logits, labels)))
 
 
 def test_ranks_agree_as_far_as_spearman_says(rng):

@@ -18,7 +18,7 @@ import numpy as np
 
 from anytime_tflite import AnytimeModel, pixels, read_info
 from keras_adaptive._checks import needs_extra
-from keras_adaptive._files import shown
+from keras_adaptive._files import in_one_spelling, shown
 from keras_adaptive.beam._example import features_of
 
 IMAGES = ("image", "image/encoded", "picture", "x")  # usual names, the first that there is
@@ -341,7 +341,10 @@ class Preparation:
             )
         self._shape = tuple(info["inputs"][0]["shape"])
         self._dtype = np.dtype(info["inputs"][0]["dtype"])
-        self._classes = {n: i for i, n in enumerate(info.get("class_names") or ())}
+        self._classes = {}
+        for i, name in enumerate(info.get("class_names") or ()):
+            name = in_one_spelling(name)  # what two classes are called is the name of neither
+            self._classes[name] = None if name in self._classes else i
 
     def rule(self):
         """Returns the pixel rule.
@@ -384,4 +387,4 @@ class Preparation:
 
     def label(self, label):
         """Returns the number of a label's class, or `None` if it has none."""
-        return self._classes.get(label) if isinstance(label, str) else label
+        return self._classes.get(in_one_spelling(label)) if isinstance(label, str) else label

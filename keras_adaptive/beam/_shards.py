@@ -7,7 +7,7 @@ import os
 from typing import NamedTuple
 
 from anytime_tflite import pixels
-from keras_adaptive._files import shown
+from keras_adaptive._files import is_hidden, shown
 from keras_adaptive.beam import _samples
 
 
@@ -78,11 +78,11 @@ def _walked(folder, parts, without):
     if part == "**":
         yield from _walked(folder, rest or ["*"], without)
         for name, entry in _entries(folder):
-            if not name.startswith(".") and entry.is_dir(follow_symlinks=False):
+            if not is_hidden(name) and entry.is_dir(follow_symlinks=False):
                 yield from _walked(os.path.join(folder, name), parts, without)
         return
     for name, entry in _entries(folder):
-        hidden = name.startswith(".") and not part.startswith(".")
+        hidden = is_hidden(name) and not part.startswith(name[0])
         if hidden or not fnmatch.fnmatchcase(name, part):
             continue
         if rest:

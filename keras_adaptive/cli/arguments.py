@@ -4,6 +4,7 @@ import argparse
 import difflib
 import importlib
 import math
+import os
 import re
 from pathlib import Path
 
@@ -53,8 +54,8 @@ examples:
   keras-adaptive evaluate run --budget-share 0.5
   keras-adaptive evaluate run --risk 0.01
 
-Without a budget, an accuracy or a risk, the policy that `calibrate` chose is evaluated. If there
-is none, thresholds are chosen for a budget of half the full network's cost.
+Without a budget, an accuracy, a risk or a worst case, the policy that `calibrate` chose is
+evaluated. If there is none, thresholds are chosen for a budget of half the full network's cost.
 """,
     "export": """\
 examples:
@@ -129,6 +130,8 @@ PRESETS = (
     *(f"imta_imagenet_{step}" for step in (4, 6, 7)),
 )
 LARGEST_SIDE = 10_000  # pixels
+MOST = 10**9  # of what is counted
+MACS = 1e30  # more than any network has, and what a report holds
 SEEDS = 2**32 - 1000  # what numpy takes, with room for the phases of a training
 
 
@@ -141,6 +144,14 @@ def parse(arguments):
         options.beam, unknown = unknown, [u for u in unknown if _near(u, flags, 0.9)]
     if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    for given in arguments if hasattr(options, "out") or hasattr(options, "run") else ():
+        if given.encode("utf-8", "replace").decode() != given:
+            options.parser.error(
+                "arguments must be in UTF-8, as the report of a run holds them: rename the file. "
+                f"Received: {ascii(given)}"
+            )
+    if hasattr(options, "risk"):
+        _check_target(options)
     for name in ("budget", "worst_case"):
         value, flag = getattr(options, name, None), f"--{name.replace('_', '-')}"
         if value is not None and value <= 1:
@@ -149,6 +160,24 @@ def parse(arguments):
                 f"{value:g}. For a share of the full network's cost: {flag}-share {value:g}"
             )
     return options
+
+
+def _check_target(options):
+    """Ends with an error where options do not go together, of which one would be ignored."""
+
+    def refuse(name, must):
+        given = getattr(options, name)
+        options.parser.error(
+            f"argument --{name}: `--{name}` must {must}. Received: --{name} {given}"
+        )
+
+    for name in ("metric", "delta") if options.risk is None else ():
+        if getattr(options, name) != options.parser.get_default(name):
+            refuse(name, "be given with --risk, of whose guarantee it is")
+    if options.risk is not None and options.method != "optimal":
+        refuse("method", "be optimal with --risk")
+    if options.method == "pcee" and options.accuracy is None:
+        refuse("method", "be given with --accuracy where it is pcee")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -207,7 +236,7 @@ def _parser():
     for name, out in (("demo", "demo_run"), ("train", "run")):
         _add_training(subs[name], out)
     for name in ("calibrate", "evaluate", "export", "report", "card"):
-        subs[name].add_argument("run", type=Path, help="folder of the run")
+        subs[name].add_argument("run", type=_path, help="folder of the run")
     for name in ("demo", "calibrate", "evaluate"):
         _add_target(subs[name])
     for name in ("demo", "export"):
@@ -221,15 +250,15 @@ def _parser():
         )
     subs["report"].add_argument(
         "--measurement",
-        type=Path,
+        type=_path,
         nargs="+",
         action="extend",
         metavar="JSON",
         help="what was measured of model.tflite on devices, in place of what was given before",
     )
-    subs["run"].add_argument("file", type=Path, help="a .tflite file written by export")
-    subs["run"].add_argument("pictures", type=Path, nargs="+", help="image files, or folders")
-    subs["compare"].add_argument("runs", type=Path, nargs="+", help="folders of runs")
+    subs["run"].add_argument("file", type=_path, help="a .tflite file written by export")
+    subs["run"].add_argument("pictures", type=_path, nargs="+", help="image files, or folders")
+    subs["compare"].add_argument("runs", type=_path, nargs="+", help="folders of runs")
     subs["run"].add_argument(
         "--deadline-ms",
         type=_number("of milliseconds, of at least 0", 0),
@@ -276,7 +305,7 @@ def _late(module, name):
 
 
 def _add_training(sub, out):
-    sub.add_argument("--out", type=Path, default=Path(out), help="folder of the run")
+    sub.add_argument("--out", type=_path, default=Path(out), help="folder of the run")
     sub.add_argument(
         "--overwrite",
         action="store_true",
@@ -285,14 +314,15 @@ def _add_training(sub, out):
     data = sub.add_argument_group("data")
     data.add_argument(
         "--data",
+        type=_place,
         default="digits",
         help="digits, a tensorflow_datasets name (cifar10), or images: a folder or tar file of "
         "<class>/*, or of train/<class>/* and test/<class>/*, or a CSV file of paths and labels",
     )
     data.add_argument(
-        "--data-dir", type=Path, help="folder or tar file with the images of a named data set"
+        "--data-dir", type=_path, help="folder or tar file with the images of a named data set"
     )
-    data.add_argument("--cache-dir", type=Path, help="folder for downloaded and prepared data")
+    data.add_argument("--cache-dir", type=_path, help="folder for downloaded and prepared data")
     data.add_argument(
         "--image-size",
         type=_size,
@@ -332,7 +362,9 @@ def _add_target(sub):
     group = sub.add_argument_group("when to stop")
     target = group.add_mutually_exclusive_group()
     target.add_argument(
-        "--budget", type=_number("above 0", 0, open=True), help="mean MACs per image"
+        "--budget",
+        type=_number("above 0 and below 1e30", 0, open=True, most=MACS),
+        help="mean MACs per image",
     )
     target.add_argument(
         "--budget-share",
@@ -362,7 +394,7 @@ def _add_target(sub):
     worst = group.add_mutually_exclusive_group()
     worst.add_argument(
         "--worst-case",
-        type=_number("above 0", 0, open=True),
+        type=_number("above 0 and below 1e30", 0, open=True, most=MACS),
         help="most MACs that any one image may cost",
     )
     worst.add_argument(
@@ -398,13 +430,17 @@ def _add_score(sub):
     sub.set_defaults(beam=[])
     sub.add_argument(
         "pattern",
+        type=_place,
         nargs="+",
         help="files: pictures, or TFRecord or Parquet files with many; a folder; or a pattern of "
         "names with * ? [...] and ** for any folders",
     )
-    sub.add_argument("--model", type=Path, required=True, help="a .tflite file written by export")
+    sub.add_argument("--model", type=_path, required=True, help="a .tflite file written by export")
     sub.add_argument(
-        "--output", type=Path, required=True, help="folder of the answers, a new one or of this run"
+        "--output",
+        type=_path,
+        required=True,
+        help="folder of the answers, a new one or of this run",
     )
     sub.add_argument(
         "--shard-size",
@@ -423,6 +459,17 @@ def _add_score(sub):
             metavar="NAME",
             help="feature of TFRecord or column of Parquet, where it has no usual name",
         )
+
+
+def _place(text):
+    """Returns a path or a name, of which no shell may have replaced the home folder's sign."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty. Received: ''")
+    return os.path.expanduser(text)
+
+
+def _path(text):
+    return Path(_place(text))
 
 
 def _size(text):
@@ -445,7 +492,7 @@ def _preset(text):
     return text
 
 
-def _integer(least, most=None):
+def _integer(least, most=MOST):
     """Returns the type of an option that is an integer within bounds."""
 
     def read(text):
@@ -453,10 +500,9 @@ def _integer(least, most=None):
             number = int(text)
         except ValueError:
             number = None
-        if number is None or number < least or (most is not None and number > most):
-            and_most = "" if most is None else f" and at most {most}"
+        if number is None or not least <= number <= most:
             raise argparse.ArgumentTypeError(
-                f"must be an integer of at least {least}{and_most}. Received: {text}"
+                f"must be an integer of at least {least} and at most {most}. Received: {text}"
             )
         return number
 

@@ -65,8 +65,7 @@ def demo(options):
 
 def calibrate(options):
     with runs.opened(options.run) as run:
-        if has_target(options):
-            run.check_mine("policy.json")
+        run.check_mine("policy.json")
         check_budgets(options, costs_of(run.report()))
         check_run(run)
 
@@ -91,7 +90,7 @@ def export(options):
 
 
 def has_target(options):
-    names = ("budget", "budget_share", "accuracy", "risk")
+    names = ("budget", "budget_share", "accuracy", "risk", "worst_case", "worst_case_share")
     return any(getattr(options, name) is not None for name in names)
 
 

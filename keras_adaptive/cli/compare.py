@@ -16,9 +16,9 @@ def compare(options):
     rows = [[name, *(_accuracy(cell) for cell in cells)] for name, cells in budgets.items()]
     if rows:
         tables.show("accuracy within a mean cost, of the test images", ("policy", *names), rows)
-    if len({run["data"] for run in found}) > 1:
+    if len({(run["data"], run["images"]) for run in found}) > 1:
         print("The runs have different data: their accuracies do not compare.")
-    elif len(found) > 1:
+    elif len(found) > 1 and found[0]["images"]:
         print("In brackets is the 95 % interval of one accuracy, from the number of test images.")
     return {"runs": found, "budgets": budgets}
 
@@ -28,27 +28,26 @@ def _facts(folder):
     with opened(folder, only_read=True) as run:
         report = run.report()
     facts, result = report["run"], report.get("result")
+    images = facts["splits"].get("test")
     device = report.get("device") or {}
     network = facts.get("network") or {}
     given = network.get("arguments") or {}
     return {
         "run": str(folder),
         "data": str(facts.get("data")),
-        "images": facts["splits"]["test"],
+        "images": images,
         "network": given.get("preset") or facts.get("model") or network.get("builder"),
         "parameters": facts.get("parameters"),
         "wanted": (report.get("policy") or {}).get("wanted"),
-        "result": result and _point(result, facts["splits"]["test"]),
-        "budgets": {
-            row["policy"]: _point(row, facts["splits"]["test"]) for row in report.get("budgets", ())
-        },
+        "result": result and _point(result, images),
+        "budgets": {row["policy"]: _point(row, images) for row in report.get("budgets", ())},
         "bytes": device.get("bytes"),
         "quantize": device.get("quantize"),
     }
 
 
 def _point(row, images):
-    low, high = interval(row["accuracy"], images)
+    low, high = interval(row["accuracy"], images) if images else (None, None)
     return {
         "accuracy": row["accuracy"],
         "low": low,
@@ -67,8 +66,10 @@ def _budgets(found):
 def _accuracy(point):
     if point is None:
         return "-"
-    within = f"{100 * point['low']:.1f} to {100 * point['high']:.1f}"
-    return f"{point['accuracy']:.1%} ({within}), {point['mean_macs']:.3g} MACs"
+    within = ""
+    if point["low"] is not None:
+        within = f" ({100 * point['low']:.1f} to {100 * point['high']:.1f})"
+    return f"{point['accuracy']:.1%}{within}, {point['mean_macs']:.3g} MACs"
 
 
 def _file(run):
@@ -83,7 +84,7 @@ def _number(value):
 
 COLUMNS = {
     "run": lambda run: run["run"],
-    "data": lambda run: f"{run['data']}, {run['images']:,} test images",
+    "data": lambda run: run["data"] + (f", {run['images']:,} test images" if run["images"] else ""),
     "network": lambda run: run["network"] or "-",
     "parameters": lambda run: _number(run["parameters"]),
     "wanted": lambda run: run["wanted"] or "-",

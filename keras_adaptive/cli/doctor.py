@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from anytime_tflite.batch import cores
 from keras_adaptive import __version__
+from keras_adaptive._files import shown
 from keras_adaptive.cli import tables
 from keras_adaptive.cli.folder import say
 
@@ -130,5 +131,5 @@ def engines():
         litert = 'engine "litert": this is a CPU'
         found["engine"] = litert if reason is None else f'engine "keras": {reason}'
     except Exception as error:  # a broken installation is what this command is for
-        found["backend"] = f"none ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        found["backend"] = f"none ({type(error).__name__}: {shown(str(error))})"
     return found

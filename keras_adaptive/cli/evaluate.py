@@ -54,6 +54,8 @@ def evaluate(options):
                 result=reports.result_row("policy.json", policy, test, costs),
                 budgets=reports.budget_table(calibration, test, costs, **how),
             )
+            sizes = report["run"]["splits"]  # of what was evaluated, where the data has changed
+            sizes |= {name: splits.size(name) for name in sizes if name != "train"}
             runs.say("evaluate: pictures")
             _draw(new, report, splits, policy, test, curve)
             new.write_report(report, options.command)

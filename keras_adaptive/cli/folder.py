@@ -14,6 +14,7 @@ manifest does not list, or with another digest, is the user's and stays as it is
 """
 
 import contextlib
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -23,7 +24,9 @@ import shutil
 import sys
 import uuid
 import warnings
+from itertools import zip_longest
 
+from keras_adaptive._checks import preprocessing
 from keras_adaptive._files import held, read_json, reading, sha256, shown, write_whole
 
 FORMAT, VERSION = "keras_adaptive.Run", 1
@@ -228,7 +231,7 @@ class Run:
             model = keras.models.load_model(path, compile=False)
             if not isinstance(model, AdaptiveModel):
                 raise ValueError(f"a {type(model).__name__}, not an AdaptiveModel")
-        splits = load_data(report["run"]["source"])
+        splits = self._data(report)
         network = (*model.inputs[0].shape[1:], model.outputs[-1].shape[-1])
         data = (*splits.input_shape, len(splits.class_names))
         if len(network) != len(data) or any(
@@ -238,10 +241,51 @@ class Run:
                 "model.keras must be a network for the data of the run, with (height, width, "
                 f"channels, classes) = {data}. Received: path={path}, a network for {network}"
             )
-        for name, size in report["run"]["splits"].items():
-            if splits.size(name) != size:
-                say(f"the data has changed: {name} had {size:,} images, now {splits.size(name):,}")
+        names = report["run"].get("class_names", splits.class_names)
+        if names != splits.class_names:
+            pairs = zip_longest(splits.class_names, names, fillvalue="none")
+            found, known = next(pair for pair in pairs if pair[0] != pair[1])
+            raise ValueError(
+                "The data must have the classes that the network was trained on, in their order. "
+                f"Received: {shown(found)} where {shown(known)} was"
+            )
+        sizes = report["run"]["splits"].items()
+        changed = [
+            f"{n} had {size:,} images, now {splits.size(n):,}"
+            for n, size in sizes
+            if splits.size(n) != size
+        ]
+        if changed:
+            say(
+                f"the data has changed: {'; '.join(changed)}. Where its splits are cut off at "
+                "random, images that the network has learned from may be among the others now: "
+                "results on them are too good"
+            )
         return report, model, splits
+
+    def _data(self, report):
+        """Returns the splits, from where they were, with pixels as the network was trained on."""
+        source = dict(report["run"]["source"])
+        name = "data" if source.get("data_dir") is None else "data_dir"
+        place = (self.manifest["settings"] or {}).get(name)
+        if _ends_in(place, source[name]) and (name == "data_dir" or not _is_known(source["data"])):
+            source[name] = self._there(place, source[name])
+        say(f"reading {source['data'] if source.get('data_dir') is None else source['data_dir']}")
+        splits = load_data(source)
+        if "preprocessing" not in report["run"]:
+            return splits
+        pixels = preprocessing(report["run"]["preprocessing"], splits.input_shape[-1])
+        return dataclasses.replace(splits, **pixels)
+
+    def _there(self, place, given):
+        """Returns where the data is: in its place, or where it seems to be from here."""
+        for path in (place, given):
+            if os.path.exists(path):
+                return path
+        raise ValueError(
+            f"The data must be where it was, {place}. Received: no such folder or file. If it is "
+            f"elsewhere, {self.folder / 'report.json'} must say so, as `run.source`"
+        )
 
     def is_mine(self, name):
         """Returns whether a file is not there, or as it was written here."""
@@ -456,12 +500,12 @@ class Training:
             )
         self.run = Run(folder)
         self.goes_on = self.folder / OWNER in begun
-        whole = self.run.manifest is not None and (folder / "model.keras").exists()
-        same = whole and self.run.manifest["settings"] == self.settings
-        self.finished = same and not overwrite
+        there = self.run.manifest is not None  # if only its results: model.keras is large
+        same = there and self.run.manifest["settings"] == self.settings
+        self.finished = same and (folder / "model.keras").exists() and not overwrite
         if overwrite or self.finished:
             return
-        if whole and not same:
+        if there and not same:
             self._refuse("finished", self.run.manifest["settings"])
         for path in begun:
             if path.parent != self.folder:
@@ -532,6 +576,20 @@ def check_room(folder, size):
             f"The disk of `{folder}` must have {size / 2**20:,.0f} MiB free. "
             f"Received: {free / 2**20:,.0f} MiB"
         )
+
+
+def _ends_in(place, given):
+    """Returns whether a place is what a relative path named; another was written by hand."""
+    if not isinstance(place, str) or not os.path.isabs(place) or os.path.isabs(given):
+        return False
+    parts = [part for part in os.path.normpath(given).split(os.sep) if part not in ("..", ".")]
+    return not parts or place.split(os.sep)[-len(parts) :] == parts
+
+
+def _is_known(name):
+    from keras_adaptive.data.load import is_known
+
+    return is_known(name)
 
 
 def load_data(source):

@@ -1,8 +1,11 @@
 """`run`: classifies images with an exported file, as a device does."""
 
+import os
 import sys
+from pathlib import Path
 
 from anytime_tflite import AnytimeModel, pixels
+from keras_adaptive._files import is_hidden
 from keras_adaptive.cli import folder as runs
 
 SHOWN = ("label", "class_name", "exit", "stopped_by", "elapsed_ms", "cost")
@@ -39,7 +42,7 @@ def _pictures(paths, rule):
             yield path, pixels.read(path, rule)
             continue
         found = 0
-        for each in sorted(path.rglob("*")):
+        for each in _files_in(path):
             if each.suffix.lower() not in pixels.SUFFIXES or not each.is_file():
                 continue
             try:
@@ -51,3 +54,14 @@ def _pictures(paths, rule):
             yield each, image
         if not found:
             raise ValueError(f"The folder must hold pictures that can be read. Received: {path}")
+
+
+def _files_in(folder):
+    """Returns the files in a folder and those in it, in order; hidden ones are left out."""
+
+    def leave_out(error):
+        print(f"left out: {error}", file=sys.stderr)
+
+    walked = os.walk(folder, onerror=leave_out)
+    found = [Path(where, name) for where, _, names in walked for name in names]
+    return sorted(p for p in found if not is_hidden(p.relative_to(folder).as_posix()))

@@ -26,7 +26,7 @@ def show(title, titles, rows):
     rows = [list(row) for row in rows]
     for number, name in enumerate(titles):
         numbers = all(isinstance(row[number], int | float) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))  # as text: no markup in names
     console.print(table)

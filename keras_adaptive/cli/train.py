@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from keras_adaptive import report as reports
 from keras_adaptive import training
 from keras_adaptive._files import reading, write_whole
 from keras_adaptive.cli import checks
@@ -61,6 +63,8 @@ def train(options):
         model = build_msdnet(**arguments)
         runs.check_room(options.out, runs.ROOM + COPIES * 4 * model.count_params())
         recipe = _recipe(options)
+        report = _describe(options, splits, model, arguments, recipe)
+        reports.check_report({**report, "machine": reports.machine()})  # not after days of work
         this.begin()
         try:
             model = _fit(options, this, splits, model, recipe)
@@ -80,7 +84,6 @@ def train(options):
                 "The training diverged: weights are no longer finite. Try a lower "
                 f"--learning-rate. Used: {recipe.learning_rate:g}"
             )
-        report = _describe(options, splits, model, arguments, recipe)
         with this.run.change(settings=this.settings, splits=report["run"]["splits"]) as new:
             new.forget(report)  # results of an earlier network
             model.save(new.path("model.keras"))
@@ -214,10 +217,10 @@ def _recipe(options):
 
 
 def _describe(options, splits, model, arguments, recipe):
-    """Returns the report of a run after training."""
+    """Returns the report of a run after training, of which nothing depends on what was learned."""
     files = options.data_dir is not None
     path = Path(options.data)
-    name = path.name if path.exists() and not files else options.data
+    name = os.path.basename(os.path.abspath(path)) if path.exists() and not files else options.data
     return {
         "run": {
             "data": name + (" (local files)" if files else ""),

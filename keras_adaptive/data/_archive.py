@@ -11,8 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from anytime_tflite import pixels
-from keras_adaptive._files import shown
-from keras_adaptive.data._layout import is_hidden
+from keras_adaptive._files import is_hidden, shown
 
 # bounds of what an archive may unpack to: images hardly shrink when they are packed
 RATIO = 100

@@ -5,11 +5,10 @@ import functools
 import io
 import os
 import posixpath
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_adaptive._files import shown
+from keras_adaptive._files import in_one_spelling, is_hidden, shown
 
 SPLIT_FOLDERS = {  # in small letters
     "train": "train",
@@ -25,8 +24,6 @@ SPLIT_FOLDERS = {  # in small letters
 PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
 LABELS = ("label", "class", "class_name", "category", "target")
 SPLITS = ("split", "subset", "set")
-
-SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # of network drives, and of archives
 
 CSV_BYTES = 2**28
 
@@ -52,19 +49,23 @@ class Stray(NamedTuple):
     reason: str
 
 
-def is_hidden(name):
-    """Returns whether a file, or a folder that it is in, is hidden."""
-    return any(part.startswith((".", *SYSTEM_FOLDERS)) for part in name.split("/"))
-
-
 def files_in(folder):
     """Returns the names of all files that are not hidden, sorted, and the links that lead out.
 
-    Links to folders are not followed, and files outside the folder are not read.
+    Links to folders are not followed, and files outside the folder are not read, nor those of a
+    run that was written there.
     """
     root = folder.resolve()
     names, strays = [], []
-    for where, folders, files in os.walk(root):
+
+    def leave_out(error):
+        place = os.path.relpath(error.filename, root)
+        strays.append(Stray(place, f"a folder that cannot be read: {error.strerror}"))
+
+    for where, folders, files in os.walk(root, onerror=leave_out):
+        if {"model.keras", "report.json"} <= {*files}:
+            folders[:] = []
+            continue
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*folders, *files):
             path = Path(where, name)
@@ -109,7 +110,7 @@ def arranged(names):
         *folders, _ = _parts(name)
         for place, folder in enumerate(folders[:-1]):
             if folder.lower() in SPLIT_FOLDERS:
-                label = _composed(folders[place + 1])
+                label = in_one_spelling(folders[place + 1])
                 found[name] = Entry(name, label, SPLIT_FOLDERS[folder.lower()])
                 break
     found = dict(zip(found, _with_test(found.values()), strict=True))
@@ -118,7 +119,7 @@ def arranged(names):
     else:
         above = _common_folders(names)
         inside = {name: _parts(name)[above:] for name in names}
-        found = {n: Entry(n, _composed(p[0])) for n, p in inside.items() if len(p) > 1}
+        found = {n: Entry(n, in_one_spelling(p[0])) for n, p in inside.items() if len(p) > 1}
         reason = "not in the folder of a class"
     strays = [Stray(name, reason) for name in names if name not in found]
     return list(found.values()), strays
@@ -131,11 +132,6 @@ def _with_test(entries):
         splits = {"calibrate": "test"}
         return [entry._replace(split=splits.get(entry.split, entry.split)) for entry in entries]
     return entries
-
-
-def _composed(label):
-    """Returns a label in one spelling: macOS writes an umlaut as two characters."""
-    return unicodedata.normalize("NFC", label)
 
 
 def _common_folders(names):
@@ -165,7 +161,7 @@ def listed(path, folder):
 
     @functools.cache
     def spellings():
-        return {_composed(name): name for name in files_in(folder)[0]}
+        return {in_one_spelling(name): name for name in files_in(folder)[0]}
 
     rows = _rows(path)
     columns = _columns(rows[0][1], folder, path, spellings) if rows else None
@@ -238,7 +234,7 @@ def _entry(name, label, split, folder, where, spellings):
         )
     path = _existing(name, folder, where, spellings)
     inside = path.relative_to(folder).as_posix()
-    return Entry(inside, _composed(label), SPLIT_FOLDERS[split.lower()] if split else None)
+    return Entry(inside, in_one_spelling(label), SPLIT_FOLDERS[split.lower()] if split else None)
 
 
 def _existing(name, folder, where, spellings):
@@ -246,7 +242,7 @@ def _existing(name, folder, where, spellings):
     path = _inside(name, folder, where)
     if os.path.isfile(path):
         return path
-    found = spellings().get(_composed(posixpath.normpath(name.replace("\\", "/"))))
+    found = spellings().get(in_one_spelling(posixpath.normpath(name.replace("\\", "/"))))
     return path if found is None else _inside(found, folder, where)
 
 

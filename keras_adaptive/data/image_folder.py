@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from anytime_tflite import pixels
 from keras_adaptive._checks import needs_extra
-from keras_adaptive._files import shown
+from keras_adaptive._files import is_utf8, shown
 from keras_adaptive.data import _archive, _layout, splits
 from keras_adaptive.data._dividing import held_out
 from keras_adaptive.data._layout import Stray
@@ -132,6 +132,12 @@ def _in_order(labels, in_table):
 
 def _check_classes(entries, classes, source, strays):
     """Returns how many images every class has, if every split has images of every class."""
+    for name in classes:
+        if not is_utf8(name):
+            raise ValueError(
+                "A class must have a name in UTF-8: rename its folder. "
+                f"Received: data_dir={source}, {ascii(name)}"
+            )
     divided = any(entry.split for entry in entries)
     found = {name: Counter() for name in (SPLITS if divided else (None,))}
     for entry in entries:

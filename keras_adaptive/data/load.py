@@ -7,6 +7,7 @@ published test split.
 
 import contextlib
 import math
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from anytime_tflite import pixels
 from keras_adaptive._checks import check_choice, integer, integer_sequence
+from keras_adaptive._files import as_path
 from keras_adaptive.data._dividing import check_part, check_split, held_out
 from keras_adaptive.data.image_folder import datasets, local
 from keras_adaptive.data.splits import Splits, first, image_blocks
@@ -128,11 +130,12 @@ def load(
     check_choice(("skip", "raise"), on_error=on_error)
     check_choice((None, True, False), flips=flips)
     train_limit = None if train_limit is None else integer("train_limit", train_limit, 1)
+    cache_dir = None if cache_dir is None else as_path(cache_dir, "cache_dir")
     margin = 1.0
     if data_dir is None and name != "digits" and _is_path(name):
-        name, data_dir = Path(name).name, name
+        name, data_dir = Path(os.path.abspath(name)).name, name  # also of "."
     if data_dir is not None:
-        place = Path(data_dir).expanduser()
+        place = as_path(data_dir, "data_dir").expanduser()
         parts = local(place, cache_dir, image_size, split, seed, calibrate, on_error)
         image_size = None  # they are of it
     elif name == "digits":
@@ -190,19 +193,24 @@ def _is_path(name):
     """Returns whether a name is that of a file or folder rather than of a known data set."""
     if not isinstance(name, (str, Path)):
         raise TypeError(f"`name` must be a string or a path. Received: name={name!r}")
+    if name == "":
+        raise ValueError("`name` must be a path or the name of a data set. Received: name=''")
     if isinstance(name, Path) or name.startswith(("/", ".", "~")):
         return True
     if ".tar" in name or name.lower().endswith(".csv"):
         return True
-    if not Path(name).exists():
-        return False
+    return Path(name).exists() and not is_known(name)
+
+
+def is_known(name):
+    """Returns whether a name is that of a data set of tensorflow_datasets."""
     base = name.partition("/")[0].partition(":")[0]
     if base in ALIASES:
-        return False
-    try:
-        return base not in datasets().list_builders(with_community_datasets=False)
-    except ImportError:  # then there are no known names
         return True
+    try:
+        return base in datasets().list_builders(with_community_datasets=False)
+    except ImportError:  # then there are no known names
+        return False
 
 
 def _digits(seed, calibrate):

@@ -27,6 +27,16 @@ def new_axes(ax, size=(6, 4)):
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
+def axes_of(axes, shape):
+    """Returns the axes given as an array of a shape."""
+    found = np.asarray(axes, dtype=object)
+    if found.shape != shape:
+        raise ValueError(
+            f"`axes` must be matplotlib axes of shape {shape}. Received: shape {found.shape}"
+        )
+    return found
+
+
 def numbers_of(values, name, must):
     """Returns an array of numbers, booleans as 0 and 1; `must` is what the error asks of others."""
     try:

@@ -163,6 +163,11 @@ def pareto_front(points, front=(), *, others=None, ax=None, unit="MACs", samples
     """
     if not points:
         raise ValueError("`points` must hold at least one point. Received: points=[]")
+    for name, given in (("points", points), ("front", front)):
+        if not all(hasattr(point, "cost") and hasattr(point, "accuracy") for point in given):
+            raise ValueError(
+                f"`{name}` must be a list of `tuning.Point`. Received: {name}={reprlib.repr(given)}"
+            )
     tried = {"color": GRAY, "marker": "o", "ms": 3, "ls": "", "label": f"{len(points):,} trials"}
     steps = {**series_style(0), "drawstyle": "steps-post", "ms": 4, "label": "Pareto front"}
     series = [_Series(*_columns(points), tried)]

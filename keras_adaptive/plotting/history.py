@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_adaptive._checks import integer_sequence
 from keras_adaptive._files import reading
 from keras_adaptive.plotting._style import LINE_MARKERS, exit_colors, new_axes, tidy
 
@@ -44,6 +45,9 @@ def exit_history(history, metric="accuracy", *, samples=None, ax=None):
             f"`history` must hold exit_0_{metric}: train with the callback ExitHistory. "
             f"Received: {sorted(history)}"
         )
+    if samples is not None:
+        must = "two integers, of training and of validation"
+        train, validation = integer_sequence("samples", samples, 0, must, 2)
     ax = new_axes(ax)
     for k, color in enumerate(exit_colors(exits)):
         for prefix, style in (("", ":"), ("val_", "-")):
@@ -56,7 +60,6 @@ def exit_history(history, metric="accuracy", *, samples=None, ax=None):
     ax.set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
     if samples is not None:
-        train, validation = samples
         metric += f", n = {train:,} (training), {validation:,} (validation)"
     ax.set_ylabel(metric)
     tidy(ax)

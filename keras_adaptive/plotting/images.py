@@ -5,8 +5,9 @@ import reprlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from keras_adaptive._checks import as_array, integer
-from keras_adaptive.plotting._style import BLUE, RED, counted, numbers_of
+from keras_adaptive._checks import as_array, finite, integer
+from keras_adaptive._checks import class_names as names_of_classes
+from keras_adaptive.plotting._style import BLUE, RED, axes_of, counted, numbers_of
 from keras_adaptive.policy.confidence import softmax
 
 CAPTION, LETTER = 7, 0.062  # points, and inches that a letter of that size takes
@@ -34,20 +35,17 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
     Raises:
         ValueError: If the arrays do not fit together.
     """
-    images, exits = _check_images(images), as_array(exits, "exits")
+    images = _check_images(images)
     columns = integer("columns", columns, 1)
-    given = {"exits": exits, "labels": labels, "answers": answers}
-    for name, values in given.items():
-        if values is not None and np.shape(values) != (len(images),):
-            raise ValueError(
-                f"`{name}` must be one integer per image, {len(images)}. "
-                f"Received: shape {np.shape(values)}"
-            )
-    if exits.dtype.kind not in "iu" or exits.min() < 0:
-        raise ValueError(
-            f"`exits` must be integers of at least 0. Received: dtype {exits.dtype}, from "
-            f"{exits.min()}"
-        )
+    exits = _one_each("exits", exits, images)
+    most = None
+    if class_names is not None:
+        class_names = names_of_classes(class_names, len(class_names))
+        most = len(class_names) - 1
+    if labels is not None:
+        labels = _one_each("labels", labels, images, most)
+    if answers is not None:
+        answers = _one_each("answers", answers, images, most)
     found = [np.flatnonzero(exits == k) for k in range(int(exits.max()) + 1)]
     names = [f"exit {k}\n{len(row) / len(exits):.0%}" for k, row in enumerate(found)]
     rows = [row[:columns] for row in found]
@@ -67,6 +65,22 @@ def images_by_exit(images, exits, *, labels=None, answers=None, class_names=None
             if i in captions:
                 _frame(ax, labels[i] == answers[i], captions[i])
     return axes
+
+
+def _one_each(name, values, images, most=None):
+    """Returns one integer per image, from 0 to `most`."""
+    found = as_array(values, name)
+    if found.shape != images.shape[:1]:
+        raise ValueError(
+            f"`{name}` must be one integer per image, {len(images)}. Received: shape {found.shape}"
+        )
+    whole = found.dtype.kind in "iub" or (found.dtype.kind == "f" and (found % 1 == 0).all())
+    if not whole or found.min() < 0 or (most is not None and found.max() > most):
+        bounds = "of at least 0" if most is None else f"from 0 to {most}"
+        raise ValueError(
+            f"`{name}` must be integers {bounds}. Received: {name}={reprlib.repr(values)}"
+        )
+    return found.astype("int64")
 
 
 def _check_images(images):
@@ -120,6 +134,12 @@ def easy_and_hard(images, costs, full, *, easy=None, hard=None, axes=None, count
     """
     count = integer("count", count, 1)
     images, costs = _check_images(images), numbers_of(costs, "costs", "numbers, one per image")
+    full = finite(full, "full")
+    if full <= 0 or not np.isfinite(costs).all():
+        raise ValueError(
+            "`costs` must be finite, and `full` above 0. "
+            f"Received: costs={reprlib.repr(costs)}, full={full}"
+        )
     if costs.shape != images.shape[:1] or len(images) < 2 * count:
         raise ValueError(
             f"`images` must be at least {2 * count}, and `costs` one number per image. "
@@ -207,11 +227,9 @@ def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=N
         raise ValueError(
             f"`logits` must be {must}. Received: shape {logits.shape}, {len(images)} images"
         )
-    if np.shape(exits) != (len(images),):
-        raise ValueError(
-            f"`exits` must be one integer per image, {len(images)}. "
-            f"Received: shape {np.shape(exits)}"
-        )
+    exits = _one_each("exits", exits, images, len(logits) - 1)
+    if class_names is not None:
+        class_names = names_of_classes(class_names, logits.shape[2])
     probabilities = softmax(logits)
     count, samples = probabilities.shape[:2]
     axes = _new_grid(axes, samples, 1 + count, counted("images", samples), cell=(1.8, 1.1))
@@ -224,7 +242,9 @@ def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=N
                 continue
             best = np.argsort(-probabilities[k, sample], kind="stable")[:top][::-1]
             names = [str(c) if class_names is None else class_names[c] for c in best]
-            ax.barh(names, probabilities[k, sample, best], color=BLUE)
+            places = range(len(best))  # names may come twice
+            ax.barh(places, probabilities[k, sample, best], color=BLUE)
+            ax.set_yticks(places, names)
             ax.set_xlim(0, 1)
             ax.tick_params(labelsize="x-small")
             leaves = ", leaves" if k == exits[sample] else ""
@@ -236,7 +256,7 @@ def probability_strips(images, logits, exits, class_names=None, *, top=3, axes=N
 def _new_grid(axes, rows, columns, text, cell=(1.05, 1.1)):
     """Returns the axes given, or a new array of them with a text below."""
     if axes is not None:
-        return axes
+        return axes_of(axes, (rows, columns))
     size = (cell[0] * columns, cell[1] * rows + 0.25)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     figure.supxlabel(text, fontsize="small")

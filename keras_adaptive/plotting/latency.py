@@ -27,6 +27,11 @@ def latency(milliseconds, *, ax=None, static_ms=None, percentiles=(5, 99)):
         raise ValueError(
             f"`milliseconds` must be {must}, finite and at least 0. Received: shape {times.shape}"
         )
+    ends = numbers_of(percentiles, "percentiles", "two numbers from 0 to 100")
+    if ends.shape != (2,) or not ((ends >= 0) & (ends <= 100)).all():
+        raise ValueError(
+            f"`percentiles` must be two numbers from 0 to 100. Received: percentiles={percentiles}"
+        )
     ax = new_axes(ax)
     median = np.median(times, axis=0)
     low, high = np.percentile(times, percentiles, axis=0)

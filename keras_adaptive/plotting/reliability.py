@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from keras_adaptive.calibration.temperature import reliability as _reliability
-from keras_adaptive.plotting._style import BLUE, GRAY, ORANGE, counted, tidy
+from keras_adaptive.plotting._style import BLUE, GRAY, ORANGE, axes_of, counted, tidy
 
 WIDEST = 3  # exits side by side
 
@@ -25,6 +25,9 @@ def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
 
     Returns:
         Array of axes, one per exit.
+
+    Raises:
+        ValueError: If the arrays do not fit together, or there are not as many axes as exits.
     """
     exits = len(logits)
     if axes is None:
@@ -34,6 +37,8 @@ def reliability(logits, labels, temperatures=None, *, axes=None, bins=15):
         axes, spare = grid.ravel()[:exits], grid.ravel()[exits:]
         for ax in spare:
             ax.remove()
+    else:
+        axes = axes_of(np.ravel(axes), (exits,))
     tables = [("as trained", ORANGE, _reliability(logits, labels, bins=bins))]
     if temperatures is not None:
         tables.append(("with temperature", BLUE, _reliability(logits, labels, temperatures, bins)))

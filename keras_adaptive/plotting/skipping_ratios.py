@@ -33,6 +33,8 @@ def skipping_ratios(shares, *, ax=None, labels=None):
             f"Received: numbers of blocks {sorted(blocks)}"
         )
     (count,) = blocks
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"`labels` must be one per block, {count}. Received: labels={labels}")
     longest = max(len(str(label)) for label in (range(count) if labels is None else labels))
     upright = longest > 60 / count  # longer names would run into their neighbors
     ax = new_axes(ax, (8, 3 + (0.08 * longest if upright else 0)))

@@ -2,7 +2,7 @@
 
 import re
 
-from keras_adaptive._files import read_json, shown
+from keras_adaptive._files import is_utf8, read_json, shown
 
 LARGEST = 16 * 2**20  # bytes of report.json
 LONGEST = 10_000  # characters of one text
@@ -88,9 +88,7 @@ def _refuse(where, must, value, received):
 
 
 def _is_text(value):
-    if not isinstance(value, str) or len(value) > LONGEST:
-        return False
-    return not any("\ud800" <= c <= "\udfff" for c in value)  # what UTF-8 cannot hold
+    return isinstance(value, str) and len(value) <= LONGEST and is_utf8(value)
 
 
 def _is_number(value):

@@ -11,6 +11,7 @@ import numpy as np
 from keras_adaptive.policy.exit_policy import ExitPolicy, always_last
 
 STEPS = (0.25, 0.5, 1.0)  # budgets to report on, between the least and the most that pays
+MOST_DIGITS = 4  # of a share in percent
 ERRORS = 1.96  # standard errors of an interval of 95 %
 SAME = ("accuracy", "mean_macs", "worst_macs", "exit_ratios")  # in rows that are one
 
@@ -98,12 +99,22 @@ def budget_table(calibration, test, costs, shares=None, **how):
     else:
         budgets = sorted({feasible_budget(share, costs) for share in shares})
     policies = calibrate_budgets(*calibration, costs, budgets, **how)
+    names = _percents([budget / full for budget in budgets])
     rows = [
-        result_row(f"{budget / full:.0%} of the cost", policy, test, costs)
-        for budget, policy in zip(budgets, policies, strict=True)
+        result_row(f"{name} of the cost", policy, test, costs)
+        for name, policy in zip(names, policies, strict=True)
     ]
     full_network = ExitPolicy(always_last(len(costs)))
     return [*rows, result_row("full network", full_network, test, costs)]
+
+
+def _percents(shares):
+    """Returns shares as texts, with as many digits as tell them apart."""
+    for digits in range(MOST_DIGITS + 1):
+        found = [f"{share:.{digits}%}" for share in shares]
+        if len(set(found)) == len(found):
+            break
+    return found
 
 
 def budgets_that_pay(logits, labels, costs, steps=STEPS, **how):

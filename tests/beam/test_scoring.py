@@ -239,11 +239,28 @@ def test_checksums_are_those_of_tfrecord():
     assert _samples.slow_crc(b"123456789") == 0xE3069283  # of RFC 3720
 
 
+def test_a_label_is_the_name_of_one_class_however_it_is_spelled():
+    inputs = [{"name": "x", "shape": [8, 8, 1], "dtype": "float32"}]
+    names = ["crane", "B\u00e4r", "crane", "Ka\u0308fer"]
+    label = _samples.Preparation({"inputs": inputs, "class_names": names}, "file").label
+    assert [label(name) for name in ("B\u00e4r", "Ba\u0308r", "K\u00e4fer")] == [1, 1, 3]
+    assert label("crane") is None  # which of the two is not known
+    assert label(2) == 2
+
+
 # ---- which files
 
 
 def test_patterns_name_files(tmp_path):
-    for name in ("a/1.png", "a/b/2.png", "a/b/c/3.png", "a/.h/4.png", "a/.5.png", "a/6.txt"):
+    for name in (
+        "a/1.png",
+        "a/b/2.png",
+        "a/b/c/3.png",
+        "a/.h/4.png",
+        "a/.5.png",
+        "a/6.txt",
+        "a/@eaDir/1.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
@@ -259,6 +276,7 @@ def test_patterns_name_files(tmp_path):
     assert found(f"{root}/a/.*") == ["a/.5.png"]
     assert found(f"{root}/a/**") == ["a/1.png", "a/6.txt", "a/b/2.png", "a/b/c/3.png"]
     assert found(f"{root}/a/6.txt") == ["a/6.txt"]
+    assert found(f"{root}/a/@*/*") == ["a/@eaDir/1.png"]
     assert found(f"{root}/b/*") == []
     assert found(root, tmp_path / "a" / "b") == ["a/1.png"]
     with pytest.raises(ValueError, match=r"must hold \*\* once at most"):

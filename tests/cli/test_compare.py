@@ -58,3 +58,24 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compare", str(tmp_path)])
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_the_same_name_of_data_with_other_images_is_other_data(runs, capsys):
+    path = runs[1] / "report.json"
+    report = json.loads(path.read_text())
+    report["run"]["splits"]["test"] -= 1
+    path.write_text(json.dumps(report))
+    main(["compare", *map(str, runs)])
+    assert "their accuracies do not compare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": 5, "test": 0}])
+def test_without_a_number_of_test_images_there_are_no_intervals(splits, runs, capsys):
+    for folder in runs:
+        report = json.loads((folder / "report.json").read_text())
+        report["run"]["splits"] = splits
+        (folder / "report.json").write_text(json.dumps(report))
+    main(["compare", *map(str, runs)])
+    said = capsys.readouterr().out
+    assert "50.0%, " in said
+    assert "interval" not in said

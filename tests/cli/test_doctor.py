@@ -51,6 +51,14 @@ def test_a_broken_installation_is_told_of(monkeypatch, capsys):
     assert "Keras cannot be imported" in text
 
 
+def test_an_error_that_says_nothing_has_a_name(monkeypatch):
+    def fail():
+        raise AssertionError
+
+    monkeypatch.setattr("keras.backend.backend", fail)
+    assert doctor.engines()["backend"] == "none (AssertionError: )"
+
+
 def test_instructions_are_read_or_not_known(tmp_path):
     path = tmp_path / "cpuinfo"
     path.write_text("model name\t: x\nflags\t\t: sse avx2 avx512_bf16 fma\nbugs\t: avx512f\n")

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import short_run
+from PIL import Image
 
 import keras_adaptive as ka
 from benchmarks import chaos
@@ -693,6 +694,18 @@ def test_the_benchmark_of_kills_sees_what_is_mixed(run, tmp_path):
         ["calibrate", "RUN", "--risk", "0.1", "--delta", "2"],
         ["calibrate", "RUN", "--accuracy", "95"],
         ["calibrate", "RUN", "--method", "optimum"],
+        ["calibrate", "RUN", "--method", "pcee"],
+        ["calibrate", "RUN", "--risk", "0.1", "--method", "geometric"],
+        ["evaluate", "RUN", "--budget-share", "0.9", "--delta", "0.1"],
+        ["demo", "--out", "RUN", "--metric", "error"],
+        ["evaluate", "RUN", "--worst-case-share", "0.001"],
+        ["train", "--out", "RUN", "--data", ""],
+        ["train", "--out", "RUN", "--train-limit", "9223372036854775807"],
+        ["train", "--out", "RUN", "--batch-size", "1" + 20 * "0"],
+        ["train", "--out", "RUN", "--epochs", "1" + 20 * "0"],
+        ["evaluate", "RUN", "--budget", "1e31"],
+        ["calibrate", "RUN", "--worst-case", "1e31"],
+        ["train", "--out", ""],
         ["run", "RUN/model.tflite", "a.png", "--threads", "0"],
         ["run", "RUN/model.tflite", "a.png", "--deadline-ms", "-1"],
         ["run", "RUN/model.tflite", "a.png", "--deadline-ms", "soon"],
@@ -705,3 +718,170 @@ def test_what_an_option_must_be_is_said_before_anything_is_done(arguments, run, 
     assert "error: " in said
     assert arguments[-2].lstrip("-") in said.rpartition("error: ")[2]
     assert snapshot(run) == before
+
+
+# ---- the data of a run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A run on photos whose network is drawn at random, and the folder of the photos."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(7):
+            pixels = rng.integers(0, 100, (8, 8, 3)) + 100 * label
+            image = Image.fromarray(pixels.astype("uint8"))
+            image.save(tmp_path / "photos" / name / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(program.training, "fit", lambda model, *given, **how: model)
+        patch.setattr(shutil, "copyfile", lambda source, target: target.write_text(HISTORY))
+        main(["train", "--data", "photos", "--out", "run", "--epochs", "1"])
+    return tmp_path / "run", tmp_path / "photos"
+
+
+HISTORY = "epoch,exit_0_accuracy\n0,0.5\n"
+
+
+def test_a_run_finds_its_data_from_every_folder(photos, tmp_path, monkeypatch):
+    run, folder = photos
+    other = tmp_path / "other" / "photos"
+    shutil.copytree(folder, other)
+    for path in other.rglob("*.png"):
+        Image.new("RGB", (8, 8), "white").save(path)
+    monkeypatch.chdir(other.parent)
+    with runs.opened(run) as opened:
+        assert opened.open()[2].images("test", 1)[0].min() < 200
+    folder.rename(tmp_path / "moved")  # then it is where the report says, seen from here
+    with runs.opened(run) as opened:
+        assert opened.open()[2].images("test", 1)[0].min() == 255
+
+
+def test_data_that_is_gone_is_said_to_be(photos, tmp_path, capsys):
+    run, folder = photos
+    folder.rename(tmp_path / "moved")
+    said = fails(["evaluate", run], capsys)
+    assert f"The data must be where it was, {folder}" in said
+    assert f"{run}/report.json must say so, as `run.source`" in said
+
+
+def test_results_without_their_network_are_not_replaced(run, capsys, monkeypatch):
+    (run / "model.keras").unlink()
+    before = snapshot(run)
+    said = fails(["train", "--out", run, *short_run.ARGUMENTS, "--epochs", "3"], capsys)
+    assert "epochs: 2, not 3" in said
+    assert snapshot(run) == before
+    monkeypatch.setattr(program.training, "fit", short_run.eagerly)
+    train(run)  # the same one: its network is made again
+    assert (run / "model.keras").exists()
+
+
+def test_a_report_that_was_edited_names_the_data(photos, tmp_path):
+    run, folder = photos
+    shutil.copytree(folder, tmp_path / "new")
+    text = (run / "report.json").read_text().replace('"photos"', json.dumps(str(tmp_path / "new")))
+    (run / "report.json").write_text(text)
+    shutil.rmtree(folder / "cat")
+    for _ in range(2):  # also when it was written again
+        with runs.opened(run) as opened:
+            assert opened.open()[2].size("test") == 2
+        main(["report", str(run)])
+
+
+def test_other_classes_than_those_of_training_are_refused(photos, capsys):
+    run, folder = photos
+    (folder / "cat").rename(folder / "wolf")
+    for command in (["evaluate", run], ["calibrate", run, "--budget-share", "0.9"]):
+        said = fails(command, capsys)
+        assert "must have the classes that the network was trained on" in said
+        assert "Received: dog where cat was" in said
+
+
+def test_pixels_are_standardized_as_in_training_whatever_the_data_is_now(photos, capsys):
+    run, folder = photos
+    with runs.opened(run) as opened:
+        before = opened.open()[2]
+    for path in (folder / "cat").iterdir():
+        shutil.copy(path, path.with_name(f"more{path.name}"))
+    with runs.opened(run) as opened:
+        after = opened.open()[2]
+    assert (after.mean, after.std) == (before.mean, before.std)
+    said = capsys.readouterr().out
+    assert f"train had 10 images, now {after.size('train')}" in said
+    assert "images that the network has learned from may be among the others" in said
+
+
+def test_an_evaluation_says_of_how_many_images_it_is(photos, monkeypatch):
+    run, folder = photos
+    monkeypatch.setattr(evaluation, "_draw", lambda *arguments: None)
+    for path in [*(folder / "cat").iterdir(), *(folder / "dog").iterdir()]:
+        for i in range(4):
+            shutil.copy(path, path.with_name(f"more{i}{path.name}"))
+    main(["evaluate", str(run), "--budget-share", "0.9"])
+    report = json.loads((run / "report.json").read_text())
+    with runs.opened(run) as opened:
+        now = opened.open()[2]
+    sizes = {"train": 10, "calibrate": now.size("calibrate"), "test": now.size("test")}
+    assert report["run"]["splits"] == sizes
+    assert sizes["test"] > 2
+    assert f"On {sizes['test']} test images" in (run / "report.md").read_text()
+
+
+def test_data_in_the_folder_of_here_has_the_name_of_the_folder(photos, monkeypatch):
+    _, folder = photos
+    options = parse(["train", "--data", "."])
+    options.command = "train"
+    monkeypatch.chdir(folder)
+    model = ka.build_msdnet((8, 8, 3), 2, **program.DIGITS_NETWORK)
+    report = program._describe(options, runs.load_data({"data": "."}), model, {}, program.QUICK)
+    assert report["run"]["data"] == "photos"
+
+
+def test_a_worst_case_alone_chooses_a_policy_that_keeps_it(run, monkeypatch):
+    quickly(monkeypatch)
+    before = json.loads((run / "report.json").read_text())
+    share = before["exits"][0]["macs"] / before["exits"][-1]["macs"] + 0.01
+    main(["evaluate", str(run), "--worst-case-share", str(share)])
+    report = json.loads((run / "report.json").read_text())
+    assert report["result"]["worst_macs"] == before["exits"][0]["macs"]
+    assert before["policy"]["worst_case"] is None
+    full = before["exits"][-1]["macs"]
+    assert report["policy"]["worst_case"] == pytest.approx(share * full)
+
+
+def test_a_policy_of_the_user_is_known_before_anything_is_computed(run, capsys, monkeypatch):
+    (run / "policy.json").write_text("mine")
+    monkeypatch.setattr(runs.Run, "open", lambda run: pytest.fail("it was opened"))
+    for options in ([], ["--budget-share", "0.9"]):
+        said = fails(["calibrate", run, *options], capsys)
+        assert "policy.json must be the file that was written here" in said
+
+
+def test_a_run_among_the_photos_is_no_class(photos):
+    run, folder = photos
+    (run / "pictures").mkdir()
+    Image.new("RGB", (99, 99)).save(run / "pictures" / "curve.png")
+    shutil.move(run, folder / "run")
+    with runs.opened(folder / "run") as opened:
+        splits = opened.open()[2]
+    assert splits.class_names == ["cat", "dog"]
+    assert splits.size("train") == 10
+
+
+def test_the_home_folder_is_found_where_no_shell_has_done_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = parse(["train", "--out=~/run", "--data=~/photos", "--data-dir=~/images"])
+    assert options.out == tmp_path / "run"
+    assert options.data == str(tmp_path / "photos")
+    assert options.data_dir == tmp_path / "images"
+
+
+def test_what_no_report_holds_is_known_before_training(photos, capsys, monkeypatch):
+    _, folder = photos
+    rows = [f"{label}/{i}.png,{label * 4000}" for label in ("cat", "dog") for i in range(7)]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    monkeypatch.setattr(program.training, "fit", lambda *given, **how: pytest.fail("it trained"))
+    said = fails(["train", "--data", folder / "labels.csv", "--out", folder / "new"], capsys)
+    assert "`report.run.class_names[0]` must be a text of at most 10,000 characters" in said
+    assert not (folder / "new").exists()

@@ -1,6 +1,8 @@
 """The command line: help, errors and exit codes, and what it does not import."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from keras_adaptive import calibration
 from keras_adaptive.calibration import risk_control
-from keras_adaptive.cli import main
+from keras_adaptive.cli import document, main
 from keras_adaptive.cli.arguments import COMMANDS, METHODS, METRICS, REGIMES
 from keras_adaptive.models.pretrained import FOLDER
 from keras_adaptive.training import regimes
@@ -119,6 +121,35 @@ def test_exit_codes_tell_what_went_wrong(monkeypatch, capsys):
     assert "error: broken" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
+def test_who_reads_may_stop_reading(tmp_path):
+    (tmp_path / "report.json").write_bytes((FOLDER / "cifar10" / "report.json").read_bytes())
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "keras_adaptive", "card", str(tmp_path)]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_picture_that_is_gone_is_named_without_a_traceback(tmp_path, monkeypatch, capsys):
+    import tensorflow as tf
+
+    from keras_adaptive.data.image_folder import _read, _reader
+
+    path = str(tmp_path / "gone.png")
+    read = _reader(lambda path: _read(path, None), (8, 8, 3))
+    images = tf.data.Dataset.from_tensors((path, 0)).map(read)
+    monkeypatch.setattr(document, "card", lambda options: list(images))
+    with pytest.raises(SystemExit, match="1"):
+        main(["card", "run"])
+    said = capsys.readouterr().err
+    assert said == (
+        "keras-adaptive: error: A picture must be an image file that can be read. "
+        f"Received: {path} (no such file)\n"
+    )
+
+
 def test_json_alone_is_on_stdout(capsys):
     main(["card", str(FOLDER / "cifar10")])
     text = capsys.readouterr().out
@@ -138,3 +169,36 @@ def test_shells_complete_commands_and_options(capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         main(["--print-completion", "bash"])
     assert "keras_adaptive[completion]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train --data", "demo --out", "evaluate", "report", "card"])
+def test_what_a_report_cannot_hold_is_refused_before_work(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), "caf\udce9"])
+    assert r"arguments must be in UTF-8, as the report of a run holds them" in (
+        said := capsys.readouterr().err
+    )
+    assert r"Received: 'caf\udce9'" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_any_name_can_be_printed_in_any_encoding(encoding, as_json, monkeypatch):
+    names = "\u4e2d \U0001f600 \udce9"
+
+    def card(options):
+        print(names)
+        return {"card": names}
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(document, "card", card)
+    main(["card", "run", *(["--json"] if as_json else [])])
+    out.flush()
+    said = out.buffer.getvalue().decode(encoding)
+    if as_json:
+        assert json.loads(said) == {"card": names}
+    else:
+        assert said.endswith("\\udce9\n")
+        assert names[0] in said or encoding != "utf-8"

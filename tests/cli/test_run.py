@@ -1,6 +1,7 @@
 """`run` reads pictures by the rule of the file, as training does."""
 
 import json
+import os
 import re
 import sys
 
@@ -201,6 +202,10 @@ def test_of_a_folder_every_picture_is_read(tmp_path, monkeypatch, capsys):
     (tmp_path / "sub").mkdir()
     for name in ("sub/b.JPG", "a.png"):
         picture(tmp_path, name)
+    for hidden in ("@eaDir", ".thumbs"):
+        (tmp_path / "sub" / hidden).mkdir()
+        picture(tmp_path / "sub" / hidden)
+    picture(tmp_path, "._a.png")
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "cut.jpeg").write_bytes(b"\xff\xd8\xff")
     model = Model((16, 16, 3))
@@ -227,3 +232,14 @@ def test_json_is_all_that_stdout_gets(tmp_path, monkeypatch, capsys):
     assert (answer["label"], answer["exit"], answer["cost"]) == (1, 0, 10.0)
     assert answer["probability"] == 0.75
     assert "a.png: 1 (75.0%)" in said.err
+
+
+def test_a_name_of_another_encoding_is_read_and_printed(tmp_path, monkeypatch, capsys):
+    picture(tmp_path)
+    name = os.fsdecode(b"caf\xe9.png")
+    os.rename(tmp_path / "a.png", tmp_path / name)
+    seen(monkeypatch, Model((16, 16, 3)), tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path}/caf\\udce9.png: 1 (75.0%)\n"
+    seen(monkeypatch, Model((16, 16, 3)), tmp_path / name, "--json")
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert answer["picture"] == str(tmp_path / name)

@@ -259,6 +259,20 @@ def test_folders_of_the_system_are_no_classes(folder, tmp_path):
     assert sum(found.size(split) for split in data.SPLITS) == 12
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    classes(tmp_path, {"cat": 6, "dog": 6, "fox": 6})
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("fox"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match=r"1 file is left out: fox \(a folder that cannot be read"):
+        assert data.load(tmp_path).class_names == ["cat", "dog"]
+
+
 def test_folders_above_do_not_matter(tmp_path):
     classes(tmp_path, {"cat": 6, "dog": 6}, "photos/2024")
     (tmp_path / "photos" / "about.txt").write_text("no picture")
@@ -386,6 +400,23 @@ def test_flips_are_as_asked_for(tmp_path):
     folder = classes(tmp_path / "roads", {"left": 5, "right": 5})
     assert not data.load(folder).flips
     assert data.load(folder, flips=True).flips
+
+
+def test_the_folder_of_here_has_a_name(tmp_path, monkeypatch):
+    folder = classes(tmp_path / "digits", {"one": 5, "two": 5})
+    monkeypatch.chdir(folder)
+    assert not data.load(folder).flips
+    assert not data.load(".").flips
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_class_whose_name_no_report_can_hold_is_refused(packed, tmp_path):
+    classes(tmp_path / "photos", {"cat": 5, os.fsdecode(b"caf\xe9"): 5})
+    if packed:
+        with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+            archive.add(tmp_path / "photos", "photos")
+    with pytest.raises(ValueError, match=r"must have a name in UTF-8.* Received: .*'caf.udce9'"):
+        data.load(tmp_path / ("photos.tar" if packed else "photos"), cache_dir=tmp_path / "cache")
 
 
 # ---- CSV files

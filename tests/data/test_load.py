@@ -245,6 +245,13 @@ def test_rejects_what_is_no_data(tmp_path):
     for name in ("/no/such/folder", "./pictures", "pets.tar.gz"):  # not a data set's name
         with pytest.raises(ValueError, match="no such folder or file. Received: data_dir="):
             data.load(name)
+    for name in ("data_dir", "cache_dir"):
+        with pytest.raises(
+            TypeError, match=f"`{name}` must be a string or a path. Received: {name}=5"
+        ):
+            data.load("pets", **{name: 5})
+    with pytest.raises(ValueError, match="`name` must be a path or the name of a data set"):
+        data.load("")
     (tmp_path / "file.tar").write_text("not a tar")
     with pytest.raises(ValueError, match="must be a folder or a tar file"):
         data.load("pets", data_dir=tmp_path / "file.tar", cache_dir=tmp_path)

@@ -195,6 +195,12 @@ def test_curves_of_several_policies_stand_beside_baselines():
         ("probability_strips", [IMAGES, LOGITS[0], EXITS], "`logits` must be numbers of shape"),
         ("probability_strips", [IMAGES[:3], LOGITS, EXITS], "`logits` must be numbers of shape"),
         ("probability_strips", [IMAGES, LOGITS, [0]], "`exits` must be one integer per image, 24"),
+        ("probability_strips", [IMAGES, LOGITS, EXITS + 3], "`exits` must be integers from 0 to 2"),
+        ("probability_strips", [IMAGES, LOGITS, EXITS, ["a"]], "`class_names` must be 3 names"),
+        ("easy_and_hard", [IMAGES, np.ones(24), 0], "`full` above 0. Received: costs=.*full=0"),
+        ("easy_and_hard", [IMAGES, np.full(24, np.nan), 1], "`costs` must be finite"),
+        ("easy_and_hard", [IMAGES, np.ones(24), "a"], "`full` must be a finite number"),
+        ("pareto_front", [[1, 2]], "`points` must be a list of `tuning.Point`"),
     ],
 )
 def test_refuses_what_cannot_be_drawn(name, arguments, message):
@@ -217,3 +223,56 @@ def test_counts_of_images_are_positive(value):
 def test_an_exit_may_have_no_examples():
     axes = plotting.examples(IMAGES, [np.array([0, 3]), np.array([], int), []])
     assert axes.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "given", "message"),
+    [
+        ("images_by_exit", [IMAGES, EXITS], {"labels": LABELS - 1}, "`labels` must be integers of"),
+        ("images_by_exit", [IMAGES, EXITS], {"answers": ["a"] * 24}, "`answers` must be integers"),
+        (
+            "images_by_exit",
+            [IMAGES, EXITS],
+            {"labels": LABELS, "class_names": ["a"]},
+            "`labels` must be integers from 0 to 0",
+        ),
+        (
+            "images_by_exit",
+            [IMAGES, EXITS],
+            {"class_names": {0: "a"}},
+            "`class_names` must be 1 names",
+        ),
+        ("latency", [[1.0, 2.0]], {"percentiles": (5,)}, "`percentiles` must be two numbers"),
+        ("latency", [[1.0, 2.0]], {"percentiles": (5, 101)}, "`percentiles` must be two numbers"),
+        ("skipping_ratios", [np.ones((3, 4))], {"labels": ["a"]}, "`labels` must be one per block"),
+        ("exit_history", [{"exit_0_accuracy": [0.5]}], {"samples": 5}, "`samples` must be two int"),
+    ],
+)
+def test_refuses_what_does_not_fit(name, arguments, given, message):
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match=message):
+        getattr(plotting, name)(*arguments, **given)
+    assert plt.get_fignums() == before
+
+
+def test_axes_that_are_given_are_as_many_as_are_drawn():
+    row = plt.subplots(1, 2)[1]
+    for draw in (
+        lambda axes: plotting.reliability(LOGITS, LABELS, axes=axes),
+        lambda axes: plotting.easy_and_hard(IMAGES, np.arange(24.0), 24.0, axes=axes),
+        lambda axes: plotting.examples(IMAGES, [[0], [1], [2]], axes=axes),
+        lambda axes: plotting.probability_strips(IMAGES, LOGITS, EXITS, axes=axes),
+    ):
+        for axes in (row, row[0]):
+            with pytest.raises(ValueError, match="`axes` must be matplotlib axes of shape"):
+                draw(axes)
+    axes = plt.subplots(1, 3)[1]
+    assert plotting.reliability(LOGITS, LABELS, axes=list(axes)).tolist() == axes.tolist()
+
+
+def test_classes_of_one_name_have_a_bar_each():
+    logits = np.log([[[0.5, 0.3, 0.2]]])
+    (_, ax), *_ = plotting.probability_strips(IMAGES[:1], logits, [0], ["crane", "crane", "cat"])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["cat", "crane", "crane"]
+    bars = sorted(bar.get_y() for bar in ax.patches)
+    assert min(np.diff(bars)) >= ax.patches[0].get_height()

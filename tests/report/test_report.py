@@ -67,6 +67,17 @@ def test_where_no_later_exit_pays_there_is_one_budget():
     assert [row["mean_macs"] for row in rows] == [1.0, 2.0]
 
 
+def test_budgets_near_each_other_have_names_of_their_own(calibration):
+    logits, labels, _ = calibration
+    costs = [500.0, 501.0, 503.0]
+    rows = reports.budget_table((logits, labels), (logits, labels), costs, [0.995, 0.997, 1.0])
+    assert [row["policy"] for row in rows[:-1]] == [
+        "99.5% of the cost",
+        "99.7% of the cost",
+        "100.0% of the cost",
+    ]
+
+
 def test_a_budget_below_the_first_exit_becomes_the_first_exit():
     assert reports.feasible_budget(0.1, np.array([3.0, 10.0])) == 3.0
     assert reports.feasible_budget(0.5, np.array([3.0, 10.0])) == 5.0
