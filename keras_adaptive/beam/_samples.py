@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -293,6 +294,8 @@ def _label(found):
         return found.decode("utf-8", "backslashreplace")
     if isinstance(found, str) or found is None:
         return found
+    if isinstance(found, (float, np.floating)) and np.isfinite(found) and found == int(found):
+        return int(found)  # pandas writes whole numbers so where some are missing
     return int(found) if isinstance(found, (int, np.integer)) else None
 
 
@@ -341,7 +344,8 @@ class Preparation:
             )
         self._shape = tuple(info["inputs"][0]["shape"])
         self._dtype = np.dtype(info["inputs"][0]["dtype"])
-        self._classes = {n: i for i, n in enumerate(info.get("class_names") or ())}
+        names = Counter(info.get("class_names") or ())
+        self._classes = {n: i for i, n in enumerate(info.get("class_names") or ()) if names[n] == 1}
 
     def rule(self):
         """Returns the pixel rule.
@@ -376,12 +380,19 @@ class Preparation:
             ) from error
         if array.dtype.kind in "iub" and array.dtype != self._dtype:
             # Parquet and TFRecord know no uint8 lists but as wider integers
+            dtype = np.dtype("uint8") if self._dtype.kind == "f" else self._dtype
+            limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
             low, high = int(array.min()), int(array.max())
-            if self._dtype.kind == "f" and not 0 <= low <= high <= 255:
-                raise ValueError(f"pixels must be 0 to 255, and are {low} to {high}")
-            array = array.astype(np.uint8 if self._dtype.kind == "f" else self._dtype)
+            if not limits[0] <= low <= high <= limits[1]:
+                what = "pixels" if self._dtype.kind == "f" else f"numbers of {dtype}"
+                raise ValueError(
+                    f"{what} must be {limits[0]} to {limits[1]}, and are {low} to {high}"
+                )
+            array = array.astype(dtype)
         return array.astype(np.float32) if array.dtype.kind == "f" else array
 
-    def label(self, label):
-        """Returns the number of a label's class, or `None` if it has none."""
-        return self._classes.get(label) if isinstance(label, str) else label
+    def label(self, label, classes):
+        """Returns the number of a label's class, or `None`: of no class, or of two of one name."""
+        if isinstance(label, str):
+            return self._classes.get(label)
+        return label if label is not None and 0 <= label < classes else None
