@@ -152,12 +152,14 @@ def checked_calibration(model, inputs, quantize, data, preprocessing):
     arrays = checked_data(inputs, _graph.in_order(model, x), preprocessing)
     samples = count(arrays)
     if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+        shape = (1, samples, model.outputs[-1].shape[-1])
+        try:
+            labels = _checks.check_labels(labels, np.broadcast_to(np.float32(0), shape))
+        except ValueError as error:
             raise ValueError(
-                f"The labels of `calibration_data` must be {samples} integers. "
-                f"Received: dtype {labels.dtype}, shape {labels.shape}"
-            )
+                f"The labels of `calibration_data` must be {samples} integers, of the "
+                f"{shape[-1]} classes. {error}"
+            ) from error
     return arrays, labels
 
 

@@ -70,7 +70,7 @@ def export_tflite(
             float32; `"dynamic"`: int8 weights, ranges of features measured on the device;
             `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
         calibration_data: Array `(samples, ...)` of the model's inputs (of several a dictionary
-            by name, or a list), or a tuple of it and integer labels `(samples,)`. Use held-out
+            by name, or a list), or a tuple of it and labels as `fit` takes them. Use held-out
             data. With `preprocessing`, uint8 pixels, which it standardizes, or standardized
             floats. Needed for `"int8"`; not used if `quantize` is `None`.
         single_call: Boolean, whether to add a signature `predict(<inputs>, thresholds)` that

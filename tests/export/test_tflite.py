@@ -187,6 +187,7 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
         ({"calibration_data": np.zeros((2, 8, 8))}, ValueError, r"\(samples, 8, 8, 1\)"),
         ({"calibration_data": np.full((1, 8, 8, 1), np.nan)}, ValueError, "must be finite"),
         ({"calibration_data": (np.zeros((1, 8, 8, 1)), [0.5])}, ValueError, "must be 1 integers"),
+        ({"calibration_data": (np.zeros((1, 8, 8, 1)), [10])}, ValueError, "labels from 10 to 10"),
         ({"stage_ms": [1.0]}, ValueError, "`stage_ms` must be 2 positive numbers"),
         ({"stage_ms": [1.0, 0.0]}, ValueError, "`stage_ms` must be 2 positive numbers"),
     ],
