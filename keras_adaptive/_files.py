@@ -217,7 +217,9 @@ def as_json(value, name):
         ValueError: If JSON has no such value.
     """
     try:
-        return json.loads(json.dumps(value, allow_nan=False, default=_of_numpy))
+        text = json.dumps(value, allow_nan=False, default=_of_numpy)
+        _check_depth(text.encode())  # as when it is read
+        return json.loads(text, parse_int=_integer)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"`{name}` must hold what JSON can: texts, finite numbers, lists and dictionaries. "

@@ -49,6 +49,14 @@ def check(model, policy):
             "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
             f"AgreementPolicy. Received: policy={policy!r}"
         )
+    classes = model.outputs[-1].shape[-1]
+    if isinstance(policy, LearnedPolicy) and policy.networks:
+        of_policy = len(policy.networks[0][0][0])
+        if of_policy != classes:
+            raise ValueError(
+                f"`policy` must be for the {classes} classes of the network. Received: a "
+                f"LearnedPolicy for {of_policy} classes"
+            )
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "The Keras backend must be tensorflow to export. Save the model and load it with "

@@ -1,3 +1,4 @@
+import functools
 import json
 
 import keras
@@ -282,7 +283,9 @@ def test_details_of_numpy_are_saved_as_python_has_them(rng, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "details", [5, "text", [1], {"loss": np.nan}, {"x": np.inf}, {"model": object()}, {(1, 2): 3}]
+    "details",
+    [5, "text", [1], {"loss": np.nan}, {"x": np.inf}, {"model": object()}, {(1, 2): 3}]
+    + [{"x": 10**50}, functools.reduce(lambda inside, _: {"x": inside}, range(200), {})],
 )
 def test_details_that_no_file_can_hold_are_refused(details):
     for make in (
