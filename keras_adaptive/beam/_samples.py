@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anytime_tflite import AnytimeModel, pixels, read_info
+from anytime_tflite.inputs import Inputs
 from keras_adaptive._checks import needs_extra
 from keras_adaptive._files import shown
 from keras_adaptive.beam._example import features_of
@@ -344,6 +345,8 @@ class Preparation:
             )
         self._shape = tuple(info["inputs"][0]["shape"])
         self._dtype = np.dtype(info["inputs"][0]["dtype"])
+        shapes = {info["inputs"][0]["name"]: (self._shape, self._dtype)}
+        self._inputs = Inputs(shapes, info["preprocessing"])
         names = Counter(info.get("class_names") or ())
         self._classes = {n: i for i, n in enumerate(info.get("class_names") or ()) if names[n] == 1}
 
@@ -390,6 +393,11 @@ class Preparation:
                 )
             array = array.astype(dtype)
         return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+    def check(self, array):
+        """Raises a ValueError if the network cannot take the array of a sample."""
+        if array.dtype != np.uint8 or self._info["preprocessing"] is None:
+            self._inputs.one(array, "image")
 
     def label(self, label, classes):
         """Returns the number of a label's class, or `None`: of no class, or of two of one name."""
