@@ -129,6 +129,7 @@ class MagnitudePruning(keras.callbacks.Callback):
             )
         # of several batches each, with `gradient_accumulation_steps`
         optimizer = getattr(self.model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # which scales the loss
         each = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         end = max(int(RISING * steps * self.params["epochs"] / each), 1)
         schedules = tfmot().sparsity.keras

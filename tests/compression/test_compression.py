@@ -181,9 +181,10 @@ def test_zeros_stay_where_a_training_goes_on_behind_the_schedule(model, data):
 def dense(**how):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(20), keras.layers.Dense(10)])
-    optimizer = keras.optimizers.SGD(
-        0.01, gradient_accumulation_steps=how.pop("accumulation", None)
-    )
+    accumulation, scaled = how.pop("accumulation", None), how.pop("scaled", False)
+    optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=accumulation)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
     model.compile(optimizer, "mse", **how)
     return model
 
@@ -199,11 +200,13 @@ def test_prunes_when_it_is_due_also_between_calls(together):
     assert [(kernel == 0).mean() for kernel in pruning.kernels()] == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("accumulation", [None, 2, 4])
-def test_a_number_is_reached_where_a_step_takes_several_batches(accumulation):
+@pytest.mark.parametrize(
+    ("accumulation", "scaled"), [(None, True), (2, False), (4, False), (4, True)]
+)
+def test_a_number_is_reached_where_a_step_takes_several_batches(accumulation, scaled):
     pruning = compression.MagnitudePruning(0.5)
     x, y = np.ones((64, 8)), np.ones((64, 10))
-    model = dense(accumulation=accumulation)
+    model = dense(accumulation=accumulation, scaled=scaled)
     model.fit(x, y, batch_size=8, epochs=2, callbacks=[pruning], verbose=0)
     assert compression.sparsity(model) == 0.5
 
