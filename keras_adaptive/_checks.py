@@ -151,6 +151,22 @@ def numeric(values):
     return array.astype("float64")
 
 
+def check_confidences(confidences):
+    """Returns confidences `(exits, samples)` as an array; those of the last exit do not count."""
+    try:
+        found = numeric(confidences)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`confidences` must be finite numbers of shape (exits, samples). Received: {error}"
+        ) from error
+    if found.ndim != 2 or not found.size or not np.isfinite(found[:-1]).all():
+        raise ValueError(
+            "`confidences` must be finite numbers of shape (exits, samples). "
+            f"Received: shape {found.shape}"
+        )
+    return found
+
+
 def check_logits(logits):
     """Returns finite logits `(exits, samples, classes)`, or dense ones, as an array."""
     logits = as_array(logits, "logits")

@@ -223,6 +223,33 @@ def to_json(number):
     return float(number)
 
 
+def as_json(value, name):
+    """Returns a value as JSON holds it, Python's numbers and lists in place of NumPy's.
+
+    Args:
+        value: Object.
+        name: String, what an error calls it.
+
+    Raises:
+        ValueError: If JSON has no such value.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, default=_of_numpy)
+        _check_depth(text.encode())  # as when it is read
+        return json.loads(text, parse_int=_integer)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"`{name}` must hold what JSON can: texts, finite numbers, lists and dictionaries. "
+            f"Received: {name}={shown(value)} ({shown(str(error))})"
+        ) from error
+
+
+def _of_numpy(value):
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__}")
+
+
 def _read_at_most(path, largest):
     with open(path, "rb") as file:
         content = file.read(largest + 1)

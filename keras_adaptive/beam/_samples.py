@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anytime_tflite import AnytimeModel, pixels, read_info
+from anytime_tflite.inputs import Inputs
 from keras_adaptive._checks import needs_extra
 from keras_adaptive._files import in_one_spelling, shown
 from keras_adaptive.beam._example import features_of
@@ -293,6 +294,8 @@ def _label(found):
         return found.decode("utf-8", "backslashreplace")
     if isinstance(found, str) or found is None:
         return found
+    if isinstance(found, (float, np.floating)) and np.isfinite(found) and found == int(found):
+        return int(found)  # pandas writes whole numbers so where some are missing
     return int(found) if isinstance(found, (int, np.integer)) else None
 
 
@@ -341,6 +344,8 @@ class Preparation:
             )
         self._shape = tuple(info["inputs"][0]["shape"])
         self._dtype = np.dtype(info["inputs"][0]["dtype"])
+        shapes = {info["inputs"][0]["name"]: (self._shape, self._dtype)}
+        self._inputs = Inputs(shapes, info["preprocessing"])
         self._classes = {}
         for i, name in enumerate(info.get("class_names") or ()):
             name = in_one_spelling(name)  # what two classes are called is the name of neither
@@ -379,12 +384,24 @@ class Preparation:
             ) from error
         if array.dtype.kind in "iub" and array.dtype != self._dtype:
             # Parquet and TFRecord know no uint8 lists but as wider integers
+            dtype = np.dtype("uint8") if self._dtype.kind == "f" else self._dtype
+            limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
             low, high = int(array.min()), int(array.max())
-            if self._dtype.kind == "f" and not 0 <= low <= high <= 255:
-                raise ValueError(f"pixels must be 0 to 255, and are {low} to {high}")
-            array = array.astype(np.uint8 if self._dtype.kind == "f" else self._dtype)
+            if not limits[0] <= low <= high <= limits[1]:
+                what = "pixels" if self._dtype.kind == "f" else f"numbers of {dtype}"
+                raise ValueError(
+                    f"{what} must be {limits[0]} to {limits[1]}, and are {low} to {high}"
+                )
+            array = array.astype(dtype)
         return array.astype(np.float32) if array.dtype.kind == "f" else array
 
-    def label(self, label):
-        """Returns the number of a label's class, or `None` if it has none."""
-        return self._classes.get(in_one_spelling(label)) if isinstance(label, str) else label
+    def check(self, array):
+        """Raises a ValueError if the network cannot take the array of a sample."""
+        if array.dtype != np.uint8 or self._info["preprocessing"] is None:
+            self._inputs.one(array, "image")
+
+    def label(self, label, classes):
+        """Returns the number of a label's class, or `None`: of no class, or of two of one name."""
+        if isinstance(label, str):
+            return self._classes.get(in_one_spelling(label))
+        return label if label is not None and 0 <= label < classes else None

@@ -1,6 +1,7 @@
 """`ScoreFiles`: from files of pictures to the answers, as a part of any Beam pipeline."""
 
 import json
+import os
 
 from keras_adaptive._checks import needs_extra
 from keras_adaptive.beam import _samples
@@ -56,7 +57,8 @@ class ScoreFiles(apache_beam.PTransform):
         **kwargs,
     ):
         super().__init__()
-        self.patterns = [pattern] if isinstance(pattern, str) else list(map(str, pattern))
+        alone = isinstance(pattern, (str, os.PathLike))
+        self.patterns = [str(pattern)] if alone else list(map(str, pattern))
         self.model, self.output = str(model), output
         self.columns = _samples.Columns(image_column, label_column, key_column)
         self.handler = AdaptiveModelHandler(self.model, **kwargs)
@@ -107,7 +109,9 @@ class ReadSamples(apache_beam.DoFn):
     def process(self, file):
         for item in self._items(file):
             try:
-                yield item.key, self._preparation.array(item.content)
+                array = self._preparation.array(item.content)
+                self._preparation.check(array)  # behind, one would end the whole pipeline
+                yield item.key, array
             except ValueError as error:
                 found = {"file": item.key, "reason": reason(error)}
                 yield apache_beam.pvalue.TaggedOutput("errors", found)

@@ -8,6 +8,7 @@ import os
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,8 +60,9 @@ def score(
 
     Pictures are read by the pixel rule in the file. TFRecord files hold `tf.train.Example`,
     compressed by gzip or not; in those and in Parquet files an image is the content of a picture
-    file, uint8 pixels, or numbers of the network's input. A label is a class's number or name. A
-    picture whose folder has the name of a class is of that class.
+    file, uint8 pixels, or numbers of the network's input. A label is a class's number or name; what
+    is of no class, such as -1, is no label. A picture whose folder has the name of a class is of
+    that class.
 
     Args:
         pattern: String, or a list of strings: a file; a folder, of which all pictures, TFRecord
@@ -104,8 +106,16 @@ def score(
             )
     if verbose not in ("auto", 0, 1):
         raise ValueError(f'`verbose` must be "auto", 0 or 1. Received: {verbose=}')
-    patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
-    patterns = [os.fspath(pattern) for pattern in patterns]
+    patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else pattern
+    if not isinstance(patterns, Iterable):
+        raise TypeError(
+            f"`pattern` must be a string or a list of strings. Received: pattern={pattern!r}"
+        )
+    patterns = list(patterns)
+    paths = [("pattern", one) for one in patterns] + [("model", model), ("output", output)]
+    for name, path in paths:
+        _files.as_path(path, name)
+    patterns = [os.fspath(one) for one in patterns]
     model, output = os.fspath(model), Path(output)
     places = [("pattern", pattern) for pattern in patterns]
     for name, place in (*places, ("model", model), ("output", os.fspath(output))):
@@ -380,6 +390,7 @@ class Scorer:
         self._folder, self._run = folder, run
         self._predictor = BatchPredictor(model, workers)
         self._names = self._predictor.info.get("class_names")
+        self._classes = 0  # known from the first answer on
         self._preparation = _samples.Preparation(_samples.described(model), model)
         self._reading = _shards.Reading(columns)
         self._threads = ThreadPoolExecutor(self._predictor.workers)
@@ -406,7 +417,7 @@ class Scorer:
                     good.append((item, array))
             for item, answer in self._answered(good, errors):
                 keys.append(item.key)
-                labels.append(self._preparation.label(item.label))
+                labels.append(self._preparation.label(item.label, self._classes))
                 answers.append(answer)
             if shown is not None:
                 shown.update(len(items))
@@ -477,6 +488,7 @@ class Scorer:
         kinds = {array.dtype for array in arrays}
         x = np.stack(arrays) if len(kinds) == 1 else arrays  # of pixels and floats, one by one
         found = self._predictor.predict(x, verbose=0)
+        self._classes = found.probabilities.shape[1]
         best = found.probabilities[np.arange(len(good)), found.labels]
         columns = (found.labels, best, found.exits, found.costs)
         return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -12,7 +12,14 @@ import numpy as np
 import scipy
 
 from keras_adaptive import __version__
-from keras_adaptive._checks import check_choice, check_costs, check_labels, check_logits, finite
+from keras_adaptive._checks import (
+    check_choice,
+    check_costs,
+    check_labels,
+    check_logits,
+    did_you_mean,
+    finite,
+)
 from keras_adaptive.calibration import _search as search
 from keras_adaptive.calibration._reference import reference
 from keras_adaptive.calibration.geometric import (
@@ -277,10 +284,7 @@ def calibrate_budgets(logits, labels, costs, budgets=None, *, budget_share=None,
             f"`{kind if budgets is None else 'budgets'}` must be a sequence of numbers. "
             f"Received: {values!r}"
         )
-    names = tuple(DEFAULTS)
-    unknown = set(kwargs) - set(names)
-    if unknown:
-        raise ValueError(f"The arguments must be among {names}. Received: {tuple(sorted(unknown))}")
+    check_names(kwargs)
     values = [check_how(**{kind: value}, **kwargs)[1] for value in values]
     return _calibrate(logits, labels, costs, kind, values, {**DEFAULTS, **kwargs})
 
@@ -294,6 +298,14 @@ DEFAULTS = {
     "unit": None,
     "top_k": 1,
 }
+
+
+def check_names(kwargs):
+    """Raises a ValueError unless these are arguments that `calibrate_budgets` passes on."""
+    names, unknown = tuple(DEFAULTS), tuple(sorted(set(kwargs) - set(DEFAULTS)))
+    if unknown:
+        hint = did_you_mean(unknown[0], names)
+        raise ValueError(f"The arguments must be among {names}. Received: {unknown}{hint}")
 
 
 def check_how(

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import optimize
 
-from keras_adaptive._checks import finite
+from keras_adaptive._checks import check_confidences, finite, numbers
 from keras_adaptive.calibration import _search as search
 
 PUBLISHED_P = np.arange(1, 40) / 20
@@ -37,12 +37,7 @@ def geometric_thresholds(confidences, p):
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), section 5.2,
         as the authors' code computes it.
     """
-    confidences = np.asarray(confidences)
-    if confidences.ndim != 2 or not confidences.size or not np.isfinite(confidences).all():
-        raise ValueError(
-            "`confidences` must be finite numbers of shape (exits, samples). "
-            f"Received: shape {confidences.shape}"
-        )
+    confidences = check_confidences(confidences)
     if not finite(p, "p") > 0:
         raise ValueError(f"`p` must be a positive number. Received: p={p}")
     return shares_leaving(confidences, most_confident_first(confidences), float(p))
@@ -74,8 +69,8 @@ def geometric_q(costs, budget):
     Reference:
         [MSDNet (Huang et al., 2018)](https://arxiv.org/abs/1703.09844), equations 2 and 3.
     """
-    costs, budget = np.asarray(costs, "float64"), finite(budget, "budget")
-    if costs.ndim != 1 or costs.size < 2 or not (np.diff(costs) > 0).all():
+    costs, budget = numbers(costs, "costs"), finite(budget, "budget")
+    if costs.size < 2 or not np.isfinite(costs).all() or not (np.diff(costs) > 0).all():
         raise ValueError(
             f"`costs` must be rising numbers, one per exit, at least two. Received: costs={costs}"
         )

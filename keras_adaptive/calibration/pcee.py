@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.optimize
 
+from keras_adaptive._checks import as_array, check_confidences, finite
 from keras_adaptive.calibration._search import midpoint
 
 
@@ -29,6 +30,9 @@ def pcee_thresholds(confidences, right, accuracy):
     Returns:
         Float array `(exits,)`, the last one `-inf`.
 
+    Raises:
+        ValueError: If an argument is not as said.
+
     Example:
 
     >>> confidences = [[0.5, 0.6, 0.7, 0.8], [0.9, 0.9, 0.9, 0.9]]
@@ -40,7 +44,14 @@ def pcee_thresholds(confidences, right, accuracy):
         [Performance Control in Early Exiting to Deploy Large Models at the Same Cost of
         Smaller Ones (Mofakhami et al., 2024)](https://arxiv.org/abs/2412.19325).
     """
-    confidences, right = np.asarray(confidences, "float64"), np.asarray(right, "float64")
+    confidences, right = check_confidences(confidences), as_array(right, "right")
+    if right.shape != confidences.shape or not np.isin(right, (0, 1)).all():
+        raise ValueError(
+            f"`right` must be 0 or 1, of shape {confidences.shape} as `confidences`. Received: "
+            f"shape {right.shape}" + ("" if right.shape != confidences.shape else ", other values")
+        )
+    if not 0 <= finite(accuracy, "accuracy") <= 1:
+        raise ValueError(f"`accuracy` must be from 0 to 1. Received: accuracy={accuracy}")
     thresholds = np.full(len(confidences), -np.inf)
     for k, (own, answers) in enumerate(zip(confidences[:-1], right[:-1], strict=True)):
         values, place, counts = np.unique(own, return_inverse=True, return_counts=True)

@@ -107,6 +107,7 @@ class RiskControl:
         Returns:
             Integer. `None`: no number would do, or none up to 20 million.
         """
+        losses = np.asarray(losses)
         mean = losses.mean()
         if mean >= self.level:
             return None

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_adaptive._checks import integer
-from keras_adaptive.compression._fine_tuning import fine_tune
+from keras_adaptive.compression._fine_tuning import checked, fine_tune
 from keras_adaptive.compression._keras2_copy import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.compression.sizes import weighted_layers
@@ -56,8 +56,11 @@ def cluster(
     """
     check_model(model)
     clusters = integer("clusters", clusters, 2)
+    how = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    how = None if train is None else checked(model, train, **how)
     clustering = tfmot().clustering.keras
     copy = to_tf_keras(model)
+    _check_kernels(model, clusters)
     wrapped = clustering.cluster_weights(
         copy.model,
         number_of_clusters=clusters,
@@ -65,16 +68,8 @@ def cluster(
         # the sum over a large kernel would be a step of a thousand times the rate
         cluster_gradient_aggregation="GradientAggregation.AVG",
     )
-    if train is not None:
-        fine_tune(
-            model,
-            wrapped,
-            train,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            verbose=verbose,
-        )
+    if how is not None:
+        fine_tune(model, wrapped, verbose=verbose, **how)
     stripped = clustering.strip_clustering(wrapped)
     weights = {name: stripped.get_layer(name).get_weights() for name in copy.layers}
     kernels = {id(layer) for layer in weighted_layers(model)}
@@ -87,3 +82,14 @@ def cluster(
             )
     copy.copy_weights(weights)
     return model
+
+
+def _check_kernels(model, clusters):
+    """Raises a ValueError if a kernel has fewer entries than there are clusters."""
+    sizes = {layer.name: int(np.prod(layer.kernel.shape)) for layer in weighted_layers(model)}
+    name = min(sizes, key=sizes.get, default=None)
+    if name is not None and sizes[name] < clusters:
+        raise ValueError(
+            f"`clusters` must be at most the entries of the smallest kernel, {sizes[name]} in "
+            f"layer {name!r}. Received: clusters={clusters}"
+        )

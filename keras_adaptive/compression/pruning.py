@@ -74,9 +74,15 @@ class MagnitudePruning(keras.callbacks.Callback):
         self.sparsity = sparsity if callable(sparsity) else float(sparsity)
         self.block_size = rows, columns
         self.block_pooling = block_pooling
+        in_order = isinstance(layers, (list, tuple, type(None)))
+        if not in_order or not all(isinstance(x, keras.Layer) for x in layers or ()):
+            raise TypeError(
+                "`layers` must be a list of Keras layers, or None. Received: "
+                f"layers={layers if not in_order else list(layers)!r}"
+            )
         self.layers = None if layers is None else list(layers)
         self._pruned = []
-        self._step = None
+        self._step = self._done = None
 
     def kernels(self):
         """Returns the kernels that are pruned, as arrays."""
@@ -89,6 +95,12 @@ class MagnitudePruning(keras.callbacks.Callback):
                 "`model` must have convolutions or dense layers to prune. "
                 f"Received: {self.model.name!r}, which has none"
             )
+        bare = [x.name for x in self._pruned if getattr(x, "kernel", None) is None]
+        if bare:
+            raise ValueError(
+                f"`layers` must be built layers that have a kernel. Received: {bare}, without one"
+            )
+        self._done = None  # a backup may be restored before the first step
         self._step = _pruning_step(
             [layer.kernel.value for layer in self._pruned],
             self._schedule(),
@@ -96,8 +108,15 @@ class MagnitudePruning(keras.callbacks.Callback):
             self.block_pooling,
         )
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._done is None:
+            self._done = int(self.model.optimizer.iterations)
+
     def on_train_batch_end(self, batch, logs=None):
-        self._step(int(self.model.optimizer.iterations))
+        steps = int(self.model.optimizer.iterations)
+        for step in range(self._done + 1, steps + 1):  # several, with `steps_per_execution`
+            self._step(step)
+        self._done = steps
 
     def _schedule(self):
         if callable(self.sparsity):
@@ -108,7 +127,11 @@ class MagnitudePruning(keras.callbacks.Callback):
                 "`sparsity` must be a PruningSchedule where the number of steps is not known. "
                 f"Received: sparsity={self.sparsity}"
             )
-        end = max(int(RISING * steps * self.params["epochs"]), 1)
+        # of several batches each, with `gradient_accumulation_steps`
+        optimizer = getattr(self.model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # which scales the loss
+        each = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+        end = max(int(RISING * steps * self.params["epochs"] / each), 1)
         schedules = tfmot().sparsity.keras
         frequency = max(end // UPDATES, 1)
         end = 1 + (end - 1) // frequency * frequency  # so that the last update is at the end

@@ -1,6 +1,6 @@
 """Quantization-aware training for int8 export."""
 
-from keras_adaptive.compression._fine_tuning import fine_tune
+from keras_adaptive.compression._fine_tuning import checked, fine_tune
 from keras_adaptive.compression._keras2_copy import to_tf_keras
 from keras_adaptive.compression._libraries import tfmot
 from keras_adaptive.training.adaptive_model import check_model
@@ -48,6 +48,8 @@ def quantization_aware(
     check_model(model)
     if train is None:
         raise ValueError("`train` must be given to train the network. Received: train=None")
+    how = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    how = checked(model, train, **how)
     quantization = tfmot().quantization.keras
     copy = to_tf_keras(model)
     try:
@@ -56,15 +58,7 @@ def quantization_aware(
         raise ValueError(
             f"tensorflow_model_optimization cannot quantize {model.name!r}: {error}"
         ) from error
-    fine_tune(
-        model,
-        wrapped,
-        train,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        verbose=verbose,
-    )
+    fine_tune(model, wrapped, verbose=verbose, **how)
     values = {variable.name: variable.numpy() for variable in wrapped.variables}
     copy.copy_weights(
         {name: [values[w.name] for w in copy.model.get_layer(name).weights] for name in copy.layers}

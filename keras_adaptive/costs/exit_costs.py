@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _graph
-from keras_adaptive._checks import did_you_mean, finite
+from keras_adaptive._checks import did_you_mean, finite, integer
 from keras_adaptive.costs._formulas import FREE, LAYERS, OPERATIONS, UNKNOWN
 from keras_adaptive.costs._tracing import tracing
 from keras_adaptive.costs.energy_model import EnergyModel
@@ -450,12 +450,15 @@ def input_shapes(inputs, given):
     """Returns one shape per input, checked against the network."""
     names = [tensor.name for tensor in inputs]
     by_name = isinstance(given, dict) and set(given) == set(names)
-    shapes = [given[name] for name in names] if by_name else given
-    several = len(inputs) > 1 or any(isinstance(size, (list, tuple)) for size in shapes)
-    shapes = [tuple(shape) for shape in (shapes if several else [shapes])]
+    try:
+        shapes = [given[name] for name in names] if by_name else [*given]
+        several = len(inputs) > 1 or any(isinstance(size, (list, tuple)) for size in shapes)
+        shapes = shapes if several else [shapes]
+        shapes = [tuple(integer("input_shape", n, 1) for n in shape) for shape in shapes]
+    except (TypeError, ValueError):
+        shapes = []
     fits = len(shapes) == len(inputs) and all(
         len(shape) == len(tensor.shape) - 1
-        and all(int(size) > 0 for size in shape)
         and all(old in (None, new) for old, new in zip(tensor.shape[1:], shape, strict=True))
         for shape, tensor in zip(shapes, inputs, strict=False)
     )
@@ -465,7 +468,7 @@ def input_shapes(inputs, given):
             "`input_shape` must hold a size for every axis of the inputs but the batch, as they "
             f"are: {open_shapes}. Received: input_shape={given}"
         )
-    return [tuple(int(size) for size in shape) for shape in shapes]
+    return shapes
 
 
 def exit_costs(inputs, exits, unit="macs", lazy=True, input_shape=None):

@@ -49,6 +49,14 @@ def check(model, policy):
             "`policy` must be an ExitPolicy, a LearnedPolicy, a PatiencePolicy or an "
             f"AgreementPolicy. Received: policy={policy!r}"
         )
+    classes = model.outputs[-1].shape[-1]
+    if isinstance(policy, LearnedPolicy) and policy.networks:
+        of_policy = len(policy.networks[0][0][0])
+        if of_policy != classes:
+            raise ValueError(
+                f"`policy` must be for the {classes} classes of the network. Received: a "
+                f"LearnedPolicy for {of_policy} classes"
+            )
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "The Keras backend must be tensorflow to export. Save the model and load it with "
@@ -152,12 +160,14 @@ def checked_calibration(model, inputs, quantize, data, preprocessing):
     arrays = checked_data(inputs, _graph.in_order(model, x), preprocessing)
     samples = count(arrays)
     if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+        shape = (1, samples, model.outputs[-1].shape[-1])
+        try:
+            labels = _checks.check_labels(labels, np.broadcast_to(np.float32(0), shape))
+        except ValueError as error:
             raise ValueError(
-                f"The labels of `calibration_data` must be {samples} integers. "
-                f"Received: dtype {labels.dtype}, shape {labels.shape}"
-            )
+                f"The labels of `calibration_data` must be {samples} integers, of the "
+                f"{shape[-1]} classes. {error}"
+            ) from error
     return arrays, labels
 
 

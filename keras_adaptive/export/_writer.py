@@ -127,7 +127,8 @@ def text(name):
 
 def add_info(model, info):
     """Adds `info` as JSON: a signature of this name, and metadata; both are one buffer."""
-    content = json.dumps({**info, "sha256": NO_DIGEST}, allow_nan=False).encode()
+    # the first of this name is the digest: details of the policy may hold others
+    content = json.dumps({"sha256": NO_DIGEST, **info}, allow_nan=False).encode()
     buffer = add_buffer(model, content)
     entry = schema.MetadataT()
     entry.name, entry.buffer = METADATA, buffer
@@ -146,7 +147,7 @@ def seal(content):
     It detects damage, not forgery: whoever changes a file can compute it anew.
     """
     field = f'"sha256": "{NO_DIGEST}"'.encode()
-    if content.count(field) != 1:
-        raise RuntimeError("The file must hold `sha256` once; nothing was written.")
+    if field not in content:
+        raise RuntimeError("The file must hold `sha256`; nothing was written.")
     digest = hashlib.sha256(content).hexdigest()
-    return content.replace(field, field.replace(NO_DIGEST.encode(), digest.encode())), digest
+    return content.replace(field, field.replace(NO_DIGEST.encode(), digest.encode()), 1), digest

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import integer, needs_extra
-from keras_adaptive._files import as_path, check_new_folder, whole_folder
+from keras_adaptive._files import as_json, as_path, check_new_folder, whole_folder
 from keras_adaptive.export import _arguments, _verification
 from keras_adaptive.export._inputs import inputs_of, random_data, renamed
 from keras_adaptive.export._settings import set_for_file
@@ -98,7 +98,7 @@ def export_onnx(
             "inputs": inputs,
             "preprocessing": _arguments.checked_preprocessing(given["preprocessing"], inputs),
             "pixels": _arguments.checked_pixels(given["pixels"], inputs),
-            "policy": policy.details,
+            "policy": as_json(policy.details, "details"),
         }
         stages = renamed(_graph.minimal_stages(tensors, [outputs[k] for k in exits]), inputs)
         files = [_converted(number, stage, opset) for number, stage in enumerate(stages)]

@@ -2,7 +2,7 @@
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import check_choice
-from keras_adaptive._files import path_to_write, to_json, write_whole
+from keras_adaptive._files import as_json, path_to_write, to_json, write_whole
 from keras_adaptive.costs._beside import NAME, giving_costs
 from keras_adaptive.export import _arguments, _costs, _verification, _writer
 from keras_adaptive.export._conversion import convert
@@ -70,7 +70,7 @@ def export_tflite(
             float32; `"dynamic"`: int8 weights, ranges of features measured on the device;
             `"int8"`: int8 weights and features, ranges measured on `calibration_data`.
         calibration_data: Array `(samples, ...)` of the model's inputs (of several a dictionary
-            by name, or a list), or a tuple of it and integer labels `(samples,)`. Use held-out
+            by name, or a list), or a tuple of it and labels as `fit` takes them. Use held-out
             data. With `preprocessing`, uint8 pixels, which it standardizes, or standardized
             floats. Needed for `"int8"`; not used if `quantize` is `None`.
         single_call: Boolean, whether to add a signature `predict(<inputs>, thresholds)` that
@@ -166,6 +166,7 @@ def _export(
         model, inputs, quantize, calibration_data, preprocessing
     )
     check_choice(tuple(_verification.RUNTIMES), runtime=runtime)
+    details = as_json(policy.details, "details")
     exits = model.exits_of(policy)
     _arguments.check_stage_ms(stage_ms, len(exits))
 
@@ -182,7 +183,7 @@ def _export(
     if quantize == "int8":
         keep_whole_numbers(file)
         pass_int8(file, stages)
-    details, report = policy.details, None
+    report = None
     if quantize is not None and data is not None:
         logits = _verification.keras_answers(stages, data)["logits"]
         quantized = _verification.file_logits(_writer.write(file), len(stages), data)

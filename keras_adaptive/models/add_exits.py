@@ -18,7 +18,7 @@ from keras_adaptive.training._logits import (
     logits_of,
     random_answers,
 )
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 
 FARTHEST = 0.1  # of the whole cost: how far a place may be from the share asked for
 
@@ -147,7 +147,8 @@ def add_exits(model, at, *, classes=None, head_channels=None, trainable=True, fr
         inputs = keras.tree.pack_sequence_as(model.input, inputs)
     adaptive = AdaptiveModel(inputs, outputs, name=f"adaptive_{model.name}")
     adaptive.compile()
-    return adaptive
+    same = model.outputs[-1].shape[-1] == classes and not features
+    return keeping(adaptive, [model]) if same else adaptive
 
 
 def _head(inputs, features, classes, head_channels, name, pooling, mask):

@@ -7,10 +7,11 @@ from keras_adaptive._checks import check_choice
 from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.layers.running_mean import RunningMean
 from keras_adaptive.training._logits import logits_of
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 from keras_adaptive.training.add_stopping import add_stopping
 
 COMBINATIONS = {"mean_logits": "logits", "mean_probs": "probs", "last": None}
+LOOKS = ("class_names", "preprocessing")  # what members have in common at every size of an image
 
 
 def build_cascade(
@@ -84,11 +85,11 @@ def build_cascade(
             "`cost_weight` must be 0 without `stopping`, which alone uses it. "
             f"Received: cost_weight={cost_weight}"
         )
-    members = _checked(members, from_logits)
+    given, members = members, _checked(members, from_logits)
     sizes = [member.inputs[0].shape[1:] for member in members]
     image = keras.Input(_largest(sizes), name="image")
     logits = [member(resized(image, size)) for member, size in zip(members, sizes, strict=True)]
-    cascade = chain(image, logits, combine, "cascade")
+    cascade = keeping(chain(image, logits, combine, "cascade"), given, LOOKS)
     return cascade if stopping is None else add_stopping(cascade, stopping, cost_weight)
 
 

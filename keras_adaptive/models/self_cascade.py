@@ -5,7 +5,8 @@ import numpy as np
 
 from keras_adaptive import _graph
 from keras_adaptive._checks import integer_sequence
-from keras_adaptive.models.cascade import chain, check_model, resized, with_logits
+from keras_adaptive.models.cascade import LOOKS, chain, check_model, resized, with_logits
+from keras_adaptive.training.adaptive_model import keeping
 
 
 def build_self_cascade(model, resolutions, *, input_shape=None, from_logits=None):
@@ -62,7 +63,8 @@ def build_self_cascade(model, resolutions, *, input_shape=None, from_logits=None
     must = "(height, width, channels), positive integers"
     image = keras.Input(integer_sequence("input_shape", input_shape, 1, must, 3), name="image")
     looks = [resized(image, size) for size in sizes]
-    return chain(image, [any_size(look) for look in looks], "mean_logits", "self_cascade")
+    cascade = chain(image, [any_size(look) for look in looks], "mean_logits", "self_cascade")
+    return keeping(cascade, [model], LOOKS)
 
 
 def _sizes(resolutions):

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_adaptive._checks import finite, integer
 from keras_adaptive.policy.confidence import log_odds_of_exit
-from keras_adaptive.policy.policy import Policy, answers_of
+from keras_adaptive.policy.policy import Policy, answers_of, checked_details
 
 
 class AgreementPolicy(Policy):
@@ -42,7 +42,7 @@ class AgreementPolicy(Policy):
         self.share = finite(share, "share")
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1. Received: share={share}")
-        self.details = dict(details or {})
+        self.details = checked_details(details)
 
     def __repr__(self):
         return f"AgreementPolicy({self.members}, share={self.share:g})"

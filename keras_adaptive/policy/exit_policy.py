@@ -11,7 +11,7 @@ from keras_adaptive.policy.confidence import (
     log_odds_of_exit,
     to_log_odds,
 )
-from keras_adaptive.policy.policy import Policy, policy_of
+from keras_adaptive.policy.policy import Policy, checked_details, policy_of
 
 
 class ExitPolicy(Policy):
@@ -68,7 +68,7 @@ class ExitPolicy(Policy):
         self._set(thresholds, confidence, temperatures, log_odds)
         self.pixel_floor = finite(pixel_floor, "pixel_floor")
         self.worst_case = None if worst_case is None else finite(worst_case, "worst_case")
-        self.details = dict(details or {})
+        self.details = checked_details(details)
 
     def _set(self, thresholds, confidence, temperatures, log_odds):
         self.thresholds = numbers(thresholds, "thresholds").copy()

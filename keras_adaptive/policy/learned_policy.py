@@ -7,7 +7,7 @@ import base64
 
 import numpy as np
 
-from keras_adaptive._checks import check_costs, check_logits, integer
+from keras_adaptive._checks import check_costs, check_logits, integer, numbers
 from keras_adaptive.policy.confidence import from_log_odds, stopping_log_odds
 from keras_adaptive.policy.exit_policy import ExitPolicy, log_odds_of
 from keras_adaptive.policy.policy import last_affordable, policy_of
@@ -58,11 +58,17 @@ class LearnedPolicy(ExitPolicy):
         worst_case=None,
         details=None,
     ):
+        if not isinstance(networks, (list, tuple)):
+            raise ValueError(
+                "`networks` must be a list of networks, one per exit but the last. Received: "
+                f"networks={networks!r}"
+            )
         self.networks = [_checked(network) for network in networks]
         if len({network[0][0].shape[0] for network in self.networks}) > 1:
             raise ValueError("`networks` must all be for the same number of classes.")
         if thresholds is None:
             thresholds = np.full(len(self.networks) + 1, 0.5)
+        thresholds = numbers(thresholds, "thresholds")
         if len(thresholds) != len(self.networks) + 1:
             raise ValueError(
                 "`thresholds` must hold one number more than there are networks. Received: "

@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_adaptive._checks import integer
 from keras_adaptive.policy.confidence import log_odds_of_exit
-from keras_adaptive.policy.policy import Policy, answers_of
+from keras_adaptive.policy.policy import Policy, answers_of, checked_details
 
 
 class PatiencePolicy(Policy):
@@ -35,7 +35,7 @@ class PatiencePolicy(Policy):
 
     def __init__(self, patience, *, details=None):
         self.patience = integer("patience", patience, 2)
-        self.details = dict(details or {})
+        self.details = checked_details(details)
 
     def __repr__(self):
         return f"PatiencePolicy({self.patience})"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from keras_adaptive._checks import check_costs, check_logits, integer
-from keras_adaptive._files import read_json, shown, write_whole
+from keras_adaptive._files import as_json, as_path, read_json, shown, write_whole
 from keras_adaptive.policy.confidence import blocks
 
 FORMAT = "keras_adaptive.ExitPolicy"
@@ -153,7 +153,7 @@ class Policy:
             "policy": type(self).__name__,
             "unit": self.unit,
             "network": self.network,
-            "details": self.details,
+            "details": as_json(self.details, "details"),
         }
 
     @classmethod
@@ -166,7 +166,7 @@ class Policy:
             ValueError: If the file is not a policy, of a version this library does not know,
                 or holds a policy of another class.
         """
-        content = read_json(path, "A policy file")
+        content = read_json(as_path(path), "A policy file")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f'A policy file must say "format": "{FORMAT}". Received: path={path}')
         if content.get("version") != VERSION:
@@ -200,6 +200,13 @@ def policy_of(content):
         network = {"name": str(network["name"]), "digest": str(network["digest"])}
     policy.unit, policy.network = unit, network
     return policy
+
+
+def checked_details(details):
+    """Returns facts about a policy as its file holds them."""
+    if not isinstance(details, (dict, type(None))):
+        raise TypeError(f"`details` must be a dictionary or None. Received: details={details!r}")
+    return as_json(details or {}, "details")
 
 
 def last_affordable(costs, worst_case, samples):

@@ -169,7 +169,7 @@ def for_training(train, model, loss, recipe, seed, class_weight=None):
         TypeError, ValueError: If it is not data for this network and loss.
     """
     if callable(getattr(train, "batches", None)):
-        _check_splits("train", train, model)
+        check_splits("train", train, model)
         return train.batches(
             "train",
             recipe.batch_size,
@@ -210,7 +210,7 @@ def for_validation(validation, model, loss, recipe):
     if validation is None:
         return None
     if callable(getattr(validation, "batches", None)):
-        _check_splits("validation", validation, model)
+        check_splits("validation", validation, model)
         return validation.batches("calibrate", recipe.batch_size)
     if isinstance(validation, (tuple, list)):
         validation = _as_data(validation)
@@ -288,7 +288,7 @@ def _indexable(array):
 # ---- checks
 
 
-def _check_splits(name, splits, model):
+def check_splits(name, splits, model):
     if not hasattr(splits, "class_names"):  # something like a Splits
         return
     found, classes = len(splits.class_names), model.outputs[-1].shape[-1]

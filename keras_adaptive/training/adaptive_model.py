@@ -772,6 +772,32 @@ class AdaptiveModel(_graph.ListModel):
             yield (batch[0] if inside else batch,)
 
 
+def check_logits_of(model, logits):
+    """Returns checked logits `(exits, samples, classes)` of a network's own exits and classes."""
+    logits, classes = _checks.check_logits(logits), model.outputs[-1].shape[-1]
+    if logits.ndim != 3 or len(logits) != model.num_exits or logits.shape[-1] != classes:
+        raise ValueError(
+            f"`logits` must be of shape ({model.num_exits}, samples, classes), of the network's "
+            f"{classes} classes. Received: shape {logits.shape}"
+        )
+    return logits
+
+
+def keeping(new, models, names=KEPT[1:]):
+    """Returns a network with the class names and pixel rules on which those it is made of agree.
+
+    Args:
+        new: An `AdaptiveModel`.
+        models: List of models of the same classes.
+        names: Of `KEPT`, those that fit the inputs of the new one.
+    """
+    for name in names:
+        each = [getattr(m, name) if isinstance(m, AdaptiveModel) else None for m in models]
+        if all(one == each[0] for one in each):
+            setattr(new, name, each[0])
+    return new
+
+
 def check_model(model):
     """Raises an error for another thing than an `AdaptiveModel`."""
     if not isinstance(model, AdaptiveModel):

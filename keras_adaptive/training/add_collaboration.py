@@ -1,7 +1,7 @@
 """Collaboration between the exits of any network."""
 
 from keras_adaptive.layers.early_exit import EarlyExit, checked_weight
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 
 
 def add_collaboration(model, collaboration="dense", stop_gradient=True, collaboration_weight=1.0):
@@ -45,7 +45,7 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
         outputs.append(new(features, *outputs[-1:]))
         for old, copy in zip(head.units, new.units, strict=True):
             copy.set_weights(old.get_weights())
-    return AdaptiveModel(model.inputs, outputs, name=model.name)
+    return keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
 
 
 def early_exit_heads(model):

@@ -4,7 +4,7 @@ import keras
 
 from keras_adaptive import _graph
 from keras_adaptive.layers.gradient_scale import GradientScale
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 
 
 def add_gradient_equilibrium(model):
@@ -58,7 +58,7 @@ def add_gradient_equilibrium(model):
         later = {id(t) for s in stages[i + 1 :] for t in s.inputs} - inputs
         for number, key in enumerate(key for key in value if key in later):
             value[key] = GradientScale(onward, name=f"balance_{i}_{number}")(value[key])
-    return AdaptiveModel(model.inputs, outputs, name=model.name)
+    return keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
 
 
 gradient_equilibrium = add_gradient_equilibrium  # its name before 0.2; until 0.3

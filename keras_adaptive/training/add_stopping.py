@@ -1,6 +1,11 @@
 """Stopping policies for any network with exits."""
 
+import inspect
+
+import keras
+
 from keras_adaptive.training import stopping_loss as estimators
+from keras_adaptive.training.adaptive_model import keeping
 from keras_adaptive.training.stopping_model import StoppingModel
 
 
@@ -28,9 +33,15 @@ def add_stopping(model, stopping, cost_weight=0.0, **kwargs):
     >>> (model.stopping_costs() - model.exit_costs()).tolist()
     [160.0, 160.0]
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
+    estimators.check_names(
+        kwargs, "add_stopping", tuple(inspect.signature(add_stopping).parameters)
+    )
+    loss = estimators.StoppingLoss(cost_weight, **kwargs)
     new = StoppingModel(model.inputs, model.outputs, name=model.name, stopping=stopping)
-    new.compile(stopping_loss=estimators.StoppingLoss(cost_weight, **kwargs))
-    return new
+    new.compile(stopping_loss=loss)
+    return keeping(new, [model])
 
 
 with_stopping = add_stopping  # its name before 0.2; until 0.3

@@ -7,9 +7,9 @@ import numpy as np
 import scipy
 
 from keras_adaptive import _graph
-from keras_adaptive._checks import check_choice, check_labels, check_logits
+from keras_adaptive._checks import check_choice, check_labels
 from keras_adaptive.layers.combined_exit import COMBINATIONS, CombinedExit
-from keras_adaptive.training.adaptive_model import AdaptiveModel
+from keras_adaptive.training.adaptive_model import AdaptiveModel, check_logits_of, keeping
 
 
 def combine_exits(model, combine="product", *, logits=None, labels=None):
@@ -81,9 +81,7 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
         layer = CombinedExit(combine, exits, dtype="float32", name=name)
         layers.append(layer)
         outputs.append(layer(keras.ops.stack(model.outputs[: k + 1], axis=1)))
-    new = AdaptiveModel(model.inputs, outputs, name=model.name)
-    for name in ("class_names", "pixels", "preprocessing"):
-        setattr(new, name, getattr(model, name))
+    new = keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
     if needed:
         for layer, weights in zip(layers, _fitted(model, logits, labels), strict=True):
             layer.set_weights(weights)
@@ -111,12 +109,7 @@ def _free_name(name, taken):
 
 def _fitted(model, logits, labels):
     """Returns scales and bias of every exit but the last."""
-    logits = check_logits(logits)
-    if logits.ndim != 3 or len(logits) != model.num_exits:
-        raise ValueError(
-            f"`logits` must be of shape ({model.num_exits}, samples, classes). Received: shape "
-            f"{logits.shape}"
-        )
+    logits = check_logits_of(model, logits)
     labels = check_labels(labels, logits)
     logarithms = scipy.special.log_softmax(logits.astype("float64"), axis=-1)
     return [likeliest_weights(logarithms[: k + 1], labels) for k in range(len(logits) - 1)]

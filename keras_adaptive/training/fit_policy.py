@@ -5,9 +5,10 @@ import inspect
 import keras
 import numpy as np
 
-from keras_adaptive._checks import check_choice, check_labels, check_logits, did_you_mean, integers
+from keras_adaptive._checks import check_choice, check_labels, integers
 from keras_adaptive.policy.policy import right_answers
 from keras_adaptive.training import stopping_loss as estimators
+from keras_adaptive.training.adaptive_model import check_logits_of
 from keras_adaptive.training.stopping_model import (
     LEARNING_RATE,
     StoppingModel,
@@ -101,12 +102,7 @@ def fit_policy(
     how = {"target": target, "epochs": epochs, "batch_size": batch_size}
     check_training(model, **how, learning_rate=learning_rate, optimizer=optimizer, **kwargs)
     epochs, batch_size = integers(1, epochs=epochs, batch_size=batch_size)
-    logits = check_logits(logits).astype("float32", copy=False)
-    if logits.ndim != 3 or len(logits) != model.num_exits:
-        raise ValueError(
-            f"`logits` must be of shape ({model.num_exits}, samples, classes). Received: shape "
-            f"{logits.shape}"
-        )
+    logits = check_logits_of(model, logits).astype("float32", copy=False)
     labels = check_labels(labels, logits)
     steps = -(-logits.shape[1] // batch_size)
     if isinstance(optimizer, str):
@@ -162,7 +158,7 @@ def check_training(
     check_attached(model)
     check_choice(TARGETS, target=target)
     integers(1, epochs=epochs, batch_size=batch_size)
-    _check_names(kwargs)
+    estimators.check_names(kwargs, "fit_policy", tuple(inspect.signature(fit_policy).parameters))
     if target == "deferral" and kwargs:
         raise ValueError(
             'With `target="deferral"`, arguments of StoppingLoss must not be given. '
@@ -173,18 +169,6 @@ def check_training(
         policy_optimizer(1, learning_rate)
     else:
         check_rate(_optimizer(optimizer), "`optimizer`")
-
-
-def _check_names(kwargs):
-    """Raises a TypeError unless all arguments are those of a `StoppingLoss`."""
-    known = tuple(inspect.signature(estimators.StoppingLoss).parameters)
-    own = tuple(inspect.signature(fit_policy).parameters)
-    for name in kwargs:
-        if name not in known:
-            raise TypeError(
-                f"Arguments of `fit_policy` must be its own or those of StoppingLoss, {known}. "
-                f"Received: {name}={kwargs[name]!r}{did_you_mean(name, known + own)}"
-            )
 
 
 def _optimizer(given):

@@ -1,10 +1,12 @@
 """The loss of networks that learn when to stop: the expected cost minus the reward."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_adaptive._checks import check_choice, finite, integer
+from keras_adaptive._checks import check_choice, did_you_mean, finite, integer, numbers
 
 ESTIMATORS = ("sampled", "expected")
 REWARDS = ("sampled_label", "best_label", "log_likelihood")
@@ -91,12 +93,17 @@ class StoppingLoss:
         check_choice(CHARGES, charge=charge)
         check_choice(tuple(NORMALIZED), normalize=normalize)
         if costs is not None:
-            costs = [float(c) for c in costs]
-            if not costs or not costs[0] > 0 or not (np.diff(costs) >= 0).all():
+            try:
+                found = numbers(costs, "costs")
+            except ValueError:
+                found = np.zeros(1)
+            if not found[0] > 0 or not np.isfinite(found).all() or (np.diff(found) < 0).any():
                 raise ValueError(
                     "`costs` must be positive numbers, one per exit, that do not fall. "
                     f"Received: costs={costs}"
                 )
+            costs = found.tolist()
+        check_choice((True, False), baseline=baseline)
         self.estimator = estimator
         self.reward = reward
         self.top_k = integer("top_k", top_k, 1)
@@ -224,3 +231,19 @@ def _among_best(answer, labels, top_k):
     """Returns 1 where fewer than `top_k` classes are more probable than the true one."""
     above = ops.cast(answer > _at(answer, labels)[:, None], "int32")
     return ops.stop_gradient(ops.cast(ops.sum(above, axis=1) < top_k, "float32"))
+
+
+def check_names(kwargs, function, own):
+    """Raises a TypeError unless all arguments are those of a `StoppingLoss`.
+
+    Args:
+        kwargs: Dictionary.
+        function, own: Strings, who takes them, and the names of its own arguments.
+    """
+    known = tuple(inspect.signature(StoppingLoss).parameters)
+    for name in kwargs:
+        if name not in known:
+            raise TypeError(
+                f"Arguments of `{function}` must be its own or those of StoppingLoss, {known}. "
+                f"Received: {name}={kwargs[name]!r}{did_you_mean(name, known + own)}"
+            )

@@ -230,7 +230,7 @@ def check_attached(model):
     if not isinstance(model, StoppingModel):
         raise ValueError(
             "`model` must have stopping policies; see `training.add_stopping`. Received: "
-            f"{model.name!r}, which has none"
+            f"{getattr(model, 'name', model)!r}, which has none"
         )
 
 
@@ -266,6 +266,11 @@ def policies(given, outputs):
         if not layer.built:
             layer.build((None, logits.shape[-1]))
             layer.built = True
+        if layer.hidden[0].kernel.shape[0] != logits.shape[-1]:
+            raise ValueError(
+                f"`stopping` must be policies for {logits.shape[-1]} classes, or not built. "
+                f"Received: {layer.name!r}, for {layer.hidden[0].kernel.shape[0]}"
+            )
     return given
 
 

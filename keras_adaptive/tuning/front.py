@@ -64,7 +64,7 @@ def pareto_front(tuner):
     >>> [point.trial for point in pareto_front(points)]
     ['a', 'c']
     """
-    points = tuner if isinstance(tuner, list) else trial_points(tuner)
+    points = tuner if isinstance(tuner, (list, tuple)) else trial_points(tuner)
     front = []
     for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:

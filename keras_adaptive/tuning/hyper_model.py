@@ -8,16 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_adaptive._checks import needs_extra
+from keras_adaptive._checks import did_you_mean, needs_extra
 from keras_adaptive._files import read_json, write_whole
-from keras_adaptive.calibration.calibrate import calibrate, calibrate_budgets
+from keras_adaptive.calibration.calibrate import (
+    calibrate,
+    calibrate_budgets,
+    check_how,
+    check_names,
+)
+from keras_adaptive.costs.exit_costs import check_unit
 from keras_adaptive.evaluation import evaluate
 from keras_adaptive.policy.policy import UnreachableTargetError
 from keras_adaptive.training._identity import check_same, described
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
-from keras_adaptive.training.recipes import RECIPES
+from keras_adaptive.training.recipes import RECIPES, Recipe
 from keras_adaptive.training.regimes import fit
 from keras_adaptive.tuning._target import target_of
 from keras_adaptive.tuning.front import SHARES
@@ -131,16 +137,18 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
                     f"the trainer ({', '.join(of_trainer)}), or {', '.join(TRAINING)}. "
                     f"Received: {name!r}"
                 )
-        if isinstance(recipe, str) and recipe not in RECIPES:
+        is_name = isinstance(recipe, str) and recipe in RECIPES
+        if not is_name and not isinstance(recipe, Recipe):
             raise ValueError(
                 f"`recipe` must be one of {tuple(RECIPES)} or a Recipe. Received: recipe={recipe}"
             )
+        self.calibration = {"method": "geometric", **calibration}
+        _check_measuring(self.target, unit, self.calibration)
         self.builder = builder
         self.space = dict(space)
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
         self.trainer = trainer
         self.unit = unit
-        self.calibration = {"method": "geometric", **calibration}
 
     @property
     def objective(self):
@@ -184,8 +192,10 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             Dictionary, see `measure_logits`.
         """
         self._check_folder(arguments, train=train, calibration_data=calibration_data)
-        if calibration_data is None:
+        self._check_arguments(arguments)
+        if calibration_data is None and hasattr(train, "arrays"):
             calibration_data = train.arrays("calibrate")
+        _check_calibration(calibration_data)
         arguments = {"verbose": 0, **arguments, **self._of(hp, "trainer")}
         trained = self.trainer(
             model,
@@ -200,6 +210,18 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
                 "Received: another one"
             )
         return self.measure(model, *calibration_data)
+
+    def _check_arguments(self, arguments):
+        """Refuses what the trainer does not take, with which every trial would fail."""
+        parameters = inspect.signature(self.trainer).parameters
+        named = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        unknown = [] if named else [name for name in arguments if name not in parameters]
+        if unknown:
+            raise keras_tuner.errors.FatalTypeError(
+                "`search` must get `train`, `calibration_data` and arguments of the trainer: "
+                "`search(train, (x, y), epochs=2)`. Received: "
+                f"{unknown[0]}{did_you_mean(unknown[0], [*parameters])}"
+            )
 
     def _check_folder(self, arguments, **data):
         """Says in the folder of the tuner whose search it holds, and refuses another one.
@@ -298,6 +320,40 @@ class AdaptiveHyperModel(keras_tuner.HyperModel):
             reports = [evaluate(p, *_part(logits, labels, costs, ~chosen)) for p in policies]
             found.append([(report.accuracy, report.mean_cost) for report in reports])
         return [tuple(point) for point in np.mean(found, axis=0).tolist()]
+
+
+def _check_measuring(target, unit, calibration):
+    """Checks how trials will be measured, before any is trained."""
+    check_unit(unit)
+    check_names(calibration)
+    kind, value = target
+    if calibration["method"] == "pcee":
+        raise ValueError(
+            "`method` must be one that keeps to budgets, within which every trial is measured. "
+            "Received: method=pcee"
+        )
+    check_how(**{kind: value}, **calibration)
+
+
+def _check_calibration(data):
+    """Refuses what no trial can be measured on; the search ends, since every trial would fail."""
+    pair = isinstance(data, (tuple, list)) and len(data) == 2
+    samples, labels = map(_count, data) if pair else (None, None)
+    if labels is None or labels < 2 or samples not in (None, labels):
+        received = f"{samples} samples, {labels} labels" if pair else f"a {type(data).__name__}"
+        raise keras_tuner.errors.FatalValueError(
+            "`calibration_data` must be a tuple (x, y) of arrays of at least two samples, or None "
+            f"where `train` is a data.Splits. Received: {received}"
+        )
+
+
+def _count(part):
+    """Returns how many samples there are; `None` of a list or dictionary of several inputs."""
+    shape = getattr(part, "shape", None)
+    if shape is not None:
+        return shape[0] if len(shape) else 0
+    several = not isinstance(part, (list, tuple)) or any(hasattr(x, "shape") for x in part)
+    return None if several else len(part)
 
 
 def _part(logits, labels, costs, chosen):

@@ -46,7 +46,7 @@ def example(**features):
         elif np.asarray(value).dtype.kind == "f":
             found = field(2, field(1, np.asarray(value, "<f4").tobytes()))
         else:
-            found = field(3, field(1, b"".join(varint(int(v)) for v in np.ravel(value))))
+            found = field(3, field(1, b"".join(varint(int(v) % 2**64) for v in np.ravel(value))))
         entries += field(1, field(1, name.encode()) + field(2, found))
     return field(1, entries)
 

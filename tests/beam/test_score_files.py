@@ -72,6 +72,23 @@ def test_tables_and_records_in_one_pipeline(tmp_path):
     assert sorted(one["file"] for one in errors) == [*names, f"{tmp_path / 'y.parquet'}:0"]
 
 
+def test_a_sample_that_the_network_cannot_take_is_an_error_and_no_end(tmp_path):
+    images = samples.images(6)
+    floats = ((images / 255 - 0.5) / 0.25).astype("float32").reshape(6, -1)
+    floats[1, 3], floats[4] = np.nan, 1e6
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": list(floats)}), path)
+    rows, errors = run(tmp_path, path)
+    keys = [f"{path}:{i}" for i in range(6)]
+    good = [0, 2, 3, 5]
+    check(rows, [keys[i] for i in good], images[good])
+    assert sorted(one["file"] for one in errors) == [keys[1], keys[4]]
+    assert {one["reason"].partition(".")[0] for one in errors} == {
+        "`image` must be finite in float32",
+        "`image` must be pixels of uint8, or floats standardized as the file says",
+    }
+
+
 def test_a_network_of_several_inputs_is_refused():
     with pytest.raises(ValueError, match="The file must have one input"):
         ka.beam.ScoreFiles("*.png", str(samples.FILES / "two_inputs.tflite"))

@@ -159,6 +159,55 @@ def test_a_network_without_names_of_its_classes(tmp_path, images):
     assert summary["accuracy"] is None
 
 
+LABELS = {
+    "integers": lambda right: right,
+    "floats": lambda right: right.astype("float64"),
+    "some missing": lambda right: np.where(np.arange(40) % 2, np.nan, right),
+    "some of no class": lambda right: np.where(np.arange(40) % 2, -1, right),
+    "some too large": lambda right: np.where(np.arange(40) % 2, 5, right),
+    "halves": lambda right: right + 0.5,
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("kind", ["parquet", "tfrecord"])
+def test_labels_are_numbers_of_classes_or_none(tmp_path, images, expected, name, kind):
+    """A column of integers with gaps is one of floats; -1 says that there is no label."""
+    labels, path = LABELS[name](expected.labels), tmp_path / f"x.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"image": CELLS["pixels"](images), "label": labels}), path)
+    else:
+        labels = labels.astype("float32" if labels.dtype.kind == "f" else labels.dtype)
+        pairs = zip(images, labels, strict=True)
+        examples = [samples.example(image=x.tobytes(), label=y[None]) for x, y in pairs]
+        path.write_bytes(samples.tfrecord(examples))
+    summary = scored(path, tmp_path / "out")
+    labeled = {"halves": 0, "integers": 40, "floats": 40}.get(name, 20)
+    assert (summary["labeled"], summary["errors"]) == (labeled, 0)
+    assert summary["accuracy"] == (1.0 if labeled else None)
+
+
+def test_a_name_of_two_classes_is_no_label():
+    info = _samples.described(MODEL)
+    info["class_names"] = ["crane", "dog", "crane", "owl", "elk"]
+    preparation = _samples.Preparation(info, MODEL)
+    found = [preparation.label(label, 5) for label in ("crane", "dog", "cat", 0, 5, -1, None)]
+    assert found == [None, 1, None, 0, None, None, None]
+
+
+@pytest.mark.parametrize("shift", [-200, 0, 200])
+def test_numbers_that_the_network_cannot_take_are_errors(tmp_path, images, shift):
+    """Parquet has wider integers than networks, which were cut down to other numbers."""
+    x = images.astype(int) + shift
+    pq.write_table(pa.table({"image": x.reshape(40, -1).tolist()}), tmp_path / "x.parquet")
+    model = samples.FILES / "integers.tflite"
+    summary = scored(tmp_path / "x.parquet", tmp_path / "out", model=model)
+    fit = ((x >= 0) & (x <= 255)).all(axis=(1, 2, 3))
+    assert (summary["samples"], summary["errors"]) == (fit.sum(), (~fit).sum())
+    for error in errors(tmp_path / "out"):
+        assert "numbers of uint8 must be 0 to 255, and are" in error["reason"]
+
+
 # ---- what is damaged
 
 
@@ -357,6 +406,14 @@ def test_what_cannot_be_meant_is_refused_before_a_folder_is_made(
     with pytest.raises(ValueError, match=message):
         scored(pattern, tmp_path / "new" / "out", **how)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("how", [{"pattern": 7}, {"pattern": ["in", 7]}, {"model": None}])
+def test_what_is_no_path_is_refused(tmp_path, how):
+    given = {"pattern": "in", "output": tmp_path / "out", **how}
+    with pytest.raises(TypeError, match="must be a string or a .*Received: "):
+        scored(**given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_beside_tables_are_refused(tmp_path, images):

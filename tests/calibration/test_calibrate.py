@@ -65,7 +65,11 @@ def test_geometric_rejects_impossible_p(p):
         geometric_thresholds(np.ones((2, 3)), p)
 
 
-@pytest.mark.parametrize("confidences", [np.ones(3), np.ones((2, 0)), [[np.nan], [1.0]]])
+@pytest.mark.parametrize(
+    "confidences",
+    [np.ones(3), np.ones((2, 0)), [[np.nan], [1.0]], "high", [["high"], ["low"]]]
+    + [[[1.0, 2.0], [1.0]], np.ma.masked_array(np.ones((2, 3)), np.ones((2, 3)))],
+)
 def test_geometric_rejects_impossible_confidences(confidences):
     with pytest.raises(ValueError, match="`confidences` must be finite"):
         geometric_thresholds(confidences, 1)
@@ -577,7 +581,8 @@ def test_the_printed_equation_for_q_is_solved():
 
 @pytest.mark.parametrize(
     ("costs", "budget"),
-    [([1, 3], 1), ([1, 3], 2), ([1, 3], 2.5), ([3, 1], 2), ([1], 1), ([1, 3], np.nan)],
+    [([1, 3], 1), ([1, 3], 2), ([1, 3], 2.5), ([3, 1], 2), ([1], 1), ([1, 3], np.nan)]
+    + [(["a", "b"], 2), ([1, np.inf], 2), (None, 2)],
 )
 def test_refuses_budgets_of_which_there_is_no_q(costs, budget):
     with pytest.raises(ValueError, match="Received: "):

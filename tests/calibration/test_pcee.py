@@ -53,3 +53,23 @@ def test_only_an_accuracy_is_a_target():
             accuracy=0.5,
             method="pcee",
         )
+
+
+@pytest.mark.parametrize(
+    ("confidences", "right", "accuracy", "message"),
+    [
+        ([[0.5, np.nan], [1, 1]], [[1, 0], [1, 1]], 0.5, "must be finite numbers"),
+        ([0.5, 0.6], [1, 0], 0.5, r"of shape \(exits, samples\)"),
+        ([[0.5, 0.6], [1]], [[1, 0], [1, 1]], 0.5, "`confidences` must be finite numbers"),
+        (np.zeros((2, 0)), np.zeros((2, 0)), 0.5, r"Received: shape \(2, 0\)"),
+        ([[0.5, 0.6], [1, 1]], [[1, 0]], 0.5, r"`right` must be 0 or 1, of shape \(2, 2\)"),
+        ([[0.5, 0.6], [1, 1]], [[3, 7], [1, 1]], 0.5, "`right` must be 0 or 1"),
+        ([[0.5, 0.6], [1, 1]], [[1, 0], [1, 1]], 90, "`accuracy` must be from 0 to 1"),
+        ([[0.5, 0.6], [1, 1]], [[1, 0], [1, 1]], np.nan, "`accuracy` must be a finite number"),
+        ([[0.5, 0.6], [1, 1]], [[1, 0], [1, 1]], "high", "`accuracy` must be a finite number"),
+    ],
+)
+def test_what_gives_no_thresholds_is_refused(confidences, right, accuracy, message):
+    """Labels in place of right answers closed no exit at all."""
+    with pytest.raises(ValueError, match=message):
+        pcee_thresholds(confidences, right, accuracy)

@@ -192,7 +192,7 @@ def test_samples_for_a_rate_of_losses(bound):
     risk = ka.RiskControl("accuracy_drop", level=0.1, bound=bound)
     losses = np.zeros(50, int)
     losses[::25] = 1
-    needed = risk.samples_for(losses)
+    needed = risk.samples_for(losses.tolist())
     assert needed > risk.samples_needed
     assert risk.p_value(np.resize(losses, needed)) <= risk.delta
     assert risk.p_value(np.resize(losses, needed // 4)) > risk.delta

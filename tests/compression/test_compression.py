@@ -178,6 +178,52 @@ def test_zeros_stay_where_a_training_goes_on_behind_the_schedule(model, data):
         assert compression.sparsity(model) == pytest.approx(0.6, abs=0.01)
 
 
+def dense(**how):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(20), keras.layers.Dense(10)])
+    accumulation, scaled = how.pop("accumulation", None), how.pop("scaled", False)
+    optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=accumulation)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+    model.compile(optimizer, "mse", **how)
+    return model
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 4])
+def test_prunes_when_it_is_due_also_between_calls(together):
+    """With `steps_per_execution` Keras calls back after several steps."""
+    schedule = tfmot().sparsity.keras.PolynomialDecay(0.0, 0.5, 1, 9, frequency=2)
+    pruning = compression.MagnitudePruning(schedule)
+    x, y = np.ones((96, 8)), np.ones((96, 10))
+    model = dense(steps_per_execution=together)
+    model.fit(x, y, batch_size=8, callbacks=[pruning], verbose=0)
+    assert [(kernel == 0).mean() for kernel in pruning.kernels()] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "scaled"), [(None, True), (2, False), (4, False), (4, True)]
+)
+def test_a_number_is_reached_where_a_step_takes_several_batches(accumulation, scaled):
+    pruning = compression.MagnitudePruning(0.5)
+    x, y = np.ones((64, 8)), np.ones((64, 10))
+    model = dense(accumulation=accumulation, scaled=scaled)
+    model.fit(x, y, batch_size=8, epochs=2, callbacks=[pruning], verbose=0)
+    assert compression.sparsity(model) == 0.5
+
+
+@pytest.mark.parametrize("layers", ["dense", ["dense"], [None], keras.layers.Dense(2)])
+def test_pruned_layers_must_be_layers(layers):
+    with pytest.raises(TypeError, match="`layers` must be a list of Keras layers"):
+        compression.MagnitudePruning(0.5, layers=layers)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.ReLU(name="a"), keras.layers.Dense(2, name="a")])
+def test_pruned_layers_must_have_kernels(layer):
+    pruning = compression.MagnitudePruning(0.5, layers=[layer])
+    with pytest.raises(ValueError, match=r"must be built layers that have a kernel. .*\['a'\]"):
+        dense().fit(np.ones((8, 8)), np.ones((8, 10)), callbacks=[pruning], verbose=0)
+
+
 def test_prunes_the_layers_it_is_given(model, data):
     chosen = model.get_layer("unit_1_conv")
     pruning = compression.MagnitudePruning(0.5, layers=[chosen])
@@ -475,13 +521,53 @@ def test_rejects_impossible_epochs(model, data, epochs):
 
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "splits"])
-def test_takes_the_data_that_training_takes(kind, digits):
+def test_takes_the_data_that_training_takes(kind, model, digits):
     train = digits.arrays("train")
     given = {"arrays": train, "dataset": digits.batches("train", 50), "splits": digits}[kind]
-    batches = list(fine_tuning._batches(given, 50).as_numpy_iterator())
+    batches = list(fine_tuning._batches(model, given, 50).as_numpy_iterator())
     assert len(batches[0][1]) == 50
     labels = np.concatenate([y for _, y in batches])
     np.testing.assert_array_equal(np.sort(labels), np.sort(train[1]))
+
+
+@pytest.mark.parametrize("form", ["integers", "column", "floats", "one-hot"])
+def test_takes_the_labels_that_training_takes(form, model, data):
+    x, y = data
+    forms = {"integers": y, "column": y[:, None], "floats": y.astype("float32")}
+    given = forms.get(form, np.eye(10)[y])
+    found = [y for _, y in fine_tuning._batches(model, [x, given], 50).as_numpy_iterator()]
+    np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.sort(y))
+
+
+@pytest.mark.parametrize("compress", [compression.cluster, compression.quantization_aware])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: {"train": x}, "`train` must be a tuple"),
+        (lambda x, y: {"train": (x, y, y)}, "`train` must be a tuple"),
+        (lambda x, y: {"train": (x, y[:5])}, r"`labels` must be integers of shape \(512,\)"),
+        (lambda x, y: {"train": (x, y + 5)}, "below the number of classes, 10"),
+        (lambda x, y: {"train": (x * np.nan, y)}, "NaN or infinity in `train`"),
+        (lambda x, y: {"train": (x[:, :4], y)}, "`train` must be of shape"),
+        (lambda x, y: {"train": (x[:0], y[:0])}, "`train` must hold at least one sample"),
+        (lambda x, y: {"learning_rate": -1}, "`learning_rate` must be positive"),
+        (lambda x, y: {"learning_rate": "fast"}, "`learning_rate` must be a finite number"),
+        (lambda x, y: {"batch_size": 0}, "`batch_size` must be an integer of at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_before_work(
+    compress, change, message, model, data, monkeypatch
+):
+    for module in ("clustering", "quantization"):
+        name = f"keras_adaptive.compression.{module}.to_tf_keras"
+        monkeypatch.setattr(name, lambda model: pytest.fail("work was begun"))
+    with pytest.raises((TypeError, ValueError), match=message):
+        compress(model, **{"train": data, **change(*data)})
+
+
+def test_there_are_no_more_clusters_than_entries(model):
+    with pytest.raises(ValueError, match="must be at most the entries of the smallest kernel, 72"):
+        compression.cluster(model, clusters=73)
 
 
 def test_the_size_of_the_data_must_be_known(model, data):

@@ -160,6 +160,25 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def stopping(classes):
+    shapes = ((classes, 4), (4, 4), (4, 2))
+    return ka.LearnedPolicy([[(np.zeros(shape), np.zeros(shape[1])) for shape in shapes]])
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "f" * 64])
+def test_details_may_hold_digests_of_their_own(small, tmp_path, digest):
+    """The file's is the first of this name."""
+    details = {"sha256": digest, "data": [{"sha256": digest}], "samples": np.int64(3)}
+    path = tmp_path / "model.tflite"
+    ka.export_tflite(small, path, ka.ExitPolicy([0.5, 0], details=details))
+    info = read_info(path)
+    assert info["policy"] == {**details, "samples": 3}
+    assert info["sha256"] != digest
+    path.write_bytes(path.read_bytes().replace(b'"samples": 3', b'"samples": 4'))
+    with pytest.raises(ValueError, match="which is damaged or was changed"):
+        read_info(path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -181,12 +200,20 @@ def test_operations_outside_the_runtime_are_refused(tmp_path):
             "which no pixel becomes",
         ),
         ({"path": "missing/model.tflite"}, ValueError, "folder of `path` must exist"),
+        (
+            {"policy": stopping(5)},
+            ValueError,
+            "for the 10 classes .* a LearnedPolicy for 5 classes",
+        ),
+        ({"input_shape": 8}, ValueError, "`input_shape` must hold a size for every axis"),
+        ({"input_shape": (8, 8, 1.5)}, ValueError, "`input_shape` must hold a size for every axis"),
         ({"quantize": "int4"}, ValueError, "`quantize` must be one of"),
         ({"quantize": "int8"}, ValueError, "`calibration_data` must be given"),
         ({"runtime": "onnx"}, ValueError, "`runtime` must be one of .* runtime=onnx"),
         ({"calibration_data": np.zeros((2, 8, 8))}, ValueError, r"\(samples, 8, 8, 1\)"),
         ({"calibration_data": np.full((1, 8, 8, 1), np.nan)}, ValueError, "must be finite"),
         ({"calibration_data": (np.zeros((1, 8, 8, 1)), [0.5])}, ValueError, "must be 1 integers"),
+        ({"calibration_data": (np.zeros((1, 8, 8, 1)), [10])}, ValueError, "labels from 10 to 10"),
         ({"stage_ms": [1.0]}, ValueError, "`stage_ms` must be 2 positive numbers"),
         ({"stage_ms": [1.0, 0.0]}, ValueError, "`stage_ms` must be 2 positive numbers"),
     ],

@@ -1,3 +1,4 @@
+import functools
 import json
 
 import keras
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import problems
 
 import keras_adaptive as ka
+from keras_adaptive.policy.policy import policy_of
 
 INF = np.inf
 LOGITS = np.zeros((2, 3, 4))
@@ -267,6 +269,48 @@ def test_a_file_keeps_policies_of_every_class(rng, name, tmp_path):
         ValueError, match=f"must hold a {other.__name__}. Received: .*a {type(policy).__name__}"
     ):
         other.load(tmp_path / "policy.json")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_details_of_numpy_are_saved_as_python_has_them(rng, name, tmp_path):
+    policy, path = POLICIES[name](rng), tmp_path / "policy.json"
+    facts = {"accuracy": np.float32(0.5), "samples": np.int64(7), "shares": np.ones(2), "of": {}}
+    made = policy_of({**policy.content(), "details": facts})
+    assert made.details == {"accuracy": 0.5, "samples": 7, "shares": [1.0, 1.0], "of": {}}
+    made.details["later"] = np.bool_(True)
+    made.save(path)
+    assert ka.ExitPolicy.load(path).details == made.details
+
+
+@pytest.mark.parametrize(
+    "details",
+    [5, "text", [1], {"loss": np.nan}, {"x": np.inf}, {"model": object()}, {(1, 2): 3}]
+    + [{"x": 10**50}, functools.reduce(lambda inside, _: {"x": inside}, range(200), {})],
+)
+def test_details_that_no_file_can_hold_are_refused(details):
+    for make in (
+        lambda: ka.ExitPolicy([0.5, 0], details=details),
+        lambda: ka.LearnedPolicy([], details=details),
+        lambda: ka.PatiencePolicy(2, details=details),
+        lambda: ka.AgreementPolicy(2, details=details),
+    ):
+        with pytest.raises((TypeError, ValueError), match="`details` must .*Received: details="):
+            make()
+
+
+def test_details_that_were_damaged_leave_the_file_alone(tmp_path):
+    path, policy = tmp_path / "policy.json", ka.ExitPolicy([0.5, 0])
+    policy.save(path)
+    policy.details["loss"] = np.nan
+    with pytest.raises(ValueError, match="`details` must hold what JSON can"):
+        policy.save(path)
+    assert ka.ExitPolicy.load(path).details == {}
+
+
+def test_only_paths_are_loaded():
+    """A number would be read as that of an open file."""
+    with pytest.raises(TypeError, match="`path` must be a string or a path. Received: path=0"):
+        ka.ExitPolicy.load(0)
 
 
 @pytest.mark.parametrize(

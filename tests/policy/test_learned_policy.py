@@ -271,6 +271,12 @@ def test_rejects_what_does_not_fit(rng):
         ka.LearnedPolicy([[1, 2, 3]])
     with pytest.raises(ValueError, match="one number more than there are networks"):
         ka.LearnedPolicy(networks(rng, 3, 4), [0.5, 0.5])
+    for thresholds in (0.5, "high", [0.5, np.nan]):
+        with pytest.raises(ValueError, match="`thresholds` must be"):
+            ka.LearnedPolicy(networks(rng, 2, 4), thresholds)
+    for missing in (None, 3, "networks"):
+        with pytest.raises(ValueError, match="`networks` must be a list of networks"):
+            ka.LearnedPolicy(missing)
     with pytest.raises(ValueError, match="the same number of classes"):
         ka.LearnedPolicy([*networks(rng, 2, 4), *networks(rng, 2, 5)])
     policy = ka.LearnedPolicy(networks(rng, 2, 4))

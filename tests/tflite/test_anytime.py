@@ -1,5 +1,7 @@
 import contextlib
 import io
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -8,13 +10,14 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import file_vectors
 import keras
 import numpy as np
 import pytest
 from tiny import three_exits
 
 import keras_adaptive as ka
-from anytime_tflite import AnytimeModel, read_info
+from anytime_tflite import AnytimeModel, BatchPredictor, read_info
 from anytime_tflite.backends import InterpreterBackend
 
 
@@ -428,12 +431,49 @@ def test_exits_keep_their_numbers_and_temperatures_when_some_are_closed(
         (np.zeros((1, 8, 8, 1)), r"Received: shape \(1, 8, 8, 1\)"),
         (np.zeros((8, 8, 1), "int64"), "Received: dtype int64"),
         (np.full((8, 8, 1), np.nan), "`image` must be finite"),
+        (np.full((8, 8, 1), 1e39), "`image` must be finite in float32"),
+        (np.ma.masked_array(np.zeros((8, 8, 1)), True), "`image` must be without a mask"),
         (np.full((8, 8, 1), 255.0), "floats from 255 to 255, which no pixel becomes"),
     ],
 )
 def test_rejects_impossible_images(device, image, message):
     with pytest.raises(ValueError, match=message):
         device.classify(image)
+
+
+@pytest.mark.parametrize("name", ["patience", "single_call", "learned"])
+def test_logits_that_are_not_finite_are_no_answer(rng, name):
+    """Finite numbers that are too large for the network are refused, not answered by class 0."""
+    path = file_vectors.FOLDER / f"{name}.tflite"
+    x = rng.uniform(1e37, 3e38, size=(3, 8, 8, 1)).astype("float32")
+    with AnytimeModel(path, num_threads=1) as model:
+        for call in (model.classify, lambda x: list(model.stream(x))):
+            with pytest.raises(ValueError, match="The logits must be finite"):
+                call(x[0])
+    with BatchPredictor(path, workers=1) as predictor:
+        for given in (x, x[:1]):
+            with pytest.raises(RuntimeError, match="Sample 0 of `x` .* must be finite"):
+                predictor.predict(given)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("threads", [None, 1, 4])
+def test_a_forked_process_has_no_threads_of_its_parent(threads):
+    """With them the interpreter would crash."""
+    x = np.zeros((8, 8, 1), "float32")
+    model = AnytimeModel(file_vectors.FOLDER / "gated.tflite", threads)
+    reads, writes = multiprocessing.Pipe(duplex=False)
+    child = os.fork()
+    if child == 0:
+        try:
+            with model:
+                writes.send(str(model.classify(x).label))
+        except BaseException as error:
+            writes.send(repr(error))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    expected = str(model.classify(x).label) if threads != 4 else "in the process that opened it"
+    assert expected in reads.recv()
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,18 @@ def test_a_wrong_sample_is_named(predictor, x):
     check(predictor.predict(x), predictor.expected)  # and goes on
 
 
+def test_masks_and_rows_of_different_length_are_refused(predictor, x):
+    (name,) = predictor.inputs
+    masked = np.ma.masked_array(x, np.ones(x.shape, bool))
+    for given in (masked, masked[:1], list(masked), {name: masked}):
+        with pytest.raises(ValueError, match="must be without a mask"):
+            predictor.predict(given)
+    ragged = [x[0], x[0][:4]]
+    for given in ({name: ragged}, [ragged]):
+        with pytest.raises(ValueError, match=r"`x(\[0\])?` must be an array"):
+            predictor.predict(given)
+
+
 def test_what_a_worker_cannot_compute_is_said_of_its_sample(predictor, x, monkeypatch):
     name = "predict" if predictor.single else "run"
     ran, real = [], getattr(InterpreterBackend, name)

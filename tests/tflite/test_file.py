@@ -2,12 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
 import mutants
 import numpy as np
 import pytest
 
 from anytime_tflite import AnytimeModel, read_info
+from anytime_tflite import __main__ as command_line
 from anytime_tflite.__main__ import main
 from keras_adaptive.export import _writer as writer
 from keras_adaptive.policy.exit_policy import ExitPolicy
@@ -119,6 +121,30 @@ def test_bench_times_every_stage(exported, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"exit 2 +\d", printed)
     assert "baseline" in printed
+
+
+@pytest.mark.parametrize("out", ["missing/bench.json", "."])
+def test_bench_says_before_it_times_where_it_cannot_write(out, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command_line, "bench", lambda *_, **__: pytest.fail("it was timed"))
+    with pytest.raises(SystemExit):
+        main(["bench", "any.tflite", "--out", str(tmp_path / out)])
+    assert "`--out` must be a file in a folder that exists" in capsys.readouterr().err
+
+
+def test_bench_keeps_the_result_before_where_it_cannot_write(tmp_path, monkeypatch):
+    out = tmp_path / "bench.json"
+    out.write_text("before")
+    monkeypatch.setattr(command_line, "bench", lambda *_, **__: {})
+    monkeypatch.setattr(command_line, "lines", lambda result: [])
+
+    def cut(path, text, **how):
+        path.write_bytes(text[:1].encode())
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", cut)
+    with pytest.raises(SystemExit):
+        main(["bench", "any.tflite", "--out", str(out)])
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(out.name, "before")]
 
 
 @pytest.mark.parametrize(

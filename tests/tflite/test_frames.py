@@ -255,3 +255,13 @@ def test_a_closed_model_says_so(exported, pool):
         next(stream)
     with pytest.raises(ValueError, match="The model must be open"):
         device.stream_frames(pool[0])
+
+
+@pytest.mark.parametrize("tau", [-1, math.nan, "near", None, True])
+def test_tau_is_checked_where_it_is_changed(device, pool, tau):
+    stream = device.stream_frames(pool[0][:1], tau=0.2)
+    with pytest.raises(ValueError, match="`tau` must be a number of at least 0"):
+        stream.tau = tau
+    assert stream.tau == 0.2
+    stream.tau = np.float32(0.5)
+    assert stream.tau == 0.5

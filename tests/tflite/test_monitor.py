@@ -260,3 +260,23 @@ def test_digits_that_drift_are_noticed(exported, digits, test_images, rng):
         assert status.drifted
         assert status.over_budget
         assert status.mean_cost > watch.expected.mean_cost
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found._replace(probabilities=found.probabilities * np.nan),
+        lambda found: found._replace(probabilities=found.probabilities[0]),
+        lambda found: found._replace(exits=found.exits[:2]),
+        lambda found: found._replace(costs=found.costs[:2]),
+        lambda found: BatchResult(*(column[0] for column in found)),
+    ],
+)
+def test_answers_that_do_not_fit_each_other_are_refused(rng, change):
+    """NaN has no place among the confidences: it would pass for a drift."""
+    found = answers(rng, 20)
+    watch = Monitor(INFO, found)
+    for call in (watch.update, lambda wrong: Monitor(INFO, wrong)):
+        with pytest.raises(ValueError, match="The answers must be as `predict` returns them"):
+            call(change(found))
+    assert watch.status.samples == 0

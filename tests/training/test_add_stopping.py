@@ -137,6 +137,57 @@ def cascade():
     return model, x, y
 
 
+MADE_OF = {
+    "add_stopping": lambda model: add_stopping(model, StoppingPolicy(4)),
+    "add_gradient_equilibrium": ka.training.add_gradient_equilibrium,
+    "add_collaboration": ka.training.add_collaboration,
+    "combine_exits": ka.combine_exits,
+    "add_exits": lambda model: ka.add_exits(model, at=["features"]),
+    "build_cascade": lambda model: ka.build_cascade([model, model]),
+    "build_self_cascade": lambda model: ka.build_self_cascade(model, [4, 8]),
+}
+
+
+def looking(exits):
+    image = keras.Input((8, 8, 1))
+    features = keras.layers.Conv2D(2, 3, name="features")(image)
+    heads = [ka.layers.EarlyExit(3, name=f"head_{k}") for k in range(exits)]
+    return ka.AdaptiveModel(image, [head(features) for head in heads])
+
+
+@pytest.mark.parametrize("name", MADE_OF)
+def test_networks_made_of_another_keep_its_classes_and_how_it_sees(name):
+    given = looking(exits=2 if name in list(MADE_OF)[:4] else 1)
+    given.class_names, given.preprocessing = list("abc"), {"mean": [0.4], "std": [0.2]}
+    given.policy = ka.ExitPolicy([0.5] * given.num_exits)
+    made = MADE_OF[name](given)
+    assert (made.class_names, made.preprocessing) == (given.class_names, given.preprocessing)
+    assert made.policy is None  # its exits answer otherwise, or cost something else
+
+
+def test_members_that_disagree_give_a_cascade_no_names():
+    one, other = looking(1), looking(1)
+    one.class_names, other.class_names = list("abc"), list("xyz")
+    assert ka.build_cascade([one, other]).class_names is None
+
+
+def test_what_does_not_fit_stopping_is_refused():
+    with pytest.raises(TypeError, match="`model` must be an AdaptiveModel. Received: model='m'"):
+        add_stopping("m", StoppingPolicy(4))
+    with pytest.raises(TypeError, match="Received: cost_wieght=1. Did you mean 'cost_weight'"):
+        add_stopping(looking(2), StoppingPolicy(4), cost_wieght=1)
+    policy = StoppingPolicy(4)
+    policy.build((None, 7))
+    with pytest.raises(ValueError, match="must be policies for 3 classes, or not built"):
+        add_stopping(looking(2), [policy])
+    with pytest.raises(ValueError, match="`model` must have stopping policies"):
+        fit_policy("m", np.zeros((2, 4, 3)), np.zeros(4, int))
+    model = add_stopping(looking(2), StoppingPolicy(4))
+    for target in ("reward", "deferral"):
+        with pytest.raises(ValueError, match="of the network's 3 classes"):
+            fit_policy(model, np.zeros((2, 4, 5)), np.zeros(4, int), target=target)
+
+
 def test_one_layer_is_the_pattern_of_all_but_the_last_exit(cascade):
     model, _, _ = cascade
     assert [layer.name for layer in model.stopping] == ["stop_0", "stop_1"]

@@ -113,6 +113,8 @@ def test_rejects_what_does_not_fit(network, rng):
         ka.combine_exits(network, labels=labels)
     with pytest.raises(ValueError, match=r"`logits` must be of shape \(3, samples, classes\)"):
         ka.combine_exits(network, "weighted", logits=logits[:2], labels=labels)
+    with pytest.raises(ValueError, match=r"of the network's \d+ classes"):
+        ka.combine_exits(network, "weighted", logits=logits[..., :2], labels=labels % 2)
 
 
 @pytest.mark.parametrize("combine", ["product", "weighted"])

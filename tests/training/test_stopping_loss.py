@@ -164,6 +164,11 @@ def test_both_readings_of_the_cost():
         ({"costs": [3, 2]}, "`costs` must be positive numbers"),
         ({"costs": [0, 2]}, "`costs` must be positive numbers"),
         ({"costs": []}, "`costs` must be positive numbers"),
+        ({"costs": [1, np.inf]}, "`costs` must be positive numbers"),
+        ({"costs": [1, np.nan]}, "`costs` must be positive numbers"),
+        ({"costs": ["a"]}, "`costs` must be positive numbers"),
+        ({"costs": 3}, "`costs` must be positive numbers"),
+        ({"baseline": "no"}, "`baseline` must be one of"),
     ],
 )
 def test_rejects_impossible_arguments(arguments, message):

@@ -392,6 +392,13 @@ def test_nothing_beats_the_front(pairs, random):
         ({"space": {}}, "Received: none"),
         ({"space": {}, "budget": np.nan}, "Received: budget=nan"),
         ({"space": {}, "budget": 1.0, "recipe": "fast"}, "Received: recipe=fast"),
+        ({"space": {}, "budget": 1.0, "recipe": 5}, "Received: recipe=5"),
+        ({"space": {}, "budget": 1.0, "unit": "joules"}, "Received: unit=joules"),
+        ({"space": {}, "budget": 1.0, "methd": "optimal"}, "Received: .*'methd'.*mean 'method'"),
+        ({"space": {}, "budget": 1.0, "method": "best"}, "Received: method=best"),
+        ({"space": {}, "budget": 1.0, "confidence": "sure"}, "Received: confidence=sure"),
+        ({"space": {}, "accuracy": 90}, "`accuracy` must be from 0 to 1"),
+        ({"space": {}, "accuracy": 0.9, "method": "pcee"}, "Received: method=pcee"),
     ],
 )
 def test_rejects_what_cannot_be_searched(arguments, message):
@@ -411,6 +418,36 @@ def test_rejects_what_cannot_be_searched(arguments, message):
 def test_rejects_what_is_no_search(arguments, message):
     with pytest.raises(TypeError, match=message):
         AdaptiveHyperModel(**{"builder": build, "space": {}, "budget": 1.0, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"calibration_data": None}, "Received: a NoneType"),
+        ({"calibration_data": data(40)[0]}, "Received: a ndarray"),
+        ({"calibration_data": data(1)}, "Received: 1 samples, 1 labels"),
+        ({"calibration_data": (data(40)[0], data(20)[1])}, "Received: 40 samples, 20 labels"),
+        ({"calibration_data": (data(40)[0], [1])}, "Received: 40 samples, 1 labels"),
+        ({"calibration_data": (data(2)[0], np.int64(1))}, "Received: 2 samples, 0 labels"),
+        ({"validation_data": data(40)}, "Received: validation_data"),
+        ({"epoch": 2}, "Received: epoch. Did you mean 'epochs'"),
+    ],
+)
+def test_data_that_no_trial_can_be_measured_on_ends_the_search_before_training(
+    given, message, tmp_path
+):
+    trained = []
+
+    def trainer(model, train, *, epochs=1, recipe=None, callbacks=None, verbose=0):
+        trained.append(model)
+        return model
+
+    found = tuner(tmp_path, trainer=trainer)
+    given = {"calibration_data": data(40), **given}
+    with pytest.raises(keras_tuner.errors.FatalError, match=message):
+        found.search(data(32), verbose=0, **given)
+    assert not trained
+    assert len(found.oracle.trials) == 1
 
 
 @pytest.mark.parametrize("choices", [[], (1,), 3, (1, 2, 3, 4)])

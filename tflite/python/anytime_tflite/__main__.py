@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,9 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timing = commands.add_parser("bench", help="time every stage and exit of a file")
     timing.add_argument("file", type=Path)
     timing.add_argument("--baseline", type=Path, help="another .tflite file, timed in turn")
-    timing.add_argument("--runs", type=int, default=200)
-    timing.add_argument("--threads", type=int, default=1)
-    timing.add_argument("--backend", choices=tuple(BACKENDS), default="interpreter")
+    timing.add_argument("--runs", type=int, default=200, help="how often (default: 200)")
+    timing.add_argument("--threads", type=int, default=1, help="of the interpreter (default: 1)")
+    timing.add_argument(
+        "--backend", choices=tuple(BACKENDS), default="interpreter", help="what runs the file"
+    )
     timing.add_argument("--out", type=Path, help="write the result here, as JSON")
     timing.set_defaults(function=_bench)
     memory = commands.add_parser("memory")  # of one file, in a program of its own
@@ -52,6 +55,9 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    out = options.out
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise ValueError(f"`--out` must be a file in a folder that exists. Received: {out}")
     result = bench(
         options.file,
         options.baseline,
@@ -60,8 +66,13 @@ def _bench(options: argparse.Namespace) -> None:
         backend=options.backend,
     )
     print("\n".join(lines(result)))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if out is not None:
+        part = out.with_name(f".{out.name}.{os.getpid()}")
+        try:
+            part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            part.replace(out)  # whole, or what was there before
+        finally:
+            part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`AnytimeModel`: runs a file stage by stage until confident or out of time."""
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +59,8 @@ class AnytimeModel:
 
     One instance takes one image at a time: a call from another thread waits, and its deadline
     with it. For more at a time, each thread takes an instance of its own. `cancel` may be
-    called from any thread.
+    called from any thread. A process that was forked can use its parent's model only if that has
+    `num_threads=1` or `None`.
 
     Args:
         path: Path of a file written by `keras_adaptive.export_tflite`, or its content: bytes,
@@ -116,6 +118,7 @@ class AnytimeModel:
         self._macs = None if self._plain else self.info["macs"]
         self._limits = Limits(self.info)
         self._lock = threading.Lock()
+        self._threads, self._process = num_threads or 1, os.getpid()
         self._cancel: object = None  # another object after each `cancel`
         self._current = 0  # number of the image under way
         self._backend: Backend | None = None
@@ -151,6 +154,8 @@ class AnytimeModel:
 
     def close(self) -> None:
         """Frees the interpreter's memory. The model cannot be used any more."""
+        if self._without_threads():  # they cannot be ended either
+            return
         with self._lock:
             if self._backend is not None:
                 self._backend.close()
@@ -413,7 +418,7 @@ class AnytimeModel:
                 f"exit {exit}, which the file does not have"
             )
         stage = self.exits.index(exit)
-        return logits / self._temperatures[stage], stage
+        return _finite(logits) / self._temperatures[stage], stage
 
     def _run(
         self,
@@ -450,7 +455,7 @@ class AnytimeModel:
     ) -> str | None:
         """Runs a stage and learns how long it takes; returns why to stop after it, or `None`."""
         before = time.perf_counter()
-        logits = backend.run(i) / self._temperatures[i]
+        logits = _finite(backend.run(i)) / self._temperatures[i]
         now = time.perf_counter()
         self._times.learn(i, 1000 * (now - before))
         last = i == len(self.exits) - 1
@@ -476,7 +481,17 @@ class AnytimeModel:
     def _open(self) -> Backend:
         if self._backend is None:
             raise ValueError("The model must be open. Received: a model that was closed")
+        if self._without_threads():
+            raise RuntimeError(
+                "A model with several threads must be used in the process that opened it: a forked "
+                "process has none of them. Open the file there, or with `num_threads=1`. "
+                f"Received: process {os.getpid()}, opened in {self._process}"
+            )
         return self._backend
+
+    def _without_threads(self) -> bool:
+        """Returns whether the interpreter's threads are those of another process."""
+        return self._threads > 1 and os.getpid() != self._process
 
     def _warm_up(self) -> None:
         """Runs every stage a few times: the first run is slow, and times are learned."""
@@ -512,6 +527,15 @@ class AnytimeModel:
                 f"`patience` must be an integer of at least 2, or None. Received: {patience=}"
             )
         return int(patience)
+
+
+def _finite(logits: Array) -> Array:
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            "The logits must be finite. Received: NaN or infinite ones, as the network computes "
+            "them of inputs that are too large for it"
+        )
+    return logits
 
 
 def _check_inputs(

@@ -208,8 +208,7 @@ class BatchPredictor:
 
     def _alone(self, arrays: dict[str, Any], limits: list[float]) -> BatchResult:
         """Returns the answer to one sample, in the thread that calls."""
-        given = {name: np.asarray(array[:1]) for name, array in arrays.items()}
-        tensors = self._inputs.batch(given, "x")
+        tensors = self._inputs.batch(self._inputs.read(arrays, slice(1)), "x")
         with self._pool.worker() as worker:
             try:
                 return BatchResult(*worker.answers(tensors, 1, limits))
@@ -281,7 +280,7 @@ class _Job:
                 # smaller in the end, so that all end at the same time
                 size = min(self._pace.portion(), -(-(total - given) // (2 * threads)))
                 start, given = given, given + size
-            return start, {name: array[start : start + size] for name, array in arrays.items()}
+            return start, self._inputs.read(arrays, slice(start, start + size))
 
         with self._joined():
             if threads == 1:
@@ -386,7 +385,7 @@ class _Job:
                         self._error = start, error
 
     def _compute(self, start: int, arrays: dict[str, Any]) -> None:
-        tensors = self._prepared(start, {name: np.asarray(a) for name, a in arrays.items()})
+        tensors = self._prepared(start, arrays)
         samples = len(next(iter(tensors.values())))
         with self._pool.worker() as worker:
             before = time.perf_counter()

@@ -38,29 +38,35 @@ class FrameStream(Iterator["Answer"]):
     ```
     """
 
-    tau: float
-
     def __init__(
         self,
         classify: Callable[[Image, str, FrameStream], Answer],
         frames: Iterable[Image],
         tau: float,
     ) -> None:
-        number = as_float(tau)
-        if number is None or not number >= 0:
-            raise (WrongTypeError if number is None else ValueError)(
-                f"`tau` must be a number of at least 0. Received: {tau=}"
-            )
+        self.tau = tau
         one = isinstance(frames, str | bytes | Mapping) or getattr(frames, "shape", None) == ()
         if one or not isinstance(frames, Iterable):
             raise WrongTypeError(
                 "`frames` must be an array of frames, or an iterable of them. "
                 f"Received: a {type(frames).__name__}"
             )
-        self.tau = number
         self._classify = classify
         self._frames = enumerate(frames)
         self.reset()
+
+    @property
+    def tau(self) -> float:
+        return self._tau
+
+    @tau.setter
+    def tau(self, tau: float) -> None:
+        number = as_float(tau)
+        if number is None or not number >= 0:
+            raise (WrongTypeError if number is None else ValueError)(
+                f"`tau` must be a number of at least 0. Received: {tau=}"
+            )
+        self._tau = number
 
     def reset(self) -> None:
         """Forgets the scene: the next frame begins another, whatever it shows."""

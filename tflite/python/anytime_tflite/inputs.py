@@ -94,11 +94,17 @@ class Inputs:
             )
         return None
 
+    def read(self, arrays: Mapping[str, Any], samples: slice) -> dict[str, Array]:
+        """Returns some of the samples of what can be sliced."""
+        return {
+            name: as_array(array[samples], self.called("x", name)) for name, array in arrays.items()
+        }
+
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns how many samples there are, which must be as many for every input."""
         for name, array in arrays.items():
             if not hasattr(array, "shape"):
-                arrays[name] = array = np.asarray(array)
+                arrays[name] = array = as_array(array, self.called("x", name))
             shape = self.shapes[name][0]
             if len(array.shape) != 1 + len(shape) or tuple(array.shape[1:]) != shape:
                 sizes = "".join(f", {size}" for size in shape)
@@ -125,7 +131,10 @@ class Inputs:
             item = item[0]
             if self._in_order(item):
                 item = dict(zip(self.shapes, item, strict=True))
-        arrays = {name: np.asarray(given) for name, given in self.named(item, called).items()}
+        arrays = {
+            name: as_array(given, self.called(called, name))
+            for name, given in self.named(item, called).items()
+        }
         more = {array.ndim - len(self.shapes[name][0]) for name, array in arrays.items()}
         if more == {0}:
             return arrays, True
@@ -153,10 +162,7 @@ class Inputs:
         """Returns an input in the shape and the dtype that the network takes."""
         shape, dtype = self.shapes[name]
         shape = (*samples, *shape)
-        try:
-            array: Array = np.asarray(image)
-        except ValueError as error:  # rows of different length
-            raise ValueError(f"{called} must be an array. Received: {error}") from error
+        array = as_array(image, called)
         if array.shape != shape:
             raise ValueError(f"{called} must be of shape {shape}. Received: shape {array.shape}")
         if dtype.kind != "f":
@@ -174,15 +180,29 @@ class Inputs:
         elif array.dtype.kind != "f":
             raise ValueError(f"{called} must be of uint8 or floats. Received: dtype {array.dtype}")
         else:
+            with np.errstate(over="ignore"):  # what is too large becomes infinite
+                array = np.asarray(array, dtype)
             low, high = float(array.min()), float(array.max())
             if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(f"{called} must be finite. Received: NaN or infinite values")
+                raise ValueError(
+                    f"{called} must be finite in {dtype}. Received: NaN or infinite values"
+                )
             if self._range is not None and not self._range[0] <= low <= high <= self._range[1]:
                 raise ValueError(
                     f"{called} must be pixels of uint8, or floats standardized as the file says. "
                     f"Received: floats from {low:g} to {high:g}, which no pixel becomes"
                 )
         return np.asarray(array, dtype, order="C")
+
+
+def as_array(given: Any, called: str) -> Array:
+    """Returns an array; `called` is what errors call it."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise ValueError(f"{called} must be without a mask. Received: a masked array")
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # rows of different length
+        raise ValueError(f"{called} must be an array. Received: {error}") from error
 
 
 def _same_count(arrays: Mapping[str, Any], called: str) -> int:

@@ -222,7 +222,19 @@ class Monitor:
 
     def _columns(self, answers: BatchResult) -> tuple[Array, Array, Array]:
         """Returns the stages, confidences and costs of answers."""
-        exits = np.asarray(answers.exits)
+        exits, costs = np.asarray(answers.exits), np.asarray(answers.costs, "float64")
+        probabilities = np.asarray(answers.probabilities, "float64")
+        if (
+            exits.ndim != 1
+            or not len(exits) == len(probabilities) == costs.size
+            or probabilities.ndim != 2
+            or not np.isfinite(probabilities).all()
+        ):
+            raise ValueError(
+                "The answers must be as `predict` returns them: probabilities (samples, classes), "
+                "which are finite, exits and costs (samples,). Received: shapes "
+                f"{probabilities.shape}, {exits.shape} and {costs.shape}"
+            )
         strange = sorted(set(exits.tolist()) - set(self._exits))
         if strange:
             raise ValueError(
@@ -231,8 +243,7 @@ class Monitor:
             )
         stages = np.searchsorted(self._exits, exits)
         # rounded, so that float32 and float64 agree where answers are nearly certain
-        confidences = np.max(answers.probabilities, axis=-1).astype("float64").round(_DIGITS)
-        return stages, confidences, np.asarray(answers.costs, "float64")
+        return stages, probabilities.max(axis=1).round(_DIGITS), costs
 
 
 class _Bets:
