@@ -291,10 +291,11 @@ def test_checksums_are_those_of_tfrecord():
 def test_a_label_is_the_name_of_one_class_however_it_is_spelled():
     inputs = [{"name": "x", "shape": [8, 8, 1], "dtype": "float32"}]
     names = ["crane", "B\u00e4r", "crane", "Ka\u0308fer"]
-    label = _samples.Preparation({"inputs": inputs, "class_names": names}, "file").label
-    assert [label(name) for name in ("B\u00e4r", "Ba\u0308r", "K\u00e4fer")] == [1, 1, 3]
-    assert label("crane") is None  # which of the two is not known
-    assert label(2) == 2
+    info = {"inputs": inputs, "class_names": names, "preprocessing": None}
+    label = _samples.Preparation(info, "file").label
+    assert [label(name, 4) for name in ("B\u00e4r", "Ba\u0308r", "K\u00e4fer")] == [1, 1, 3]
+    assert label("crane", 4) is None  # which of the two is not known
+    assert label(2, 4) == 2
 
 
 # ---- which files
