@@ -291,7 +291,7 @@ export class AnytimeModel {
     const plain = this.info.version < 3;
     const run = new Run({ confidence, thresholds: limits, networks: this.#networks, plain });
     const last = stage === this.exits.length - 1;
-    const logits = found.logits.map((z) => z / this.#temperatures[stage]);
+    const logits = this.#divided(found.logits, stage);
     let by = run.stoppedBy(stage, logits, 0, last ? null : 0);
     // not confident, as the single call reckons: answers agreed
     by ??= patience !== null || agreement ? "patience" : "confidence";
@@ -330,6 +330,16 @@ export class AnytimeModel {
     return found;
   }
 
+  #divided(logits: Float64Array, stage: number): Float64Array {
+    if (!logits.every(Number.isFinite)) {
+      throw new RangeError(
+        "The logits must be finite. Received: NaN or infinite ones, as the network computes them " +
+          "of inputs that are too large for it",
+      );
+    }
+    return logits.map((z) => z / this.#temperatures[stage]);
+  }
+
   /** Runs a stage and learns how long it takes; returns its answer and whether to go on. */
   #stage(pass: Pass, i: number, { run, start: began, cancelled }: Job): [Answer, boolean] {
     this.#open();
@@ -339,7 +349,7 @@ export class AnytimeModel {
     this.#times.learn(i, now - before);
     const last = i === this.exits.length - 1;
     const next = last ? null : this.#times.expectedMs[i + 1];
-    const scaled = logits.map((z) => z / this.#temperatures[i]);
+    const scaled = this.#divided(logits, i);
     const by = run.stoppedBy(i, scaled, now - began, next, cancelled());
     if (by === "deadline") this.#missed(i, now - began, run);
     return [this.#answer(run, i, by, cost, began), by === null];

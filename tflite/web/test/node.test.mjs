@@ -161,6 +161,19 @@ test("standardized floats and pixels are the same image", () =>
     a.probabilities.forEach((p, i) => near(b.probabilities[i], p, 1e-5));
   }));
 
+test("numbers that are too large for the network are refused, not answered by class 0", async () => {
+  const image = Float32Array.from({ length: 64 }, (_, i) => 1e37 * (1 + ((7 * i) % 29)));
+  for (const name of ["patience", "single_call", "learned"]) {
+    await using(path(`${name}.tflite`), async (model) => {
+      await assert.rejects(model.classify(image), /The logits must be finite/);
+      await assert.rejects(model.stream(image).next(), /The logits must be finite/);
+      if (name === "single_call") {
+        await assert.rejects(model.predict(image), /The logits must be finite/);
+      }
+    });
+  }
+});
+
 test("arguments that cannot be meant are refused, and say what they must be", () =>
   using(path("float32.tflite"), async (model) => {
     const image = float32.images[0].image;

@@ -358,8 +358,13 @@ public class AnytimeModel internal constructor(
         return by to output.cost
     }
 
-    private fun divided(logits: FloatArray, stage: Int) =
-        DoubleArray(logits.size) { logits[it] / temperatures[stage] }
+    private fun divided(logits: FloatArray, stage: Int): DoubleArray {
+        require(logits.all { it.isFinite() }) {
+            "The logits must be finite. Received: NaN or infinite ones, as the network computes " +
+                "them of inputs that are too large for it"
+        }
+        return DoubleArray(logits.size) { logits[it] / temperatures[stage] }
+    }
 
     private fun answer(run: Run, stage: Int, by: StoppedBy?, start: Double, cost: Float?): Answer {
         val probabilities = run.probabilities

@@ -218,6 +218,17 @@ class AnytimeModelTest {
     }
 
     @Test
+    fun `logits that are not finite are no answer`() {
+        for (wrong in listOf(Float.NaN, Float.POSITIVE_INFINITY)) {
+            val model = model(FakeBackend(List(3) { FloatArray(5) { wrong } }))
+            val refused = assertThrows(IllegalArgumentException::class.java) {
+                model.classify(pixels)
+            }
+            assertTrue(refused.message!!.startsWith("The logits must be finite"))
+        }
+    }
+
+    @Test
     fun `arguments that cannot be meant are refused`() {
         val model = model(FakeBackend(List(3) { logits(it, 1f) }))
         for (call in listOf(
