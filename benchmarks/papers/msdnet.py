@@ -296,6 +296,11 @@ TABLES = {
                 *names(*BUDGETED, RESNET_MC),
             ),
             (
+                "MSDNet is better than DenseNet-MC with early exits",
+                beats(BATCHES, "MSDNet", "DenseNet-MC with early exits"),
+                *names(*BUDGETED, DENSENET_MC),
+            ),
+            (
                 "MSDNet is better than the dynamic ensemble of DenseNet*",
                 beats(BATCHES, "MSDNet", "dynamic ensemble of DenseNet*"),
                 *names(*BUDGETED, *STATIC["DenseNet*"]),
