@@ -723,21 +723,31 @@ def test_what_an_option_must_be_is_said_before_anything_is_done(arguments, run, 
 # ---- the data of a run
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """A run on photos whose network is drawn at random, and the folder of the photos."""
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def with_photos(tmp_path_factory):
+    """The folder of a run on photos, whose network is drawn at random, and of the photos."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for label, name in enumerate(("cat", "dog")):
-        (tmp_path / "photos" / name).mkdir(parents=True)
+        (folder / "photos" / name).mkdir(parents=True)
         for i in range(7):
             pixels = rng.integers(0, 100, (8, 8, 3)) + 100 * label
             image = Image.fromarray(pixels.astype("uint8"))
-            image.save(tmp_path / "photos" / name / f"{i}.png")
+            image.save(folder / "photos" / name / f"{i}.png")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
+        patch.chdir(folder)
         patch.setattr(program.training, "fit", lambda model, *given, **how: model)
         patch.setattr(shutil, "copyfile", lambda source, target: target.write_text(HISTORY))
         main(["train", "--data", "photos", "--out", "run", "--epochs", "1"])
+    return folder
+
+
+@pytest.fixture
+def photos(with_photos, tmp_path):
+    """A copy of a run on photos, and of the photos, as if it had been trained on these."""
+    for name in ("run", "photos"):
+        shutil.copytree(with_photos / name, tmp_path / name)
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(with_photos), str(tmp_path)))
     return tmp_path / "run", tmp_path / "photos"
 
 
