@@ -376,6 +376,7 @@ INTERRUPTED = """
 import random, signal, sys, threading, time
 import numpy as np
 from anytime_tflite import BatchPredictor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 predictor = BatchPredictor(sys.argv[1], workers=2)
 shape = next(iter(predictor.inputs.values()))[0]
 x = np.broadcast_to(np.zeros(1, "float32"), (1_000_000, *shape))

@@ -44,8 +44,12 @@ def trained(backend, devices, *cases):
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def on_two(request):
-    return trained(request.param, 2, *OF_BACKEND[request.param], "reinforce")
+def on_two(request, once):
+    def make(path):
+        found = trained(request.param, 2, *OF_BACKEND[request.param], "reinforce")
+        path.write_text(json.dumps(found))
+
+    return json.loads(once(f"on_two_devices_{request.param}.json", make).read_text())
 
 
 def check(found):
