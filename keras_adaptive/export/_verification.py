@@ -13,7 +13,10 @@ from keras_adaptive.export._inputs import count, rows_of
 from keras_adaptive.export._recalibration import relative_error
 
 RUNTIMES = {"litert": (2, 21), "tflite-2.14": (2, 14)}  # the newest operations they know
-TOLERANCE = 1e-5  # of float32 logits, relative to the largest; rounding causes about 1e-6
+# of float32 logits, relative to the largest: rounding causes about 1e-6, and in deep networks more:
+# an untrained MobileNetV2 in Keras is 1.6e-5 off the same in float64
+TOLERANCE = 1e-4
+SAME = 1e-5  # of logits that the same operations give
 SPREAD = 0.5  # of quantized logits, in standard deviations; a damaged file has 1 or more
 TRIALS = 3  # random inputs
 LARGE = 1024  # numbers in a constant; the converter leaves smaller ones as they are
@@ -216,7 +219,7 @@ def _check_single_call(backend, exits, data, found, agreeing):
                 ) from error
             i_left = exits.index(left) if left in exits else -1
             same = i_left == i or (agreeing and 0 <= i_left < i)
-            same = same and np.abs(logits - found["logits"][i_left, row]).max() <= TOLERANCE
+            same = same and np.abs(logits - found["logits"][i_left, row]).max() <= SAME
             if found["cost"] is not None:
                 same = same and backend.cost == found["cost"][i_left, row]
             if not same:
