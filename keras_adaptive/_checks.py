@@ -277,6 +277,11 @@ def check_labels(labels, logits):
     return labels
 
 
+def check_labels_of(labels, shape):
+    """Returns labels as `check_labels` does, where there are no logits yet: of their shape."""
+    return check_labels(labels, np.broadcast_to(np.float32(0), shape))
+
+
 def _of_one_hot(labels):
     """Returns the classes of one-hot labels; others as they are."""
     found = labels.argmax(axis=-1)

@@ -1,11 +1,10 @@
 """Fine-tunes the Keras 2 copy of a network that tensorflow_model_optimization has wrapped."""
 
-import numpy as np
 import tensorflow as tf
 
 from keras_adaptive._checks import (
     check_inputs,
-    check_labels,
+    check_labels_of,
     each_input,
     finite,
     integers,
@@ -80,5 +79,5 @@ def _arrays(model, x, y):
     """Returns checked arrays of a network's inputs, and labels as integers."""
     inputs = Inputs(model).inputs
     arrays = check_inputs(each_input(x, inputs, "train"), inputs, "train")
-    answers = np.broadcast_to(np.float32(0), (1, len(arrays[0]), model.outputs[-1].shape[-1]))
-    return arrays[0] if len(arrays) == 1 else tuple(arrays), check_labels(y, answers)
+    labels = check_labels_of(y, (1, len(arrays[0]), model.outputs[-1].shape[-1]))
+    return arrays[0] if len(arrays) == 1 else tuple(arrays), labels

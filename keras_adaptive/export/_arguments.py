@@ -162,7 +162,7 @@ def checked_calibration(model, inputs, quantize, data, preprocessing):
     if labels is not None:
         shape = (1, samples, model.outputs[-1].shape[-1])
         try:
-            labels = _checks.check_labels(labels, np.broadcast_to(np.float32(0), shape))
+            labels = _checks.check_labels_of(labels, shape)
         except ValueError as error:
             raise ValueError(
                 f"The labels of `calibration_data` must be {samples} integers, of the "

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _checks, _graph, costs
-from keras_adaptive._checks import check_labels, integer, numbers
+from keras_adaptive._checks import check_labels_of, integer, numbers
 from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
@@ -732,7 +732,7 @@ class AdaptiveModel(_graph.ListModel):
         y = self._same_for_all(y)
         if arrays is not None and y is not None and None not in sizes:
             shape = (1, len(arrays[0]), *self.outputs[0].shape[1:])
-            y = check_labels(y, np.broadcast_to(np.float32(0), shape))
+            y = check_labels_of(y, shape)
         labels = []
         if arrays is None and y is None:
             x = self._without_labels(x, labels)
