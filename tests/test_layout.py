@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_adaptive"
 # each may import what stands before it
 CHAIN = [
-    ["_checks", "_files"],
+    ["_checks", "_files", "_progress"],
     ["layers"],
     ["_graph"],
     ["costs"],
@@ -26,7 +26,7 @@ CHAIN = [
     ["inference", "compression", "tuning", "plotting", "report", "beam"],
     ["cli"],
 ]
-BESIDE = {"data": {"_checks", "_files"}}  # read by the command line and by users alone
+BESIDE = {"data": {"_checks", "_files", "_progress"}}  # read by the command line and by users alone
 HEAVY = {
     "tensorflow": {"layers", "data", "inference", "export", "compression"},
     "matplotlib": {"plotting", "cli"},
@@ -44,7 +44,7 @@ HEAVY = {
     "jinja2": {"report"},
     "anytime_tflite": {"data", "inference", "export", "beam", "cli"},
 }
-NUMPY_ONLY = {"_checks", "_files", "policy", "calibration", "evaluation"}
+NUMPY_ONLY = {"_checks", "_files", "_progress", "policy", "calibration", "evaluation"}
 
 
 def may_import(module):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_adaptive._checks import as_array, check_labels, check_logits, finite, integer, numbers
+from keras_adaptive._progress import progress
 from keras_adaptive.calibration import _search as search
 from keras_adaptive.policy.exit_policy import ExitPolicy, first_exit
 from keras_adaptive.policy.policy import UnreachableTargetError
@@ -171,13 +172,16 @@ def _cheapest(least_right):
 def _searched(pool, target, worst_case):
     """Returns the `Front`, complete where the target wants it."""
     found = search.Front(pool.samples)
-    for length in range(1, pool.max_members + 1):
-        for chain in itertools.product(range(len(pool.costs)), repeat=length):
-            total = pool.costs[list(chain)].sum()
-            if worst_case is not None and total > worst_case * (1 + ROUNDING):
-                continue
-            if all(chain.count(m) <= pool.copies[m] for m in set(chain)):
-                _offer_chain(found, target, pool, chain)
+    chains = [
+        chain
+        for length in range(1, pool.max_members + 1)
+        for chain in itertools.product(range(len(pool.costs)), repeat=length)
+        if all(chain.count(m) <= pool.copies[m] for m in set(chain))
+    ]
+    for chain in progress(chains, unit="cascade"):
+        total = pool.costs[list(chain)].sum()
+        if worst_case is None or total <= worst_case * (1 + ROUNDING):
+            _offer_chain(found, target, pool, chain)
     return found
 
 
@@ -284,7 +288,8 @@ class _Pool:
         step = max(1, BLOCK // logits[0].shape[-1])
         blocks = [slice(i, i + step) for i in range(0, self.samples, step)]
         with ThreadPoolExecutor(os.cpu_count()) as workers:
-            list(workers.map(work, blocks))
+            results = workers.map(work, blocks)
+            list(progress(results, total=len(blocks), unit="block", desc="sets of members"))
         # where all leave early, a shorter cascade does the same: -inf need not be tried
         self.grids = {key: search.grid(values)[1:] for key, values in self.confidences.items()}
         self.bins = {

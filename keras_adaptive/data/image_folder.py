@@ -19,6 +19,7 @@ import tensorflow as tf
 from anytime_tflite import pixels
 from keras_adaptive._checks import needs_extra
 from keras_adaptive._files import is_utf8, shown
+from keras_adaptive._progress import progress
 from keras_adaptive.data import _archive, _layout, splits
 from keras_adaptive.data._dividing import held_out
 from keras_adaptive.data._layout import Stray
@@ -200,10 +201,14 @@ def _readable(entries, folder, read, strict, in_table):
             return error
 
     good, images, shape, strays = [], {}, None, []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress(total=len(entries), unit="file", desc="reading images") as bar,
+    ):
         for start in range(0, len(entries), BLOCK):
             block = entries[start : start + BLOCK]
             for entry, image in zip(block, pool.map(attempt, block), strict=True):
+                bar.update()
                 if isinstance(image, ValueError):
                     if strict and (in_table or _is_picture(entry.name)):
                         raise image

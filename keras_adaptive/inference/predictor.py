@@ -5,10 +5,10 @@ import threading
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from anytime_tflite import BatchResult as Result
 from keras_adaptive._checks import check_choice, integer
+from keras_adaptive._progress import progress
 from keras_adaptive.inference._stages import Stages
 from keras_adaptive.layers.gated_block import GatedBlock
 from keras_adaptive.policy._budgets import as_policies, within_budget
@@ -17,7 +17,6 @@ from keras_adaptive.training.adaptive_model import check_model
 
 WAITING = 64  # input batches that may wait for an answer before all are answered
 PART = 1024  # samples of an array that are taken at a time
-LONG = 2  # seconds after which a progress bar appears
 
 
 class AdaptivePredictor:
@@ -131,7 +130,7 @@ class AdaptivePredictor:
         batches, total = self._inputs.parts(x, max(batch_size, PART))
         number = within_budget(self._policies, budget)
         run, parts, silent = self._runner(number, verbose), [], total == 1 or verbose in (0, False)
-        with tqdm(total=total, unit="sample", delay=LONG, leave=False, disable=silent) as bar:
+        with progress(total=total, unit="sample", silent=silent) as bar:
             for part in run(self._policies[number], batches, batch_size, WAITING):
                 parts.append(part)
                 bar.update(len(part.labels))
