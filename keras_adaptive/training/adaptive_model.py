@@ -4,17 +4,14 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import types
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_adaptive import _checks, _graph, costs
 from keras_adaptive._checks import check_labels_of, integer, numbers
-from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
@@ -25,6 +22,8 @@ from keras_adaptive.training._on_logits import (
     loss_on_logits,
     metric_on_logits,
 )
+from keras_adaptive.training._saving import save_whole
+from keras_adaptive.training._summaries import Directions, in_order
 from keras_adaptive.training.distillation import Distillation
 from keras_adaptive.training.gate_loss import GateLoss
 from keras_adaptive.training.preset import from_preset, save_to_preset
@@ -464,14 +463,14 @@ class AdaptiveModel(_graph.ListModel):
         """As in Keras; the history is in the order of `evaluate`."""
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.tree.flatten(callbacks or [])
-            callbacks = [_Directions(callbacks), *callbacks]
+            callbacks = [Directions(callbacks), *callbacks]
         if self._traces_twice(self.train_function) and self.optimizer is not None:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
             self._build_metrics(super().fit, *args, **kwargs)
         history = super().fit(*args, callbacks=callbacks, **kwargs)
         if history is not None and history.history:
-            history.history = _in_order(history.history, self)
+            history.history = in_order(history.history, self)
         return history
 
     def _traces_twice(self, function):
@@ -525,7 +524,7 @@ class AdaptiveModel(_graph.ListModel):
         if self._traces_twice(self.train_function or self.test_function):
             self._build_metrics(super().evaluate, *args, **kwargs)
         logs = super().evaluate(*args, return_dict=True, **kwargs)
-        logs = _in_order(logs, self)
+        logs = in_order(logs, self)
         if return_dict:
             return logs
         return list(logs.values()) if len(logs) > 1 else next(iter(logs.values()))
@@ -542,12 +541,12 @@ class AdaptiveModel(_graph.ListModel):
                 f"HDF5; `save_weights` writes `.weights.h5`. Received: filepath={filepath}"
             )
         save = functools.partial(super().save, zipped=zipped, **kwargs)
-        _save_whole(save, filepath, overwrite, None if zipped is False else ".keras")
+        save_whole(save, filepath, overwrite, None if zipped is False else ".keras")
 
     def save_weights(self, filepath, overwrite=True, max_shard_size=None):
         """As in Keras; the file is replaced only by a whole one, unless there are several."""
         save = functools.partial(super().save_weights, max_shard_size=max_shard_size)
-        _save_whole(save, filepath, overwrite, ".weights.h5" if max_shard_size is None else None)
+        save_whole(save, filepath, overwrite, ".weights.h5" if max_shard_size is None else None)
 
     def save_to_preset(self, preset_dir):
         """Writes the network as a folder that people can look into: config, weights, policy, card.
@@ -570,7 +569,7 @@ class AdaptiveModel(_graph.ListModel):
 
         Args:
             preset: Path of the folder, or the name of a network that comes with the library:
-                `"cifar10"` or `"cifar10_tiny"`.
+                `"cifar10_resnet9"`, `"cifar10"` or `"cifar10_tiny"`.
             load_weights: Boolean, `False` for the same network with fresh weights.
 
         Returns:
@@ -813,31 +812,6 @@ def _plain(name, value):
     return json.loads(json.dumps(value, default=lambda array: np.asarray(array).tolist()))
 
 
-def _save_whole(save, filepath, overwrite, ending):
-    """Lets Keras write a file beside the one that it replaces when it is complete.
-
-    Args:
-        save: Function `(filepath, overwrite)` of Keras.
-        filepath, overwrite: As for Keras.
-        ending: String, how the names of single files end; `None`: Keras writes several.
-    """
-    path = Path(os.path.realpath(filepath))  # what a link names, not the link
-    is_file = ending is not None and str(filepath).endswith(ending) and "://" not in str(filepath)
-    if not is_file or path.is_dir() or not path.parent.is_dir():
-        save(filepath, overwrite)
-    elif overwrite or not path.exists() or _may_be_replaced(filepath):
-        with whole_file(path, ending) as part:
-            save(part, True)
-
-
-def _may_be_replaced(filepath):
-    """Returns the answer to the question that Keras asks of a file that is there."""
-    answer = ""
-    while answer not in ("y", "n"):
-        answer = input(f"[WARNING] {filepath} already exists - overwrite? [y/n]").strip().lower()
-    return answer == "y"
-
-
 def _labels_like(x, y):
     """Returns zeros in the form of one sample's labels, or `None` where that is not known.
 
@@ -867,38 +841,3 @@ def class_labels(y, classes):
     if len(y.shape) == 2 and y.shape[-1] == classes and classes > 1:
         return keras.ops.argmax(y, axis=-1)
     return keras.ops.cast(keras.ops.reshape(y, (-1,)), "int32")
-
-
-def _in_order(logs, model):
-    """Returns logs in the order in which the model has its metrics, those of validation last."""
-    order = list(model.get_metrics_result())
-
-    def place(name):
-        bare = name.removeprefix("val_")
-        return name != bare, order.index(bare) if bare in order else len(order)
-
-    return {name: logs[name] for name in sorted(logs, key=place)}
-
-
-class _Directions(keras.callbacks.Callback):
-    """Tells callbacks that monitor a summary of a metric which way the metric is better.
-
-    Args:
-        others: List of callbacks.
-    """
-
-    def __init__(self, others):
-        super().__init__()
-        self.others = others
-
-    def on_epoch_end(self, epoch, logs=None):
-        modes, better = {"up": "max", "down": "min"}, {}
-        for metric in self.model.metrics:
-            for each in getattr(metric, "metrics", [metric]):
-                better[each.name] = modes.get(getattr(each, "_direction", None))
-        for callback in self.others:
-            name = str(getattr(callback, "monitor", "")).removeprefix("val_")
-            for prefix in ("first_", "mean_", "last_", *(f"{n}_" for n in self.model.output_names)):
-                mode = better.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
-                if mode is not None and getattr(callback, "mode", None) == "auto":
-                    callback.mode = mode
