@@ -180,8 +180,7 @@ export class Preparer {
     const [height, width, channels, ...more] = this.inputs[0].shape;
     const fits = this.inputs.length === 1 && !more.length && (channels === 1 || channels === 3);
     if (!fits) return null;
-    const plain = { resize: "cover", filter: "bilinear", antialias: true } as const;
-    return { height, width, channels, ...plain, margin: 1 };
+    return { height, width, channels };
   }
 
   /**
