@@ -33,8 +33,9 @@ export function isDrawable(value: unknown): value is Drawable {
 }
 
 export function isPicture(value: unknown): value is Picture {
-  if (typeof value !== "object" || value === null || !("data" in value)) return false;
-  const { data } = value as Picture;
+  if (typeof value !== "object" || value === null) return false;
+  const { data, width, height } = value as Partial<Picture>;
+  if (width === undefined || height === undefined) return false; // an input may be called data
   return data instanceof Uint8Array || data instanceof Uint8ClampedArray;
 }
 

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { Preparer } from "../dist/arguments.js";
 import { AnytimeModel, FileError } from "../dist/node.js";
 import { answers, bytes, FOLDER, near, row } from "./testdata.mjs";
 
@@ -221,6 +222,39 @@ test("integers must fit the network's input", () =>
     await assert.rejects(model.classify({ image, tokens: large }), RangeError);
     await assert.rejects(model.classify({ image, tokens: Float32Array.of(1, 2, 3) }), TypeError);
   }));
+
+test("an image is what it was when it was given", () =>
+  using(path("single_call.tflite"), async (model) => {
+    const floats = (factor) => Float32Array.from({ length: 64 }, (_, i) => Math.sin(factor * i));
+    const ways = [
+      async (image) => model.classify(image),
+      async (image) => model.predict(image),
+      async (image) => (await model.stream(image).next()).value,
+    ];
+    for (const way of ways) {
+      const [expected, other] = [await way(floats(1)), await way(floats(3))];
+      assert.notDeepEqual(other.probabilities, expected.probabilities);
+      const image = floats(1);
+      const answer = way(image);
+      image.set(floats(3));
+      assert.deepEqual((await answer).probabilities, expected.probabilities, way.toString());
+    }
+  }));
+
+test("arrays become what the network's inputs are, or are refused", () => {
+  const prepare = (image, ...inputs) =>
+    new Preparer({ pixels: null, preprocessing: null }, inputs).prepare(image);
+  const data = { name: "data", shape: [2], dtype: "uint8" };
+  const long = { name: "index", shape: [2], dtype: "int64" };
+  const float = { name: "x", shape: [2], dtype: "float32" };
+  const two = prepare({ data: Uint8Array.of(1, 2), index: Int32Array.of(3, 4) }, data, long);
+  assert.deepEqual([...two], [["data", Uint8Array.of(1, 2)], ["index", BigInt64Array.of(3n, 4n)]]);
+  assert.deepEqual([...prepare({ data: Uint8Array.of(1, 2) }, data)], [["data", Uint8Array.of(1, 2)]]);
+  const most = BigUint64Array.of(2n ** 63n - 1n, 0n);
+  assert.deepEqual(prepare(most, long).get("index"), BigInt64Array.of(2n ** 63n - 1n, 0n));
+  assert.throws(() => prepare(BigUint64Array.of(2n ** 63n, 0n), long), /integers that int64 holds/);
+  assert.throws(() => prepare(Float64Array.of(1e300, 0), float), /must be finite in float32/);
+});
 
 test("files that are none are refused before LiteRT.js sees them", async () => {
   const words = (file, pattern) =>
