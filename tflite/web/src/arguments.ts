@@ -283,8 +283,22 @@ export function checkPatience(info: Info, patience?: number | null): number | nu
 
 /** Checks the names of options: one that nobody knows would be left out silently. */
 export function checkNames(options: object, ...known: string[]): void {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    const given = typeof options === "object" ? show(options) : String(options);
+    throw new TypeError(`Options must be an object with ${known.join(", ")}. Received: ${given}`);
+  }
   const unknown = Object.keys(options).filter((name) => !known.includes(name));
   if (unknown.length > 0) {
     throw new TypeError(`Options must be among ${known.join(", ")}. Received: ${unknown.join(", ")}`);
+  }
+  checkSignal((options as { signal?: AbortSignal | null }).signal);
+}
+
+function checkSignal(signal?: AbortSignal | null): void {
+  if (signal !== undefined && signal !== null && typeof signal.aborted !== "boolean") {
+    throw new TypeError(
+      "`signal` must be an AbortSignal, as `signal` of an AbortController is. " +
+        `Received: ${show(signal)}`,
+    );
   }
 }

@@ -3,7 +3,7 @@
 import type {
   Answer, ClassifyOptions, LoadOptions, PredictOptions, StreamOptions,
 } from "./anytime.js";
-import { checkNames, type Image } from "./arguments.js";
+import { checkDeadline, checkNames, type Image } from "./arguments.js";
 import { FileError } from "./errors.js";
 import type { Info, Input } from "./file.js";
 import type { Loaded, Request, Response } from "./protocol.js";
@@ -112,6 +112,7 @@ export class AnytimeWorker {
 
   /** As `AnytimeModel.classify`. */
   async classify(image: Image | Blob, options: ClassifyOptions = {}): Promise<Answer> {
+    checkNames(options, "deadlineMs", "thresholds", "patience", "signal");
     const { signal, ...rest } = options;
     const found = await this.#send(image, { do: "classify", id: ++numbers, options: rest }, signal);
     return found as Answer;
@@ -119,13 +120,20 @@ export class AnytimeWorker {
 
   /** As `AnytimeModel.predict`. */
   async predict(image: Image | Blob, options: PredictOptions = {}): Promise<Answer> {
+    checkNames(options, "thresholds");
     return (await this.#send(image, { do: "predict", id: ++numbers, options })) as Answer;
   }
 
   /** As `AnytimeModel.stream`. */
-  async *stream(
+  stream(image: Image | Blob, options: StreamOptions = {}): AsyncGenerator<Answer, void> {
+    checkNames(options, "deadlineMs", "signal");
+    checkDeadline(options.deadlineMs);
+    return this.#stream(image, options);
+  }
+
+  async *#stream(
     image: Image | Blob,
-    { signal, ...options }: StreamOptions = {},
+    { signal, ...options }: StreamOptions,
   ): AsyncGenerator<Answer, void> {
     const [stream, model] = [++numbers, this.#model];
     const abort = () => this.#tell({ do: "abort", model, call: stream });
@@ -178,6 +186,7 @@ export class AnytimeWorker {
     signal?: AbortSignal,
   ): Promise<unknown> {
     const [began, cancels, model] = [performance.now(), this.#cancels, this.#model];
+    checkDeadline(call.options.deadlineMs);
     const isElement = isDrawable(image) && !("close" in image);
     const sent = isElement ? await createImageBitmap(image) : image;
     const options = { ...call.options };

@@ -222,12 +222,30 @@ describe("in Chromium", { skip }, () => {
         const cancelled = (await Promise.all(waiting)).map(({ stoppedBy }) => stoppedBy);
         const after = await model.classify(image, never);
         const wrong = await refused(model.classify(new Uint8Array(3)));
+        const here = await (await import("/dist/index.js")).AnytimeModel.load(
+          file("float32.tflite"), how);
+        const controller = new AbortController();
+        const unlike = [];
+        for (const options of [{ deadlineMs: "5" }, { deadlineMs: -5 }, { deadlineMs: true }, 5,
+          null, { signal: controller }, { deadline_ms: 5 }]) {
+          const both = [];
+          for (const one of [here, model]) {
+            both.push(await refused(one.classify(image, options)),
+              await refused(one.predict(image, options)),
+              await refused((async () => one.stream(image, options))()));
+          }
+          const words = both.map(String);
+          if (words.slice(0, 3).join() !== words.slice(3).join() || words[0] === "null") {
+            unlike.push(words);
+          }
+        }
+        here.close();
         const bad = await refused(AnytimeWorker.load(file("damage.json"), how));
         const own = FileError.name;
         model.close();
         const closed = await refused(model.classify(image));
         return { info: [model.info.version, model.exits, model.inputShape], streamed, late,
-          aborted, cancelled, after, wrong, bad, own, closed };
+          aborted, cancelled, after, wrong, bad, own, closed, unlike };
       }, kind);
       assert.deepEqual(found.info, [3, [0, 1, 2], [8, 8, 1]]);
       assert.deepEqual(found.streamed, [0, 1, 2, 0]);
@@ -240,6 +258,7 @@ describe("in Chromium", { skip }, () => {
       assert.ok(found.cancelled.slice(0, first).every((by) => by === "end"), found.cancelled);
       assert.equal(found.after.stoppedBy, "end");
       assert.equal(found.wrong[0], "RangeError");
+      assert.deepEqual(found.unlike, []);
       assert.equal(found.bad[0], "FileError");
       assert.match(found.bad[1], /must be a TFLite model/);
       assert.match(found.closed[1], /must be open/);

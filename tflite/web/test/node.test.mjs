@@ -306,6 +306,17 @@ test("options that nobody knows are refused", async () => {
     await assert.rejects(model.predict(image, python), words);
     assert.throws(() => model.classifySync(image, python), words);
     assert.throws(() => model.stream(image, python), words);
+    for (const options of [5, null, "5", [5]]) { // Python's second argument is the deadline
+      await assert.rejects(model.classify(image, options), /must be an object with deadlineMs/);
+      await assert.rejects(model.predict(image, options), /must be an object with thresholds/);
+      assert.throws(() => model.stream(image, options), /must be an object with deadlineMs/);
+      await assert.rejects(AnytimeModel.load(path("int8.tflite"), options), /object with wasm/);
+    }
+    for (const signal of [new AbortController(), true, {}]) {
+      await assert.rejects(model.classify(image, { signal }), /must be an AbortSignal/);
+      assert.throws(() => model.stream(image, { signal }), /must be an AbortSignal/);
+    }
+    await model.classify(image, { signal: null });
   });
 });
 
