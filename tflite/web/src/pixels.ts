@@ -39,7 +39,8 @@ export function checkRule(found: Json): true {
   const { height, width, channels, margin = 1, resize, filter, antialias } = {
     resize: "cover", filter: "bilinear", antialias: true, ...found,
   } as Record<string, Json>;
-  const [must, may] = [["height", "width", "channels"], ["resize", "filter", "antialias", "margin"]];
+  const must = ["height", "width", "channels"];
+  const may = ["resize", "filter", "antialias", "margin"];
   const names = Object.keys(found);
   if (!must.every((key) => key in found) || names.some((key) => ![...must, ...may].includes(key))) {
     throw new RangeError(
@@ -87,7 +88,9 @@ export function checkRule(found: Json): true {
  */
 export function resize(picture: Picture, rule: PixelRule): Uint8Array {
   if (!isObject(rule as unknown as Json)) {
-    throw new TypeError(`\`rule\` must be an object, as \`info.pixels\` is. Received: rule=${rule}`);
+    throw new TypeError(
+      `\`rule\` must be an object, as \`info.pixels\` is. Received: rule=${String(rule)}`,
+    );
   }
   const { width, height } = picture;
   checkPicture(picture);
@@ -133,13 +136,17 @@ function exact(rule: PixelRule): Json {
   return Object.fromEntries(entries);
 }
 
-function checkPicture({ data, width, height }: Picture): void {
+export function checkSize(width: number, height: number): void {
   const whole = Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0;
   if (!whole || width * height > PIXELS) {
     throw new RangeError(
       `A picture must have 1 to ${PIXELS} pixels. Received: ${width}x${height}`,
     );
   }
+}
+
+function checkPicture({ data, width, height }: Picture): void {
+  checkSize(width, height);
   if (![1, 3, 4].some((channels) => data.length === channels * width * height)) {
     throw new RangeError(
       "A picture must have 1, 3 or 4 numbers per pixel. " +

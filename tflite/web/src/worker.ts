@@ -7,7 +7,7 @@ import { checkDeadline, checkNames, type Image } from "./arguments.js";
 import { FileError } from "./errors.js";
 import type { Info, Input } from "./file.js";
 import type { Loaded, Request, Response } from "./protocol.js";
-import { isDrawable } from "./sources.js";
+import { isDrawable, loadedSize } from "./sources.js";
 
 export type * from "./index.js";
 export { FileError } from "./errors.js";
@@ -188,6 +188,7 @@ export class AnytimeWorker {
     const [began, cancels, model] = [performance.now(), this.#cancels, this.#model];
     checkDeadline(call.options.deadlineMs);
     const isElement = isDrawable(image) && !("close" in image);
+    if (isElement) loadedSize(image);
     const sent = isElement ? await createImageBitmap(image) : image;
     const options = { ...call.options };
     // what was waited for here counts

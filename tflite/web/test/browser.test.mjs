@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
 
 import { openPage, serve, skip, withBrowser } from "./browser.mjs";
@@ -11,6 +12,8 @@ const WASM = "/node_modules/@litertjs/core/wasm/";
 const PAGE = `<!doctype html><title>test</title><link rel="icon" href="data:,">`;
 const csp = (policy) => ({ body: PAGE, type: "text/html",
   headers: { "content-security-policy": policy } });
+// a PNG of 8 x 8 pixels, its second half missing
+const BEGUN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAU0lEQVR4nAFIALf/AMXXFIT4z5v0ALdvR5BHMIBLAJ4yJanxM7XeAKFo9OKFHw==";
 const PAGES = {
   "page.html": PAGE,
   "allowed.html": csp("default-src 'self' data:; script-src 'self' 'wasm-unsafe-eval'"),
@@ -175,6 +178,48 @@ describe("in Chromium", { skip }, () => {
     assert.deepEqual(names, ["RangeError", "TypeError", "TypeError"]);
     assert.match(found.refusals[0][1], /must be loaded/);
     assert.match(found.refusals[1][1], /this browser can decode/);
+  });
+
+  test("what is not loaded yet, or too large to draw, is refused, not white", async (t) => {
+    const slow = createServer((_, response) => {
+      response.writeHead(200, { "content-type": "image/png" });
+      response.write(Buffer.from(BEGUN, "base64")); // and no more
+    });
+    t.after(() => (slow.closeAllConnections(), slow.close()));
+    await new Promise((resolve) => slow.listen(0, "localhost", resolve));
+    const found = await page.evaluate(async (url) => {
+      const { AnytimeModel } = await import("/dist/index.js");
+      const { AnytimeWorker } = await import("/dist/worker.js");
+      const here = await AnytimeModel.load(file("float32.tflite"), how);
+      const there = await AnytimeWorker.load(file("float32.tflite"), how);
+      const half = Object.assign(new Image(), { src: url });
+      for (let i = 0; i < 400 && !half.naturalWidth; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+      const video = document.createElement("video"); // its metadata is there, and no frame
+      Object.defineProperty(video, "videoWidth", { value: 8 });
+      Object.defineProperty(video, "videoHeight", { value: 8 });
+      const words = [];
+      for (const one of [half, video, new Image()]) {
+        words.push(await refused(here.classify(one)), await refused(there.classify(one)));
+      }
+      const of = (width, height) => {
+        const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"/>`;
+        return Object.assign(new Image(), { src: `data:image/svg+xml,${encodeURIComponent(svg)}` });
+      };
+      const [long, vast] = [of(70_000, 2), of(20_000, 20_000)];
+      await Promise.all([long, vast].map((one) => one.decode()));
+      const large = [await refused(here.classify(long)), await refused(here.classify(vast))];
+      const incomplete = !half.complete;
+      here.close();
+      there.close();
+      return { words, large, incomplete };
+    }, `http://localhost:${slow.address().port}/`);
+    assert.ok(found.incomplete);
+    for (const [name, words] of found.words) {
+      assert.equal(name, "RangeError");
+      assert.match(words, /must be loaded: an image after its `decode\(\)`/);
+    }
+    assert.match(found.large[0][1], /a size that this browser can draw\. Received: 70000x2/);
+    assert.match(found.large[1][1], /1 to 134217728 pixels\. Received: 20000x20000/);
   });
 
   test("files of pictures become the pixels that training saw, within one level", async () => {
