@@ -3,7 +3,7 @@
 import { digest } from "./digest.js";
 import { FileError } from "./errors.js";
 import { Damaged, metadata } from "./flatbuffer.js";
-import { stoppingNetworks, wrong } from "./info.js";
+import { ADDED, stoppingNetworks, wrong } from "./info.js";
 import { brief, isObject, type Json, parse, plain, repr } from "./python.js";
 import type { PixelRule } from "./pixels.js";
 import type { Agreement, Network } from "./rule.js";
@@ -158,6 +158,7 @@ function parsed(
       `\`path\` must be a file whose info is complete. Received: path=${path} with ${found}`,
     );
   }
+  if (version < 3) for (const key of ADDED) delete info[key];
   if ("quantisation" in info) {
     // the key in files written before 0.2
     info.quantization = info.quantisation;
