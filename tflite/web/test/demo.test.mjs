@@ -122,9 +122,20 @@ test("the demo shows where pictures leave", { skip }, async () => {
       assert.equal(await page.locator("#camera").getAttribute("aria-pressed"), "false");
 
       // the user's own network
+      let load;
+      const loading = new Promise((resolve) => (load = resolve));
+      await page.route("**/own/network.tflite", async (route) => (await loading, route.continue()));
       await page.locator("#network").selectOption("own");
+      await page.locator("#deadline").focus();
+      for (const key of ["Home", "End"]) await page.keyboard.press(key);
+      await page.waitForTimeout(200); // the sliders have an effect after 150 ms
+      assert.ok(await page.locator("#network").isDisabled());
+      load();
       await page.waitForFunction(() => /not here/.test(totals.textContent));
       assert.equal(await page.locator("#stages li").count(), 3);
+      assert.equal(await text("#label"), "Choose a picture");
+      assert.equal(await page.locator("#label.wrong").count(), 0);
+      await page.waitForFunction(() => !document.querySelector("#network").disabled);
 
       // everything that can be used has a name, nothing is wider than a phone
       const nameless = await page.evaluate(() =>
