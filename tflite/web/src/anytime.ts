@@ -412,7 +412,8 @@ async function contentOf(file: string | URL | Blob | Uint8Array | ArrayBuffer) {
     const content = new Uint8Array(await file.arrayBuffer());
     return { content, name: file instanceof File ? file.name : nameOf(file) };
   }
-  return { content: bytesOf(file), name: nameOf(file) };
+  const kinds = "a URL, a Blob, a Uint8Array or an ArrayBuffer";
+  return { content: bytesOf(file, "file", kinds), name: nameOf(file) };
 }
 
 /** The network's inputs: of the info, or of version 2 what its stages read. */

@@ -75,12 +75,16 @@ export function nameOf(content: object): string {
   return `a ${content.constructor.name}`;
 }
 
-export function bytesOf(content: unknown): Uint8Array {
+/** The bytes of a file; `called` and `kinds` are what errors say that it must be. */
+export function bytesOf(
+  content: unknown,
+  called = "content",
+  kinds = "a Uint8Array or an ArrayBuffer",
+): Uint8Array {
   if (content instanceof Uint8Array) return content;
   if (content instanceof ArrayBuffer) return new Uint8Array(content);
-  throw new TypeError(
-    `A file must be a URL, a Uint8Array or an ArrayBuffer. Received: ${typeof content}`,
-  );
+  const kind = content === null ? "null" : typeof content;
+  throw new TypeError(`\`${called}\` must be ${kinds}. Received: ${kind}`);
 }
 
 /** What a file says of itself; throws a `FileError` unless it is complete. */

@@ -85,6 +85,12 @@ export class AnytimeWorker {
   ): Promise<AnytimeWorker> {
     checkNames(options, "wasm", "threads", "worker");
     const { wasm, threads, worker } = options;
+    if (!worker && typeof Worker === "undefined") {
+      throw new Error(
+        "`AnytimeWorker` must be used where there are workers, as in a page. Received: none; in " +
+          "Node take `AnytimeModel`, in a thread of its own if need be",
+      );
+    }
     const used = worker ??
       new Worker(new URL("./worker_script.js", import.meta.url), { type: "module" });
     const base = globalThis.document?.baseURI ?? location.href;

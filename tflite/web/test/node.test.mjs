@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Preparer } from "../dist/arguments.js";
-import { AnytimeModel, FileError } from "../dist/node.js";
+import { AnytimeModel, FileError, readInfo } from "../dist/node.js";
+import { AnytimeWorker } from "../dist/worker.js";
 import { answers, bytes, FOLDER, near, row } from "./testdata.mjs";
 
 const path = (name) => new URL(`files/${name}`, FOLDER);
@@ -267,7 +268,11 @@ test("files that are none are refused before LiteRT.js sees them", async () => {
   await words(new TextEncoder().encode("<!doctype html>"), /must be a TFLite model/);
   await words(bytes("files/int8.tflite").subarray(0, 9000), /a Uint8Array \(an offset points/);
   await words(new ArrayBuffer(0), /must be a TFLite model\. Received: path=a ArrayBuffer/);
-  await assert.rejects(AnytimeModel.load(5), TypeError);
+  const kinds = /`file` must be a URL, a Blob, a Uint8Array or an ArrayBuffer\. Received: /;
+  for (const none of [5, null, {}]) await assert.rejects(AnytimeModel.load(none), kinds);
+  const name = "model.tflite"; // `load` takes it, `readInfo` does not
+  await assert.rejects(readInfo(name), /`content` must be a Uint8Array or an ArrayBuffer\. Rec/);
+  await assert.rejects(AnytimeWorker.load(name), /`AnytimeWorker` must be used where there are/);
   await assert.rejects(AnytimeModel.load(path("int8.tflite"), { threads: 0 }), RangeError);
   await assert.rejects(AnytimeModel.load(path("int8.tflite"), { threads: 2 }), /must be 1 unless/);
   const nowhere = AnytimeModel.load(path("int8.tflite"), { wasm: new URL("nowhere/", FOLDER) });
