@@ -31,6 +31,9 @@ let numbers = 0; // of models and calls
 /** The calls that are under way in each worker. */
 const workers = new WeakMap<Worker, Map<number, Waiting>>();
 
+/** Leaves streams that nobody will read to their end. */
+const abandoned = new FinalizationRegistry<() => void>((leave) => leave());
+
 /** Listens to a worker, once. */
 function waitingIn(worker: Worker): Map<number, Waiting> {
   const known = workers.get(worker);
@@ -134,14 +137,18 @@ export class AnytimeWorker {
   stream(image: Image | Blob, options: StreamOptions = {}): AsyncGenerator<Answer, void> {
     checkNames(options, "deadlineMs", "signal");
     checkDeadline(options.deadlineMs);
-    return this.#stream(image, options);
+    const stream = ++numbers;
+    const found = this.#stream(image, options, stream);
+    abandoned.register(found, () => this.#tell({ do: "leave", model: this.#model, stream }));
+    return found;
   }
 
   async *#stream(
     image: Image | Blob,
     { signal, ...options }: StreamOptions,
+    stream: number,
   ): AsyncGenerator<Answer, void> {
-    const [stream, model] = [++numbers, this.#model];
+    const model = this.#model;
     const abort = () => this.#tell({ do: "abort", model, call: stream });
     try {
       await this.#send(image, { do: "stream", id: stream, options }, signal);

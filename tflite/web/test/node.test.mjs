@@ -2,8 +2,11 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { Preparer } from "../dist/arguments.js";
+import { Pass } from "../dist/backend.js";
 import { AnytimeModel, FileError, readInfo } from "../dist/node.js";
 import { AnytimeWorker } from "../dist/worker.js";
 import { answers, bytes, FOLDER, near, row } from "./testdata.mjs";
@@ -140,6 +143,27 @@ test("a stream ends when it is left, and others go on beside it", () =>
     const limited = [];
     for await (const answer of model.stream(first, { deadlineMs: 0 })) limited.push(answer);
     assert.deepEqual(limited.map(({ stoppedBy }) => stoppedBy), ["deadline"]);
+  }));
+
+test("a stream that nobody reads any more frees what it holds", () =>
+  using(path("float32.tflite"), async (model) => {
+    setFlagsFromString("--expose-gc");
+    const [collect, { close }] = [runInNewContext("gc"), Pass.prototype];
+    let freed = 0;
+    Pass.prototype.close = function () {
+      freed++;
+      close.call(this);
+    };
+    try {
+      for (let i = 0; i < 20; i++) await model.stream(new Float32Array(64)).next();
+      for (let i = 0; i < 100 && freed < 15; i++) {
+        collect();
+        await new Promise(setImmediate);
+      }
+      assert.ok(freed >= 15, `${freed} of 20`);
+    } finally {
+      Pass.prototype.close = close;
+    }
   }));
 
 test("pictures go through the rule of the file, or must have the network's size", () =>
