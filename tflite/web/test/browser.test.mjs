@@ -13,7 +13,8 @@ const PAGE = `<!doctype html><title>test</title><link rel="icon" href="data:,">`
 const csp = (policy) => ({ body: PAGE, type: "text/html",
   headers: { "content-security-policy": policy } });
 // a PNG of 8 x 8 pixels, its second half missing
-const BEGUN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAU0lEQVR4nAFIALf/AMXXFIT4z5v0ALdvR5BHMIBLAJ4yJanxM7XeAKFo9OKFHw==";
+const BEGUN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAU0lEQVR4" +
+  "nAFIALf/AMXXFIT4z5v0ALdvR5BHMIBLAJ4yJanxM7XeAKFo9OKFHw==";
 const PAGES = {
   "page.html": PAGE,
   "allowed.html": csp("default-src 'self' data:; script-src 'self' 'wasm-unsafe-eval'"),
@@ -193,7 +194,9 @@ describe("in Chromium", { skip }, () => {
       const here = await AnytimeModel.load(file("float32.tflite"), how);
       const there = await AnytimeWorker.load(file("float32.tflite"), how);
       const half = Object.assign(new Image(), { src: url });
-      for (let i = 0; i < 400 && !half.naturalWidth; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+      for (let i = 0; i < 400 && !half.naturalWidth; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
       const video = document.createElement("video"); // its metadata is there, and no frame
       Object.defineProperty(video, "videoWidth", { value: 8 });
       Object.defineProperty(video, "videoHeight", { value: 8 });
