@@ -1,6 +1,7 @@
 /** The demo page, with a tiny network: by mouse, by keyboard, with files and a camera. */
 
 import assert from "node:assert/strict";
+import { request } from "node:http";
 import { test } from "node:test";
 import zlib from "node:zlib";
 
@@ -149,6 +150,33 @@ test("the demo shows where pictures leave", { skip }, async () => {
       assert.deepEqual(outside, []);
       assert.deepEqual(errors, []);
     });
+  } finally {
+    server.close();
+  }
+});
+
+test("the server gives files of its folder alone, and lives on", async () => {
+  const server = await serve({ "own.txt": "own" });
+  const { port } = new URL(server.url);
+  const status = (path) =>
+    new Promise((resolve, reject) => {
+      const sent = request({ port, host: "localhost", path, timeout: 5000 }, (response) => {
+        response.resume();
+        response.on("end", () => resolve(response.statusCode));
+      });
+      sent.on("timeout", () => sent.destroy(new Error(path)));
+      sent.on("error", reject);
+      sent.end();
+    });
+  try {
+    const up = "..%5C".repeat(20);
+    const outside = ["/%2Fetc%2Fpasswd", "/file:///etc/passwd", `/${up}etc%5Cpasswd`,
+      `/testdata/${up}etc%5Cpasswd`, "/.//etc/passwd", "/..%2Fpython%2FLICENSE",
+      "/..%5Cpython%5CLICENSE", "/%", "//"];
+    for (const path of outside) assert.ok([302, 404].includes(await status(path)), path);
+    for (const path of ["/package.json", "/own.txt", "/testdata/files/damage.json"]) {
+      assert.equal(await status(path), 200, path);
+    }
   } finally {
     server.close();
   }
