@@ -78,12 +78,15 @@ class ScreensTest {
         val bitmap = Bitmap.createBitmap(argb, 200, 100, Bitmap.Config.ARGB_8888)
         val bytes = java.io.ByteArrayOutputStream()
         bitmap.compress(Bitmap.CompressFormat.PNG, 100, bytes)
-        val uri = Uri.parse("content://pictures/1")
-        val resolver = shadowOf(activity.contentResolver)
-        resolver.registerInputStream(uri, bytes.toByteArray().inputStream())
-        val chosen = Intent().setData(uri)
-        press(activity, "Picture")
+        choose(activity, "Picture", bytes.toByteArray())
+    }
+
+    private fun choose(activity: MainActivity, button: String, content: ByteArray) {
+        val uri = Uri.parse("content://$button/1")
+        shadowOf(activity.contentResolver).registerInputStream(uri, content.inputStream())
+        press(activity, button)
         val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        val chosen = Intent().setData(uri)
         shadowOf(activity).receiveResult(asked, android.app.Activity.RESULT_OK, chosen)
     }
 
@@ -152,6 +155,22 @@ class ScreensTest {
             val wanted = listOf("RRBG", "RRGB", "GBRR", "BGRR", "RBRG", "BRGR", "GRBR", "RGRB")
             assertEquals("orientation $orientation", wanted[orientation - 1], found)
         }
+    }
+
+    @Test
+    fun `a threshold in percent is for confidences that are shares`() {
+        val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
+        val activity = controller.get()
+        waitFor(activity) { "5 stages" in it }
+        fun slider() = views(controller.get().window.decorView).filterIsInstance<SeekBar>()[1]
+        assertTrue(slider().isEnabled)
+        slider().progress = 90
+        choose(activity, "Model", Testdata.file("int8.tflite").readBytes()) // by its entropy
+        waitFor(activity) { "3 stages" in it }
+        assertEquals(false to 0, slider().let { it.isEnabled to it.progress })
+        controller.recreate()
+        assertEquals(false to 0, slider().let { it.isEnabled to it.progress })
+        controller.pause().stop().destroy()
     }
 
     @Test
