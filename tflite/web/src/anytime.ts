@@ -424,7 +424,8 @@ async function contentOf(file: string | URL | Blob | Uint8Array | ArrayBuffer) {
     return { content, name: file instanceof File ? file.name : nameOf(file) };
   }
   const kinds = "a URL, a Blob, a Uint8Array or an ArrayBuffer";
-  return { content: bytesOf(file, "file", kinds), name: nameOf(file) };
+  // a copy: what is checked is then what runs, whatever the caller does with the array
+  return { content: bytesOf(file, "file", kinds).slice(), name: nameOf(file) };
 }
 
 /** The network's inputs: of the info, or of version 2 what its stages read. */

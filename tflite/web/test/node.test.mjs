@@ -15,7 +15,7 @@ const path = (name) => new URL(`files/${name}`, FOLDER);
 const float32 = answers().find(({ file }) => file === "float32.tflite");
 
 async function using(file, run) {
-  const model = await AnytimeModel.load(file);
+  const model = await (file instanceof Promise ? file : AnytimeModel.load(file));
   try {
     return await run(model);
   } finally {
@@ -309,6 +309,17 @@ test("bytes, an ArrayBuffer, a Blob and a URL are files too", async () => {
   for (const file of [content, content.buffer, new Blob([content]), path("float32.tflite")]) {
     await using(file, (model) => assert.equal(model.exits.length, 3));
   }
+});
+
+test("a file is what it was when it was given", async () => {
+  const content = bytes("files/float32.tflite");
+  const loading = AnytimeModel.load(content);
+  content.fill(0);
+  await using(loading, async (model) => {
+    const [expected] = float32.expected;
+    const { exit, label } = await model.classify(float32.images[0]);
+    assert.deepEqual([exit, label], [expected.exit, expected.label]);
+  });
 });
 
 test("a model that was closed says so, also under way", async () => {
