@@ -66,7 +66,9 @@ class Inputs:
                 "`x` must hold batches of samples; `.batch(...)` makes them of a data set. "
                 f"Received: single samples, of shape {', '.join(str(a.shape) for a in arrays)}"
             )
-        return self._checked(self._ranked(arrays))
+        arrays = self._checked(self._ranked(arrays))
+        # a generator may fill its array anew before this batch is computed
+        return [array.copy() if isinstance(array, np.ndarray) else array for array in arrays]
 
     @contextlib.contextmanager
     def for_predict(self, x):

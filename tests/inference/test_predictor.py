@@ -309,6 +309,24 @@ def test_streams_one_result_a_batch_in_order(predictor_, test_images, sizes, bat
         np.testing.assert_array_equal(together, getattr(expected, name))
 
 
+def filled_anew(x, size):
+    array = np.empty_like(x[:size])
+    for start in range(0, len(x), size):
+        array[...] = x[start : start + size]
+        yield array
+
+
+def test_a_generator_may_fill_one_array_again_and_again(predictor_, trained, logits, test_images):
+    x = test_images[0][:60]
+    expected = predictor_.predict(x)
+    streamed = list(predictor_.stream(filled_anew(x, 10), batch_size=32, waiting=3))
+    for found in (predictor_.predict(filled_anew(x, 10)), streamed):
+        labels = found.labels if hasattr(found, "labels") else [a for r in found for a in r.labels]
+        np.testing.assert_array_equal(labels, expected.labels)
+    found, _ = trained.predict_with_costs(filled_anew(x, 10))
+    np.testing.assert_allclose(found, logits[:, :60], atol=1e-4)
+
+
 def test_a_stream_reads_no_further_than_it_may(predictor_, test_images):
     read = []
 

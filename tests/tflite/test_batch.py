@@ -101,6 +101,17 @@ def test_samples_may_come_in_many_ways(predictor, x, way):
     check(predictor.predict(WAYS[way](x)), predictor.expected)
 
 
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_generator_may_fill_one_array_again_and_again(predictor, x, size):
+    def filled(array):
+        for i in range(0, len(x) - size + 1, size):
+            array[...] = x[i : i + size]
+            yield array[0] if size == 1 else array
+
+    found = predictor.predict(filled(np.empty_like(x[:size])))
+    check(found, predictor.expected[: len(x) // size * size])
+
+
 def test_a_mapped_array_and_a_file_of_hdf5(predictor, x, tmp_path):
     import h5py
 

@@ -14,6 +14,8 @@ from anytime_tflite.__main__ import main
 from keras_adaptive.export import _writer as writer
 from keras_adaptive.policy.exit_policy import ExitPolicy
 
+FOLDER = Path(__file__).parents[1] / "data" / "before_layout"
+
 
 @pytest.fixture(scope="module")
 def content(exported):
@@ -80,6 +82,17 @@ def test_a_file_without_a_stage_is_refused(content, write):
 def test_rejects_what_a_file_says_of_itself(content, write, changes, message):
     with pytest.raises(ValueError, match=message):
         read_info(write(with_info(content, **changes)))
+
+
+@pytest.mark.parametrize("key", ["log_odds", "agreement", "inputs", "pixels"])
+@pytest.mark.parametrize("value", [5, [], ["a"], {"height": 2}])
+def test_what_version_2_does_not_know_is_not_read(key, value):
+    content = (FOLDER / "float32.tflite").read_bytes()
+    changed = with_info(content, **{key: value})
+    assert key not in read_info(changed)
+    image = np.zeros((8, 8, 1), "float32")
+    with AnytimeModel(content) as expected, AnytimeModel(changed) as device:
+        assert device.classify(image).exit == expected.classify(image).exit
 
 
 def test_mutated_policies_are_refused_or_policies(policy, tmp_path):

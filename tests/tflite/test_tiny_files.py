@@ -146,3 +146,17 @@ def test_damage_of_every_kind_is_there():
     ):
         assert any(refusal is not None and words in refusal for refusal in refusals), words
     assert None in refusals  # what changes numbers alone is another network, and no damage
+
+
+@pytest.mark.parametrize("backend", ["interpreter", "compiled_model"])
+def test_a_stream_goes_on_with_the_image_that_it_was_given(backend):
+    (case,) = (case for case in ANSWERS if case["file"] == "two_inputs.tflite")
+    image, other = images(case)[:2]  # the last stage reads tokens
+    with opened(case, backend=backend) as device:
+        expected, others = list(device.stream(image)), list(device.stream(other))
+        assert not np.array_equal(expected[-1].probabilities, others[-1].probabilities)
+        given = {name: array.copy() for name, array in image.items()}
+        for answer, same in zip(device.stream(given), expected, strict=True):
+            np.testing.assert_array_equal(answer.probabilities, same.probabilities)
+            for name, array in given.items():
+                array[...] = other[name]

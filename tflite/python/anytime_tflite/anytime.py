@@ -270,7 +270,9 @@ class AnytimeModel:
         start, cancel = time.perf_counter(), self._cancel
         self._open()
         run = self._run(deadline_ms, None, None, by_agreement=False)
-        return self._stream(self._prepare(image), run, start, cancel)
+        # later stages may read the image when the caller has long filled its array anew
+        tensors = {name: array.copy() for name, array in self._prepare(image).items()}
+        return self._stream(tensors, run, start, cancel)
 
     def _stream(
         self, tensors: dict[str, Array], run: Run, start: float, cancel: object

@@ -410,12 +410,15 @@ class _Job:
             raise
 
     def _portions(self, items: Iterable[Any]) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Yields portions of what an iterable gives, each after the number of its first sample."""
+        """Yields portions of what an iterable gives, each after the number of its first sample.
+
+        They are copies: a generator may fill its array anew before they are computed.
+        """
         given, some = 0, []
         for item in items:
             arrays, is_sample = self._inputs.item(item, given + len(some))
             if is_sample:
-                some.append(self._inputs.one(arrays, f"x[{given + len(some)}]"))
+                some.append(_copied(self._inputs.one(arrays, f"x[{given + len(some)}]")))
             if some and (not is_sample or len(some) >= self._pace.portion()):
                 yield given, _together(some)
                 given, some = given + len(some), []
@@ -423,10 +426,15 @@ class _Job:
                 total, i = len(next(iter(arrays.values()))), 0
                 while i < total:
                     size = min(self._pace.portion(), total - i)
-                    yield given, {name: array[i : i + size] for name, array in arrays.items()}
+                    portion = {name: array[i : i + size] for name, array in arrays.items()}
+                    yield given, _copied(portion)
                     given, i = given + size, i + size
         if some:
             yield given, _together(some)
+
+
+def _copied(arrays: dict[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _together(samples: list[dict[str, Array]]) -> dict[str, Array]:

@@ -172,6 +172,8 @@ def _parse(content: bytes, start: int, length: int, path: str) -> dict[str, Any]
         raise ValueError(
             f"`path` must be a file whose info is complete. Received: path={path} with {wrong}"
         )
+    if version < 3:  # what version 3 added was not checked, but for what is shown alone
+        info = {key: value for key, value in info.items() if key not in {*_FITS_ADDED} - {"macs"}}
     if "quantisation" in info:  # the key in files written before 0.2
         info["quantization"] = info.pop("quantisation")
     return info

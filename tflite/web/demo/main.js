@@ -1,6 +1,7 @@
 /** The demo: one picture, sliders, and test images by where they leave. */
 
 import { resize } from "../dist/index.js";
+import { decoded } from "../dist/sources.js";
 import { AnytimeWorker } from "../dist/worker.js";
 import { drawCurve } from "./curve.js";
 import { confidenceOf, shifted } from "./thresholds.js";
@@ -95,35 +96,30 @@ function showAnswer({ label, className, probabilities, exit, stoppedBy, elapsedM
 
 async function showPicture() {
   if (!current || !shown) return;
-  const { picture, name } = current;
-  const pixels = seen(picture);
-  draw($("seen"), pixels);
-  $("seen").setAttribute("aria-label", name);
+  const [network, { picture, name }] = [shown, current];
   const { deadlineMs, thresholds } = settings();
   try {
-    showAnswer(await shown.model.classify(pixels, { deadlineMs, thresholds }));
+    const pixels = seen(picture);
+    draw($("seen"), pixels);
+    $("seen").setAttribute("aria-label", name);
+    const answer = await network.model.classify(pixels, { deadlineMs, thresholds });
+    if (network === shown) showAnswer(answer);
   } catch (error) {
-    failed(error);
+    if (network === shown) failed(error);
   }
-}
-
-/** Decodes a file of a picture. */
-async function opened(file) {
-  const bitmap = await createImageBitmap(file);
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d");
-  context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
 async function showFile(file) {
   stopCamera();
+  const name = file.name ?? "This";
   try {
-    current = { picture: await opened(file), name: `Your picture ${file.name ?? ""}` };
-    await showPicture();
-  } catch {
-    failed(new Error(`${file.name ?? "This"} is no picture that this browser can show`));
+    current = { picture: await decoded(file), name: `Your picture ${file.name ?? ""}` };
+  } catch (error) {
+    const isNone = error instanceof TypeError;
+    failed(isNone ? new Error(`${name} is no picture that this browser can show`) : error);
+    return;
   }
+  await showPicture();
 }
 
 function showBars() {
@@ -184,7 +180,7 @@ function stopCamera() {
 // ---- test images
 
 async function testImages(folder, { file, height, width, labels }) {
-  const sheet = await opened(await (await fetch(folder + file)).blob());
+  const sheet = await decoded(await (await fetch(folder + file)).blob());
   const columns = sheet.width / width;
   return labels.map((label, i) => {
     const [left, top] = [(i % columns) * width, Math.floor(i / columns) * height];
@@ -243,7 +239,10 @@ async function sortImages() {
   const groups = model.exits.map(() => []);
   let [cost, time, right] = [0, 0, 0];
   for (const [i, picture] of images.entries()) {
-    const answer = await model.classify(seen(picture), { deadlineMs, thresholds });
+    const pixels = seen(picture);
+    const answer = await model.classify(pixels, { deadlineMs, thresholds }).catch((error) => {
+      if (own === round) throw error; // and not because another network was chosen
+    });
     if (own !== round) return; // the sliders have moved on
     const { item, button, name } = buttons[i];
     const wrong = answer.label !== picture.label;
@@ -273,6 +272,7 @@ async function sortImages() {
 let waiting = 0;
 
 function changed() {
+  if (!shown) return; // another network is being loaded, which shows itself
   showSettings();
   void showPicture();
   clearTimeout(waiting);
@@ -285,6 +285,9 @@ async function show(name) {
   const folder = `assets/${name}/`;
   const about = await (await fetch(`${folder}about.json`)).json();
   shown?.model.close();
+  shown = null;
+  round++;
+  clearTimeout(waiting);
   const model = await AnytimeWorker.load(`${folder}network.tflite`, { wasm: WASM });
   shown = { model, about, images: [], buttons: [], fullMs: 1, macs: model.info.macs };
   const size = model.inputShape.reduce((product, n) => product * n, 1);
@@ -307,12 +310,20 @@ async function show(name) {
     current = null;
     $("totals").textContent = "The test images are not here: see the README.";
     $("label").textContent = "Choose a picture";
+    $("label").classList.remove("wrong");
   }
   await sortImages();
   // one that leaves early says at once what this is about
   const early = $("strip").querySelector("ul button");
   if (early) showImage(shown.buttons.findIndex(({ button }) => button === early));
   else await showPicture();
+}
+
+/** Shows a network; another can be chosen after that. */
+async function choose(name) {
+  $("network").disabled = true;
+  await show(name).catch(failed);
+  $("network").disabled = false;
 }
 
 async function begin() {
@@ -326,7 +337,7 @@ async function begin() {
   $("choice").hidden = names.length < 2;
   picker.addEventListener("change", () => {
     stopCamera();
-    show(picker.value).catch(failed);
+    void choose(picker.value);
   });
   for (const id of ["shift", "deadline"]) $(id).addEventListener("input", changed);
   $("file").addEventListener("change", ({ target }) => {
@@ -349,7 +360,7 @@ async function begin() {
     const [file] = clipboardData.files;
     if (file) void showFile(file);
   });
-  await show(names[0]);
+  await choose(names[0]);
 }
 
 begin().catch(failed);

@@ -18,8 +18,9 @@ const TYPES = {
  */
 export async function serve(pages = {}, headers = {}, port = 0) {
   const server = createServer(async (request, response) => {
-    const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname.slice(1));
     try {
+      const { pathname } = new URL(`http://localhost${request.url}`);
+      const path = decodeURIComponent(pathname.slice(1));
       if (!path) {
         response.writeHead(302, { location: "demo/index.html" }).end();
         return;
@@ -42,7 +43,11 @@ export async function serve(pages = {}, headers = {}, port = 0) {
   return { url: `http://localhost:${server.address().port}/`, close: () => server.close() };
 }
 
-function content(path) {
-  if (path.split("/").includes("..")) throw new Error("outside of the folder");
-  return readFile(new URL(path.startsWith("testdata/") ? `../${path}` : path, ROOT));
+/** A file of the folder: whatever else a path may mean, it leads nowhere. */
+async function content(path) {
+  const data = path.startsWith("testdata/");
+  const file = new URL(data ? `../${path}` : path, ROOT);
+  const folder = data ? new URL("../testdata/", ROOT) : ROOT;
+  if (!file.href.startsWith(folder.href)) throw new Error("outside of the folder");
+  return readFile(file);
 }

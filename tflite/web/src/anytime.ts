@@ -70,6 +70,14 @@ interface Job {
   cancelled(): boolean;
 }
 
+/** What a stream holds of WebAssembly's memory. */
+interface Held {
+  pass?: Pass;
+}
+
+/** Frees what streams hold that nobody will read to their end. */
+const abandoned = new FinalizationRegistry<Held>(({ pass }) => pass?.close());
+
 /**
  * A network in one .tflite file that stops when it is confident or out of time.
  *
@@ -231,12 +239,15 @@ export class AnytimeModel {
     const job = this.#job(options, null);
     const tensors = this.#prepare(image);
     tensors.catch(() => {}); // thrown where it is read
-    return this.#stream(tensors, job);
+    const held: Held = {};
+    const found = this.#stream(tensors, job, held);
+    abandoned.register(found, held);
+    return found;
   }
 
-  async *#stream(given: Promise<Tensors>, job: Job): AsyncGenerator<Answer, void> {
+  async *#stream(given: Promise<Tensors>, job: Job, held: Held): AsyncGenerator<Answer, void> {
     const tensors = await given;
-    const pass = this.#open().begin(tensors);
+    const pass = (held.pass = this.#open().begin(tensors));
     try {
       for (let i = 0; ; i++) {
         const [answer, goesOn] = this.#stage(pass, i, job);
@@ -412,7 +423,9 @@ async function contentOf(file: string | URL | Blob | Uint8Array | ArrayBuffer) {
     const content = new Uint8Array(await file.arrayBuffer());
     return { content, name: file instanceof File ? file.name : nameOf(file) };
   }
-  return { content: bytesOf(file), name: nameOf(file) };
+  const kinds = "a URL, a Blob, a Uint8Array or an ArrayBuffer";
+  // a copy: what is checked is then what runs, whatever the caller does with the array
+  return { content: bytesOf(file, "file", kinds).slice(), name: nameOf(file) };
 }
 
 /** The network's inputs: of the info, or of version 2 what its stages read. */

@@ -34,12 +34,12 @@ const ARRAYS = {
   bool: Uint8Array,
 } as const;
 
-const LIMITS: Record<string, [number, number]> = {
+const LIMITS: Record<string, [number | bigint, number | bigint]> = {
   uint8: [0, 255],
   int8: [-128, 127],
   int16: [-(2 ** 15), 2 ** 15 - 1],
   int32: [-(2 ** 31), 2 ** 31 - 1],
-  int64: [-Infinity, Infinity],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
   bool: [0, 1],
 };
 
@@ -143,7 +143,9 @@ export class Preparer {
     });
   }
 
-  #floats(values: Float32Array | Float64Array, called: string): Float32Array {
+  /** A copy: the image may wait for others, and the caller's array change meanwhile. */
+  #floats(given: Float32Array | Float64Array, called: string): Float32Array {
+    const values = Float32Array.from(given);
     let [low, high, finite] = [Infinity, -Infinity, true];
     for (const value of values) {
       finite &&= Number.isFinite(value);
@@ -151,7 +153,7 @@ export class Preparer {
       high = Math.max(high, value);
     }
     if (!finite) {
-      throw new RangeError(`${called} must be finite. Received: NaN or infinite values`);
+      throw new RangeError(`${called} must be finite in float32. Received: NaN or infinite values`);
     }
     if (this.#range && !(this.#range[0] <= low && high <= this.#range[1])) {
       throw new RangeError(
@@ -159,7 +161,7 @@ export class Preparer {
           `Received: floats from ${low} to ${high}, which no pixel becomes`,
       );
     }
-    return values instanceof Float32Array ? values : Float32Array.from(values);
+    return values;
   }
 
   #scaled(picture: Picture, called: string): Uint8Array {
@@ -180,8 +182,7 @@ export class Preparer {
     const [height, width, channels, ...more] = this.inputs[0].shape;
     const fits = this.inputs.length === 1 && !more.length && (channels === 1 || channels === 3);
     if (!fits) return null;
-    const plain = { resize: "cover", filter: "bilinear", antialias: true } as const;
-    return { height, width, channels, ...plain, margin: 1 };
+    return { height, width, channels };
   }
 
   /**
@@ -282,8 +283,22 @@ export function checkPatience(info: Info, patience?: number | null): number | nu
 
 /** Checks the names of options: one that nobody knows would be left out silently. */
 export function checkNames(options: object, ...known: string[]): void {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    const given = typeof options === "object" ? show(options) : String(options);
+    throw new TypeError(`Options must be an object with ${known.join(", ")}. Received: ${given}`);
+  }
   const unknown = Object.keys(options).filter((name) => !known.includes(name));
   if (unknown.length > 0) {
     throw new TypeError(`Options must be among ${known.join(", ")}. Received: ${unknown.join(", ")}`);
+  }
+  checkSignal((options as { signal?: AbortSignal | null }).signal);
+}
+
+function checkSignal(signal?: AbortSignal | null): void {
+  if (signal !== undefined && signal !== null && typeof signal.aborted !== "boolean") {
+    throw new TypeError(
+      "`signal` must be an AbortSignal, as `signal` of an AbortController is. " +
+        `Received: ${show(signal)}`,
+    );
   }
 }

@@ -3,7 +3,7 @@
 import { digest } from "./digest.js";
 import { FileError } from "./errors.js";
 import { Damaged, metadata } from "./flatbuffer.js";
-import { stoppingNetworks, wrong } from "./info.js";
+import { ADDED, stoppingNetworks, wrong } from "./info.js";
 import { brief, isObject, type Json, parse, plain, repr } from "./python.js";
 import type { PixelRule } from "./pixels.js";
 import type { Agreement, Network } from "./rule.js";
@@ -75,12 +75,16 @@ export function nameOf(content: object): string {
   return `a ${content.constructor.name}`;
 }
 
-export function bytesOf(content: unknown): Uint8Array {
+/** The bytes of a file; `called` and `kinds` are what errors say that it must be. */
+export function bytesOf(
+  content: unknown,
+  called = "content",
+  kinds = "a Uint8Array or an ArrayBuffer",
+): Uint8Array {
   if (content instanceof Uint8Array) return content;
   if (content instanceof ArrayBuffer) return new Uint8Array(content);
-  throw new TypeError(
-    `A file must be a URL, a Uint8Array or an ArrayBuffer. Received: ${typeof content}`,
-  );
+  const kind = content === null ? "null" : typeof content;
+  throw new TypeError(`\`${called}\` must be ${kinds}. Received: ${kind}`);
 }
 
 /** What a file says of itself; throws a `FileError` unless it is complete. */
@@ -158,6 +162,7 @@ function parsed(
       `\`path\` must be a file whose info is complete. Received: path=${path} with ${found}`,
     );
   }
+  if (version < 3) for (const key of ADDED) delete info[key];
   if ("quantisation" in info) {
     // the key in files written before 0.2
     info.quantization = info.quantisation;

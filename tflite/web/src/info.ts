@@ -118,6 +118,9 @@ const FITS_ADDED: Record<string, Check> = {
     numbersFit(length(info.exits), value) && (value as (number | bigint)[]).every((n) => n >= 0),
 };
 
+/** The keys that version 3 added: in files of version 2 they are not read. */
+export const ADDED = Object.keys(FITS_ADDED).filter((key) => key !== "macs");
+
 function inputsFit(inputs: Json): boolean {
   if (!Array.isArray(inputs)) return false;
   const names = new Set<Json>();

@@ -19,11 +19,11 @@ export interface PixelRule {
   width: number;
   /** 3 for RGB, or 1 for gray. */
   channels: number;
-  resize: "cover";
-  filter: "bilinear";
-  antialias: true;
-  /** Pictures are scaled until they cover this many times the size. */
-  margin: number;
+  resize?: "cover";
+  filter?: "bilinear";
+  antialias?: true;
+  /** Pictures are scaled until they cover this many times the size: once, if it is left out. */
+  margin?: number;
 }
 
 /** Pixels row by row, in 1 (gray), 3 (RGB) or 4 (RGBA) channels; an `ImageData` is one. */
@@ -35,40 +35,42 @@ export interface Picture {
 
 /** Checks a rule that was read from a file; throws in the words of `pixels.py`. */
 export function checkRule(found: Json): true {
-  if (!isObject(found)) throw new Error("argument after ** must be a mapping");
+  if (!isObject(found)) throw new TypeError("a rule must be an object");
   const { height, width, channels, margin = 1, resize, filter, antialias } = {
     resize: "cover", filter: "bilinear", antialias: true, ...found,
   } as Record<string, Json>;
-  const known = ["height", "width", "channels", "resize", "filter", "antialias", "margin"];
-  const strange = Object.keys(found).find((key) => !known.includes(key));
-  if (strange) throw new Error(`rule() got an unexpected keyword argument ${repr(strange)}`);
-  const missing = known.slice(0, 3).filter((key) => !(key in found));
-  if (missing.length) {
-    throw new Error(`rule() missing ${missing.length} required positional argument`);
+  const must = ["height", "width", "channels"];
+  const may = ["resize", "filter", "antialias", "margin"];
+  const names = Object.keys(found);
+  if (!must.every((key) => key in found) || names.some((key) => ![...must, ...may].includes(key))) {
+    throw new RangeError(
+      `A rule must have ${must.join(", ")}, and may have ${may.join(", ")}. ` +
+        `Received: one with ${brief(names.join(", "), 80)}`,
+    );
   }
   for (const [name, side] of [["height", height], ["width", width]] as const) {
     if (typeof side !== "bigint" || side < 1n || side > SIDE) {
-      throw new Error(
+      throw new RangeError(
         `\`${name}\` of a rule must be an integer from 1 to ${SIDE}. ` +
           `Received: ${name}=${brief(repr(side), 80)}`,
       );
     }
   }
   if (channels !== 1n && channels !== 3n) {
-    throw new Error(
+    throw new RangeError(
       "`channels` of a rule must be 3, for RGB, or 1, for gray. " +
         `Received: channels=${brief(repr(channels), 80)}`,
     );
   }
   const factor = typeof margin === "bigint" || typeof margin === "number" ? Number(margin) : NaN;
   if (!(1 <= factor && factor <= MARGIN)) {
-    throw new Error(
+    throw new RangeError(
       `\`margin\` of a rule must be a number from 1 to ${MARGIN}. ` +
         `Received: margin=${brief(repr(margin), 80)}`,
     );
   }
   if (resize !== "cover" || filter !== "bilinear" || antialias !== true) {
-    throw new Error(
+    throw new RangeError(
       'A rule must have resize="cover", filter="bilinear" and antialias=True. ' +
         `Received: resize=${brief(repr(resize), 80)}, filter=${brief(repr(filter), 80)}, ` +
         `antialias=${brief(repr(antialias), 80)}`,
@@ -81,16 +83,23 @@ export function checkRule(found: Json): true {
  * Scales and cuts a picture as a rule says.
  *
  * @returns Pixels of the rule's height, width and channels, row by row.
- * @throws {RangeError} If the picture is empty, too large, or of another number of channels.
+ * @throws {RangeError} If the picture is empty, too large, or of another number of channels, or
+ *   there is no such rule.
  */
 export function resize(picture: Picture, rule: PixelRule): Uint8Array {
+  if (!isObject(rule as unknown as Json)) {
+    throw new TypeError(
+      `\`rule\` must be an object, as \`info.pixels\` is. Received: rule=${String(rule)}`,
+    );
+  }
   const { width, height } = picture;
   checkPicture(picture);
-  const { channels } = rule;
+  checkRule(exact(rule));
+  const { channels, margin = 1 } = rule;
   const byRows = rule.height * width >= rule.width * height;
   const ratio: [number, number] = byRows ? [rule.height, height] : [rule.width, width];
-  const rows = weights(height, ...kept(height, rule.height, rule.margin, ...ratio), rule.height);
-  const columns = weights(width, ...kept(width, rule.width, rule.margin, ...ratio), rule.width);
+  const rows = weights(height, ...kept(height, rule.height, margin, ...ratio), rule.height);
+  const columns = weights(width, ...kept(width, rule.width, margin, ...ratio), rule.width);
   const first = rows[0].from; // of the picture's rows, those alone that are needed
   const last = Math.max(...rows.map(({ from, weights }) => from + weights.length));
   const source = inChannels(picture, channels, first, last);
@@ -120,13 +129,24 @@ export function resize(picture: Picture, rule: PixelRule): Uint8Array {
   return found;
 }
 
-function checkPicture({ data, width, height }: Picture): void {
+/** A rule as JSON has it, integers told apart. */
+function exact(rule: PixelRule): Json {
+  const entries = Object.entries(rule).map(([key, value]) =>
+    [key, Number.isInteger(value) ? BigInt(value as number) : (value as Json)] as const);
+  return Object.fromEntries(entries);
+}
+
+export function checkSize(width: number, height: number): void {
   const whole = Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0;
   if (!whole || width * height > PIXELS) {
     throw new RangeError(
       `A picture must have 1 to ${PIXELS} pixels. Received: ${width}x${height}`,
     );
   }
+}
+
+function checkPicture({ data, width, height }: Picture): void {
+  checkSize(width, height);
   if (![1, 3, 4].some((channels) => data.length === channels * width * height)) {
     throw new RangeError(
       "A picture must have 1, 3 or 4 numbers per pixel. " +

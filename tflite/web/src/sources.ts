@@ -1,6 +1,6 @@
 /** What a page has of a picture: files, elements, frames of a camera; their pixels. */
 
-import type { Picture } from "./pixels.js";
+import { checkSize, type Picture } from "./pixels.js";
 
 /** What the browser can draw. */
 export type Drawable =
@@ -10,6 +10,8 @@ export type Drawable =
   | OffscreenCanvas
   | ImageBitmap
   | VideoFrame;
+
+type Context = OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D;
 
 const DRAWABLE = [
   "HTMLImageElement",
@@ -33,8 +35,9 @@ export function isDrawable(value: unknown): value is Drawable {
 }
 
 export function isPicture(value: unknown): value is Picture {
-  if (typeof value !== "object" || value === null || !("data" in value)) return false;
-  const { data } = value as Picture;
+  if (typeof value !== "object" || value === null) return false;
+  const { data, width, height } = value as Partial<Picture>;
+  if (width === undefined || height === undefined) return false; // an input may be called data
   return data instanceof Uint8Array || data instanceof Uint8ClampedArray;
 }
 
@@ -59,20 +62,41 @@ export async function decoded(file: Blob): Promise<Picture> {
 
 /** The pixels of what the browser can draw, in RGBA. */
 export function drawn(source: Drawable): Picture {
-  const [width, height] = sizeOf(source);
-  if (!(width > 0 && height > 0)) {
-    throw new RangeError("`image` must be loaded. Received: one without a size yet");
-  }
+  const [width, height] = loadedSize(source);
   const canvas = typeof OffscreenCanvas === "undefined"
     ? Object.assign(document.createElement("canvas"), { width, height })
     : new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d", { willReadFrequently: true }) as
-    | OffscreenCanvasRenderingContext2D
-    | CanvasRenderingContext2D
-    | null;
-  if (!context) throw new RangeError(`\`image\` is too large to draw: ${width}x${height}`);
+  const context = canvas.getContext("2d", { willReadFrequently: true }) as Context | null;
+  if (!context || !holds(context, width - 1, height - 1)) {
+    throw new RangeError(
+      `\`image\` must be of a size that this browser can draw. Received: ${width}x${height}`,
+    );
+  }
   context.drawImage(source, 0, 0, width, height);
   return context.getImageData(0, 0, width, height);
+}
+
+/** Whether a canvas keeps what is drawn at a place: one that is too large stays empty silently. */
+function holds(context: Context, x: number, y: number): boolean {
+  context.fillRect(x, y, 1, 1);
+  const opaque = context.getImageData(x, y, 1, 1).data[3] === 255;
+  context.clearRect(x, y, 1, 1);
+  return opaque;
+}
+
+/** Width and height; throws where drawing would leave out what is not loaded, or is too much. */
+export function loadedSize(source: Drawable): [number, number] {
+  const [width, height] = sizeOf(source);
+  const waits =
+    ("complete" in source && !source.complete) || ("readyState" in source && source.readyState < 2);
+  if (waits || !(width > 0 && height > 0)) {
+    throw new RangeError(
+      "`image` must be loaded: an image after its `decode()`, a video after its event " +
+        "`loadeddata`. Received: one that is not yet",
+    );
+  }
+  checkSize(width, height);
+  return [width, height];
 }
 
 function sizeOf(source: Drawable): [number, number] {

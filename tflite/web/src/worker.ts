@@ -3,11 +3,11 @@
 import type {
   Answer, ClassifyOptions, LoadOptions, PredictOptions, StreamOptions,
 } from "./anytime.js";
-import { checkNames, type Image } from "./arguments.js";
+import { checkDeadline, checkNames, type Image } from "./arguments.js";
 import { FileError } from "./errors.js";
 import type { Info, Input } from "./file.js";
 import type { Loaded, Request, Response } from "./protocol.js";
-import { isDrawable } from "./sources.js";
+import { isDrawable, loadedSize } from "./sources.js";
 
 export type * from "./index.js";
 export { FileError } from "./errors.js";
@@ -30,6 +30,9 @@ let numbers = 0; // of models and calls
 
 /** The calls that are under way in each worker. */
 const workers = new WeakMap<Worker, Map<number, Waiting>>();
+
+/** Leaves streams that nobody will read to their end. */
+const abandoned = new FinalizationRegistry<() => void>((leave) => leave());
 
 /** Listens to a worker, once. */
 function waitingIn(worker: Worker): Map<number, Waiting> {
@@ -85,6 +88,12 @@ export class AnytimeWorker {
   ): Promise<AnytimeWorker> {
     checkNames(options, "wasm", "threads", "worker");
     const { wasm, threads, worker } = options;
+    if (!worker && typeof Worker === "undefined") {
+      throw new Error(
+        "`AnytimeWorker` must be used where there are workers, as in a page. Received: none; in " +
+          "Node take `AnytimeModel`, in a thread of its own if need be",
+      );
+    }
     const used = worker ??
       new Worker(new URL("./worker_script.js", import.meta.url), { type: "module" });
     const base = globalThis.document?.baseURI ?? location.href;
@@ -112,6 +121,7 @@ export class AnytimeWorker {
 
   /** As `AnytimeModel.classify`. */
   async classify(image: Image | Blob, options: ClassifyOptions = {}): Promise<Answer> {
+    checkNames(options, "deadlineMs", "thresholds", "patience", "signal");
     const { signal, ...rest } = options;
     const found = await this.#send(image, { do: "classify", id: ++numbers, options: rest }, signal);
     return found as Answer;
@@ -119,15 +129,26 @@ export class AnytimeWorker {
 
   /** As `AnytimeModel.predict`. */
   async predict(image: Image | Blob, options: PredictOptions = {}): Promise<Answer> {
+    checkNames(options, "thresholds");
     return (await this.#send(image, { do: "predict", id: ++numbers, options })) as Answer;
   }
 
   /** As `AnytimeModel.stream`. */
-  async *stream(
+  stream(image: Image | Blob, options: StreamOptions = {}): AsyncGenerator<Answer, void> {
+    checkNames(options, "deadlineMs", "signal");
+    checkDeadline(options.deadlineMs);
+    const stream = ++numbers;
+    const found = this.#stream(image, options, stream);
+    abandoned.register(found, () => this.#tell({ do: "leave", model: this.#model, stream }));
+    return found;
+  }
+
+  async *#stream(
     image: Image | Blob,
-    { signal, ...options }: StreamOptions = {},
+    { signal, ...options }: StreamOptions,
+    stream: number,
   ): AsyncGenerator<Answer, void> {
-    const [stream, model] = [++numbers, this.#model];
+    const model = this.#model;
     const abort = () => this.#tell({ do: "abort", model, call: stream });
     try {
       await this.#send(image, { do: "stream", id: stream, options }, signal);
@@ -178,7 +199,9 @@ export class AnytimeWorker {
     signal?: AbortSignal,
   ): Promise<unknown> {
     const [began, cancels, model] = [performance.now(), this.#cancels, this.#model];
+    checkDeadline(call.options.deadlineMs);
     const isElement = isDrawable(image) && !("close" in image);
+    if (isElement) loadedSize(image);
     const sent = isElement ? await createImageBitmap(image) : image;
     const options = { ...call.options };
     // what was waited for here counts

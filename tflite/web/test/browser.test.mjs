@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
 
 import { openPage, serve, skip, withBrowser } from "./browser.mjs";
@@ -11,6 +12,9 @@ const WASM = "/node_modules/@litertjs/core/wasm/";
 const PAGE = `<!doctype html><title>test</title><link rel="icon" href="data:,">`;
 const csp = (policy) => ({ body: PAGE, type: "text/html",
   headers: { "content-security-policy": policy } });
+// a PNG of 8 x 8 pixels, its second half missing
+const BEGUN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAU0lEQVR4" +
+  "nAFIALf/AMXXFIT4z5v0ALdvR5BHMIBLAJ4yJanxM7XeAKFo9OKFHw==";
 const PAGES = {
   "page.html": PAGE,
   "allowed.html": csp("default-src 'self' data:; script-src 'self' 'wasm-unsafe-eval'"),
@@ -177,6 +181,50 @@ describe("in Chromium", { skip }, () => {
     assert.match(found.refusals[1][1], /this browser can decode/);
   });
 
+  test("what is not loaded yet, or too large to draw, is refused, not white", async (t) => {
+    const slow = createServer((_, response) => {
+      response.writeHead(200, { "content-type": "image/png" });
+      response.write(Buffer.from(BEGUN, "base64")); // and no more
+    });
+    t.after(() => (slow.closeAllConnections(), slow.close()));
+    await new Promise((resolve) => slow.listen(0, "localhost", resolve));
+    const found = await page.evaluate(async (url) => {
+      const { AnytimeModel } = await import("/dist/index.js");
+      const { AnytimeWorker } = await import("/dist/worker.js");
+      const here = await AnytimeModel.load(file("float32.tflite"), how);
+      const there = await AnytimeWorker.load(file("float32.tflite"), how);
+      const half = Object.assign(new Image(), { src: url });
+      for (let i = 0; i < 400 && !half.naturalWidth; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const video = document.createElement("video"); // its metadata is there, and no frame
+      Object.defineProperty(video, "videoWidth", { value: 8 });
+      Object.defineProperty(video, "videoHeight", { value: 8 });
+      const words = [];
+      for (const one of [half, video, new Image()]) {
+        words.push(await refused(here.classify(one)), await refused(there.classify(one)));
+      }
+      const of = (width, height) => {
+        const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"/>`;
+        return Object.assign(new Image(), { src: `data:image/svg+xml,${encodeURIComponent(svg)}` });
+      };
+      const [long, vast] = [of(70_000, 2), of(20_000, 20_000)];
+      await Promise.all([long, vast].map((one) => one.decode()));
+      const large = [await refused(here.classify(long)), await refused(here.classify(vast))];
+      const incomplete = !half.complete;
+      here.close();
+      there.close();
+      return { words, large, incomplete };
+    }, `http://localhost:${slow.address().port}/`);
+    assert.ok(found.incomplete);
+    for (const [name, words] of found.words) {
+      assert.equal(name, "RangeError");
+      assert.match(words, /must be loaded: an image after its `decode\(\)`/);
+    }
+    assert.match(found.large[0][1], /a size that this browser can draw\. Received: 70000x2/);
+    assert.match(found.large[1][1], /1 to 134217728 pixels\. Received: 20000x20000/);
+  });
+
   test("files of pictures become the pixels that training saw, within one level", async () => {
     const { decoded } = json("pixels.json");
     const worst = await page.evaluate(async (cases) => {
@@ -222,12 +270,30 @@ describe("in Chromium", { skip }, () => {
         const cancelled = (await Promise.all(waiting)).map(({ stoppedBy }) => stoppedBy);
         const after = await model.classify(image, never);
         const wrong = await refused(model.classify(new Uint8Array(3)));
+        const here = await (await import("/dist/index.js")).AnytimeModel.load(
+          file("float32.tflite"), how);
+        const controller = new AbortController();
+        const unlike = [];
+        for (const options of [{ deadlineMs: "5" }, { deadlineMs: -5 }, { deadlineMs: true }, 5,
+          null, { signal: controller }, { deadline_ms: 5 }]) {
+          const both = [];
+          for (const one of [here, model]) {
+            both.push(await refused(one.classify(image, options)),
+              await refused(one.predict(image, options)),
+              await refused((async () => one.stream(image, options))()));
+          }
+          const words = both.map(String);
+          if (words.slice(0, 3).join() !== words.slice(3).join() || words[0] === "null") {
+            unlike.push(words);
+          }
+        }
+        here.close();
         const bad = await refused(AnytimeWorker.load(file("damage.json"), how));
         const own = FileError.name;
         model.close();
         const closed = await refused(model.classify(image));
         return { info: [model.info.version, model.exits, model.inputShape], streamed, late,
-          aborted, cancelled, after, wrong, bad, own, closed };
+          aborted, cancelled, after, wrong, bad, own, closed, unlike };
       }, kind);
       assert.deepEqual(found.info, [3, [0, 1, 2], [8, 8, 1]]);
       assert.deepEqual(found.streamed, [0, 1, 2, 0]);
@@ -240,6 +306,7 @@ describe("in Chromium", { skip }, () => {
       assert.ok(found.cancelled.slice(0, first).every((by) => by === "end"), found.cancelled);
       assert.equal(found.after.stoppedBy, "end");
       assert.equal(found.wrong[0], "RangeError");
+      assert.deepEqual(found.unlike, []);
       assert.equal(found.bad[0], "FileError");
       assert.match(found.bad[1], /must be a TFLite model/);
       assert.match(found.closed[1], /must be open/);

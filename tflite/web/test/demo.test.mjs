@@ -1,6 +1,7 @@
 /** The demo page, with a tiny network: by mouse, by keyboard, with files and a camera. */
 
 import assert from "node:assert/strict";
+import { request } from "node:http";
 import { test } from "node:test";
 import zlib from "node:zlib";
 
@@ -122,9 +123,20 @@ test("the demo shows where pictures leave", { skip }, async () => {
       assert.equal(await page.locator("#camera").getAttribute("aria-pressed"), "false");
 
       // the user's own network
+      let load;
+      const loading = new Promise((resolve) => (load = resolve));
+      await page.route("**/own/network.tflite", async (route) => (await loading, route.continue()));
       await page.locator("#network").selectOption("own");
+      await page.locator("#deadline").focus();
+      for (const key of ["Home", "End"]) await page.keyboard.press(key);
+      await page.waitForTimeout(200); // the sliders have an effect after 150 ms
+      assert.ok(await page.locator("#network").isDisabled());
+      load();
       await page.waitForFunction(() => /not here/.test(totals.textContent));
       assert.equal(await page.locator("#stages li").count(), 3);
+      assert.equal(await text("#label"), "Choose a picture");
+      assert.equal(await page.locator("#label.wrong").count(), 0);
+      await page.waitForFunction(() => !document.querySelector("#network").disabled);
 
       // everything that can be used has a name, nothing is wider than a phone
       const nameless = await page.evaluate(() =>
@@ -138,6 +150,33 @@ test("the demo shows where pictures leave", { skip }, async () => {
       assert.deepEqual(outside, []);
       assert.deepEqual(errors, []);
     });
+  } finally {
+    server.close();
+  }
+});
+
+test("the server gives files of its folder alone, and lives on", async () => {
+  const server = await serve({ "own.txt": "own" });
+  const { port } = new URL(server.url);
+  const status = (path) =>
+    new Promise((resolve, reject) => {
+      const sent = request({ port, host: "localhost", path, timeout: 5000 }, (response) => {
+        response.resume();
+        response.on("end", () => resolve(response.statusCode));
+      });
+      sent.on("timeout", () => sent.destroy(new Error(path)));
+      sent.on("error", reject);
+      sent.end();
+    });
+  try {
+    const up = "..%5C".repeat(20);
+    const outside = ["/%2Fetc%2Fpasswd", "/file:///etc/passwd", `/${up}etc%5Cpasswd`,
+      `/testdata/${up}etc%5Cpasswd`, "/.//etc/passwd", "/..%2Fpython%2FLICENSE",
+      "/..%5Cpython%5CLICENSE", "/%", "//"];
+    for (const path of outside) assert.ok([302, 404].includes(await status(path)), path);
+    for (const path of ["/package.json", "/own.txt", "/testdata/files/damage.json"]) {
+      assert.equal(await status(path), 200, path);
+    }
   } finally {
     server.close();
   }

@@ -69,6 +69,18 @@ test("files of version 2 open", async () => {
   }
 });
 
+test("what version 2 does not know is not read", async () => {
+  const content = bytes("../../tests/data/before_layout/float32.tflite");
+  const place = Buffer.from(content).indexOf('"policy": {"method": "by hand"}');
+  for (const key of ["log_odds", "agreement", "inputs", "pixels"]) {
+    for (const value of ["5", "[]", '["a"]', '{"a": 2}']) {
+      const base64 = Buffer.from(`"${key}": ${value}`.padEnd(31)).toString("base64");
+      const forged = edited(content, { write: [{ at: place, base64 }], reseal: true });
+      assert.ok(!(key in (await readInfo(forged))), `${key}: ${value}`);
+    }
+  }
+});
+
 test("no change of the metadata makes anything but a FileError", async () => {
   const content = bytes("files/learned.tflite");
   const text = Buffer.from(content);

@@ -2,15 +2,20 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
-import { AnytimeModel, FileError } from "../dist/node.js";
+import { Preparer } from "../dist/arguments.js";
+import { Pass } from "../dist/backend.js";
+import { AnytimeModel, FileError, readInfo } from "../dist/node.js";
+import { AnytimeWorker } from "../dist/worker.js";
 import { answers, bytes, FOLDER, near, row } from "./testdata.mjs";
 
 const path = (name) => new URL(`files/${name}`, FOLDER);
 const float32 = answers().find(({ file }) => file === "float32.tflite");
 
 async function using(file, run) {
-  const model = await AnytimeModel.load(file);
+  const model = await (file instanceof Promise ? file : AnytimeModel.load(file));
   try {
     return await run(model);
   } finally {
@@ -140,6 +145,27 @@ test("a stream ends when it is left, and others go on beside it", () =>
     assert.deepEqual(limited.map(({ stoppedBy }) => stoppedBy), ["deadline"]);
   }));
 
+test("a stream that nobody reads any more frees what it holds", () =>
+  using(path("float32.tflite"), async (model) => {
+    setFlagsFromString("--expose-gc");
+    const [collect, { close }] = [runInNewContext("gc"), Pass.prototype];
+    let freed = 0;
+    Pass.prototype.close = function () {
+      freed++;
+      close.call(this);
+    };
+    try {
+      for (let i = 0; i < 20; i++) await model.stream(new Float32Array(64)).next();
+      for (let i = 0; i < 100 && freed < 15; i++) {
+        collect();
+        await new Promise(setImmediate);
+      }
+      assert.ok(freed >= 15, `${freed} of 20`);
+    } finally {
+      Pass.prototype.close = close;
+    }
+  }));
+
 test("pictures go through the rule of the file, or must have the network's size", () =>
   using(path("float32.tflite"), async (model) => {
     const pixels = float32.images[0].image;
@@ -222,6 +248,40 @@ test("integers must fit the network's input", () =>
     await assert.rejects(model.classify({ image, tokens: Float32Array.of(1, 2, 3) }), TypeError);
   }));
 
+test("an image is what it was when it was given", () =>
+  using(path("single_call.tflite"), async (model) => {
+    const floats = (factor) => Float32Array.from({ length: 64 }, (_, i) => Math.sin(factor * i));
+    const ways = [
+      async (image) => model.classify(image),
+      async (image) => model.predict(image),
+      async (image) => (await model.stream(image).next()).value,
+    ];
+    for (const way of ways) {
+      const [expected, other] = [await way(floats(1)), await way(floats(3))];
+      assert.notDeepEqual(other.probabilities, expected.probabilities);
+      const image = floats(1);
+      const answer = way(image);
+      image.set(floats(3));
+      assert.deepEqual((await answer).probabilities, expected.probabilities, way.toString());
+    }
+  }));
+
+test("arrays become what the network's inputs are, or are refused", () => {
+  const prepare = (image, ...inputs) =>
+    new Preparer({ pixels: null, preprocessing: null }, inputs).prepare(image);
+  const data = { name: "data", shape: [2], dtype: "uint8" };
+  const long = { name: "index", shape: [2], dtype: "int64" };
+  const float = { name: "x", shape: [2], dtype: "float32" };
+  const two = prepare({ data: Uint8Array.of(1, 2), index: Int32Array.of(3, 4) }, data, long);
+  assert.deepEqual([...two], [["data", Uint8Array.of(1, 2)], ["index", BigInt64Array.of(3n, 4n)]]);
+  const one = prepare({ data: Uint8Array.of(1, 2) }, data);
+  assert.deepEqual([...one], [["data", Uint8Array.of(1, 2)]]);
+  const most = BigUint64Array.of(2n ** 63n - 1n, 0n);
+  assert.deepEqual(prepare(most, long).get("index"), BigInt64Array.of(2n ** 63n - 1n, 0n));
+  assert.throws(() => prepare(BigUint64Array.of(2n ** 63n, 0n), long), /integers that int64 holds/);
+  assert.throws(() => prepare(Float64Array.of(1e300, 0), float), /must be finite in float32/);
+});
+
 test("files that are none are refused before LiteRT.js sees them", async () => {
   const words = (file, pattern) =>
     assert.rejects(AnytimeModel.load(file), (error) => {
@@ -233,7 +293,11 @@ test("files that are none are refused before LiteRT.js sees them", async () => {
   await words(new TextEncoder().encode("<!doctype html>"), /must be a TFLite model/);
   await words(bytes("files/int8.tflite").subarray(0, 9000), /a Uint8Array \(an offset points/);
   await words(new ArrayBuffer(0), /must be a TFLite model\. Received: path=a ArrayBuffer/);
-  await assert.rejects(AnytimeModel.load(5), TypeError);
+  const kinds = /`file` must be a URL, a Blob, a Uint8Array or an ArrayBuffer\. Received: /;
+  for (const none of [5, null, {}]) await assert.rejects(AnytimeModel.load(none), kinds);
+  const name = "model.tflite"; // `load` takes it, `readInfo` does not
+  await assert.rejects(readInfo(name), /`content` must be a Uint8Array or an ArrayBuffer\. Rec/);
+  await assert.rejects(AnytimeWorker.load(name), /`AnytimeWorker` must be used where there are/);
   await assert.rejects(AnytimeModel.load(path("int8.tflite"), { threads: 0 }), RangeError);
   await assert.rejects(AnytimeModel.load(path("int8.tflite"), { threads: 2 }), /must be 1 unless/);
   const nowhere = AnytimeModel.load(path("int8.tflite"), { wasm: new URL("nowhere/", FOLDER) });
@@ -245,6 +309,17 @@ test("bytes, an ArrayBuffer, a Blob and a URL are files too", async () => {
   for (const file of [content, content.buffer, new Blob([content]), path("float32.tflite")]) {
     await using(file, (model) => assert.equal(model.exits.length, 3));
   }
+});
+
+test("a file is what it was when it was given", async () => {
+  const content = bytes("files/float32.tflite");
+  const loading = AnytimeModel.load(content);
+  content.fill(0);
+  await using(loading, async (model) => {
+    const [expected] = float32.expected;
+    const { exit, label } = await model.classify(float32.images[0]);
+    assert.deepEqual([exit, label], [expected.exit, expected.label]);
+  });
 });
 
 test("a model that was closed says so, also under way", async () => {
@@ -272,6 +347,17 @@ test("options that nobody knows are refused", async () => {
     await assert.rejects(model.predict(image, python), words);
     assert.throws(() => model.classifySync(image, python), words);
     assert.throws(() => model.stream(image, python), words);
+    for (const options of [5, null, "5", [5]]) { // Python's second argument is the deadline
+      await assert.rejects(model.classify(image, options), /must be an object with deadlineMs/);
+      await assert.rejects(model.predict(image, options), /must be an object with thresholds/);
+      assert.throws(() => model.stream(image, options), /must be an object with deadlineMs/);
+      await assert.rejects(AnytimeModel.load(path("int8.tflite"), options), /object with wasm/);
+    }
+    for (const signal of [new AbortController(), true, {}]) {
+      await assert.rejects(model.classify(image, { signal }), /must be an AbortSignal/);
+      assert.throws(() => model.stream(image, { signal }), /must be an AbortSignal/);
+    }
+    await model.classify(image, { signal: null });
   });
 });
 

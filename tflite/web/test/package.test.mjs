@@ -65,3 +65,26 @@ test("its types serve a strict program that has none of Node's", () => {
     rmSync(folder, { recursive: true });
   }
 });
+
+test("a program for Node may be bundled", () => {
+  const folder = mkdtempSync(join(tmpdir(), "anytime-tflite-"));
+  try {
+    mkdirSync(join(folder, "node_modules"));
+    const packages = { "anytime-tflite": HERE, "@litertjs": join(HERE, "node_modules/@litertjs") };
+    for (const [name, path] of Object.entries(packages)) {
+      symlinkSync(path, join(folder, "node_modules", name), "dir");
+    }
+    const file = JSON.stringify(join(HERE, "../testdata/files/float32.tflite"));
+    writeFileSync(join(folder, "main.mjs"), `
+      import { AnytimeModel } from "anytime-tflite";
+      console.log((await AnytimeModel.load(${file})).exits.length);
+    `);
+    const esbuild = join(HERE, "node_modules", ".bin", "esbuild");
+    const how = ["--bundle", "--platform=node", "--format=esm", "--outfile=out.mjs"];
+    execFileSync(esbuild, ["main.mjs", ...how, "--log-level=warning"], { cwd: folder });
+    const said = execFileSync(process.execPath, ["out.mjs"], { cwd: folder, encoding: "utf8" });
+    assert.equal(said, "3\n");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -45,3 +45,16 @@ test("pictures that are none are refused", () => {
     assert.throws(() => resize(picture, RULE), RangeError);
   }
 });
+
+test("a rule may leave out what has a default, and is refused if it is none", () => {
+  const picture = { data: Uint8Array.from({ length: 60 }, (_, i) => 4 * i), width: 5, height: 4 };
+  const all = { ...RULE, resize: "cover", filter: "bilinear", antialias: true };
+  const { margin, ...short } = RULE;
+  assert.deepEqual(resize(picture, short), resize(picture, { ...all, margin }));
+  const wrong = [null, "cover", {}, { ...RULE, height: 0 }, { ...RULE, width: "2" },
+    { ...RULE, height: 2.5 }, { ...RULE, channels: 2 }, { ...RULE, margin: NaN },
+    { ...RULE, margin: 0.5 }, { ...RULE, filter: "nearest" }, { ...RULE, size: 2 }];
+  for (const rule of wrong) {
+    assert.throws(() => resize(picture, rule), /rule.* must .*Received: /, JSON.stringify(rule));
+  }
+});

@@ -122,20 +122,20 @@ public class AnytimeModel internal constructor(
         hasPredict = predict != null
         val opened = try {
             opener.open(CheckedFile(content, stages, predict))
-        } catch (error: RuntimeException) {
+        } catch (error: Exception) {
             throw unable(name, error)
         }
         backend = opened
         times = StageTimes(exits.size, clock)
         try {
             warmUp(opened)
-        } catch (error: RuntimeException) {
+        } catch (error: Exception) {
             close()
             throw unable(name, error)
         }
     }
 
-    private fun unable(name: String, error: RuntimeException) = FileException(
+    private fun unable(name: String, error: Exception) = FileException(
         "`path` must be a file whose stages the interpreter can run. Received: path=$name " +
             "(${error.message})",
         error,
@@ -252,7 +252,7 @@ public class AnytimeModel internal constructor(
         open()
         val deadline = own.deadline(deadlineMs)
         val run = Run(info.confidence, null, null, deadline, networks, null, plain)
-        val tensors = own.tensors(image)
+        val tensors = own.tensors(image).mapValues { own.copy(it.value) } // read later
         return sequence {
             var number = -1L
             for (stage in exits.indices) {

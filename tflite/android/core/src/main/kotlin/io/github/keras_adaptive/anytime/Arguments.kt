@@ -79,6 +79,16 @@ internal class Arguments(private val info: Info, private val inputs: List<Input>
         return mapOf(inputs[0].name to prepared(inputs[0], image))
     }
 
+    /** Returns an array that the caller's changes do not reach. */
+    fun copy(array: Any): Any = when (array) {
+        is FloatArray -> array.copyOf()
+        is IntArray -> array.copyOf()
+        is LongArray -> array.copyOf()
+        is ShortArray -> array.copyOf()
+        is BooleanArray -> array.copyOf()
+        else -> (array as ByteArray).copyOf()
+    }
+
     /** Returns an input of zeros. */
     fun black(input: Input): Any = when (input.dtype) {
         "float32" -> FloatArray(input.size)

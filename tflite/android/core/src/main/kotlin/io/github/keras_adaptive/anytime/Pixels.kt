@@ -40,9 +40,8 @@ public class PixelRule @JvmOverloads constructor(
         val side = if (rowsDecide) source.height else source.width
         val columns = Weights(source.width, width, scaled(source.width, width, wanted, side))
         val rows = Weights(source.height, height, scaled(source.height, height, wanted, side))
-        return columns.alongRows(source.pixels, source.height, channels).let {
-            rows.alongColumns(it, width * channels)
-        }
+        val wide = columns.alongRows(source.pixels, rows.reads, source.width, channels)
+        return rows.alongColumns(wide, width * channels)
     }
 
     private fun scaled(length: Int, least: Int, wanted: Int, side: Int): Long =
@@ -56,6 +55,9 @@ public class PixelRule @JvmOverloads constructor(
     private class Weights(length: Int, private val kept: Int, scaled: Long) {
         private val first = IntArray(kept)
         private val weights: Array<IntArray>
+
+        /** The pixels of the side that have a weight. */
+        val reads: IntRange
 
         init {
             // where the kept part begins and ends, which Pillow takes as float32
@@ -74,29 +76,31 @@ public class PixelRule @JvmOverloads constructor(
                 val sum = found.sum()
                 IntArray(found.size) { floor(found[it] / sum * ONE + 0.5).toInt() }
             }
+            reads = first.min()..weights.indices.maxOf { first[it] + weights[it].size - 1 }
         }
 
-        fun alongRows(pixels: ByteArray, rows: Int, channels: Int): ByteArray {
-            val found = ByteArray(rows * kept * channels)
-            val width = pixels.size / rows
+        fun alongRows(pixels: ByteArray, rows: IntRange, width: Int, channels: Int): ByteArray {
+            val found = ByteArray(rows.count() * kept * channels)
             var at = 0
-            for (row in 0 until rows) for (i in 0 until kept) for (c in 0 until channels) {
-                found[at++] = mean(i, pixels, row * width + c, channels)
+            for (row in rows) for (i in 0 until kept) for (c in 0 until channels) {
+                found[at++] = mean(i, pixels, (row * width + first[i]) * channels + c, channels)
             }
             return found
         }
 
+        /** Of pixels whose rows are those that are read. */
         fun alongColumns(pixels: ByteArray, width: Int): ByteArray {
             val found = ByteArray(kept * width)
             for (i in 0 until kept) for (column in 0 until width) {
-                found[i * width + column] = mean(i, pixels, column, width)
+                val start = (first[i] - reads.first) * width + column
+                found[i * width + column] = mean(i, pixels, start, width)
             }
             return found
         }
 
         private fun mean(i: Int, pixels: ByteArray, start: Int, step: Int): Byte {
             var sum = ONE / 2
-            var at = start + first[i] * step
+            var at = start
             for (weight in weights[i]) {
                 sum += weight * (pixels[at].toInt() and 255)
                 at += step

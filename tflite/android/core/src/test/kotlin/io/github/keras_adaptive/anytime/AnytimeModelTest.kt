@@ -181,6 +181,16 @@ class AnytimeModelTest {
     }
 
     @Test
+    fun `a stream is of the image that was given, whatever its array holds later`() {
+        val backend = FakeBackend(List(3) { logits(it, 0.1f) })
+        val image = FloatArray(64) { 0.5f }
+        val answers = model(backend).stream(image)
+        image.fill(-0.5f)
+        answers.toList()
+        assertTrue((backend.started.values.single() as FloatArray).all { it == 0.5f })
+    }
+
+    @Test
     fun `the single call is given log-odds`() {
         val backend = FakeBackend(listOf(logits(0, 0f), logits(2, 9f), logits(1, 0f)))
         val model = model(backend, file = "single_call.tflite")
@@ -263,6 +273,7 @@ class AnytimeModelTest {
             model({ throw IllegalStateException("no memory") })
         }
         assertTrue(error.message!!.endsWith("(no memory)"))
+        assertThrows(FileException::class.java) { model({ throw java.io.IOException("full") }) }
         val failing = FakeBackend(emptyList())
         assertThrows(FileException::class.java) { model(failing) }
         assertTrue(failing.closed)

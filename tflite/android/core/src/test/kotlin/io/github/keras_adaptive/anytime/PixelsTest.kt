@@ -35,6 +35,18 @@ class PixelsTest {
     }
 
     @Test
+    fun `of a long picture only what is kept is computed`() {
+        val rows = 1 shl 22 // times the 1024 columns of the rule more bytes than an array has
+        val rule = PixelRule(1, 1024, 1)
+        val pixels = ByteArray(rows) { if (it in rows / 2 - 1..rows / 2) 100 else 7 }
+        for ((height, width) in listOf(rows to 1, 1 to rows)) {
+            val found = rule.resize(Picture(pixels, height, width, 1))
+            assertEquals(1024, found.size)
+            if (width == 1) assertTrue(found.all { it.toInt() == 100 })
+        }
+    }
+
+    @Test
     fun `colors of frames become RGB`() {
         // Y, U and V of white, black, red, green and blue in full range, computed by hand
         val colors = mapOf(

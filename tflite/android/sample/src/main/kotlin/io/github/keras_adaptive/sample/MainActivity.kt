@@ -55,6 +55,7 @@ class MainActivity : Activity() {
         val before = lastNonConfigurationInstance as Kept?
         kept = before ?: Kept(Executors.newSingleThreadExecutor(), null, null)
         if (before == null) open { Models.shipped(this) } else classify()
+        kept.model?.let(::allow)
     }
 
     @Deprecated("the way of Activity itself, which needs no library")
@@ -168,8 +169,15 @@ class MainActivity : Activity() {
             label.text = title
             detail.text = "${model.info.json["model"]}: ${model.exits.size} stages, $inputs"
             stages.show(model, null)
+            allow(model)
         }
         kept.picture?.let { classified(model, it) }
+    }
+
+    /** Lets a threshold be chosen where it is a share: entropies and logits are none. */
+    private fun allow(model: AnytimeModel) {
+        threshold.isEnabled = model.info.confidence in SHARES
+        if (!threshold.isEnabled) threshold.progress = 0
     }
 
     private fun show(load: () -> Picture) = work {
@@ -207,7 +215,7 @@ class MainActivity : Activity() {
 
     /** The same threshold at every exit that is in the file. */
     private fun thresholds(model: AnytimeModel): DoubleArray? {
-        val chosen = confidence ?: return null
+        val chosen = confidence?.takeIf { model.info.confidence in SHARES } ?: return null
         return DoubleArray(model.info.thresholds.size) {
             if (it in model.exits) chosen else Double.POSITIVE_INFINITY
         }
@@ -288,6 +296,7 @@ class MainActivity : Activity() {
     private companion object {
         const val DEADLINES = 80 // quarters of a millisecond; at the end there is none
         const val RUNS = 200 // of a measurement
+        val SHARES = setOf("max_prob", "prob_margin", "learned") // confidences from 0 to 1
         const val PICTURE = 1
         const val MODEL = 2
         const val CAMERA = 3

@@ -3,6 +3,8 @@ package io.github.keras_adaptive.sample
 import android.content.Context
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
+import android.graphics.Matrix
+import android.media.ExifInterface
 import android.net.Uri
 import io.github.keras_adaptive.anytime.AnytimeModel
 import io.github.keras_adaptive.anytime.Backend
@@ -24,6 +26,7 @@ object Models {
     private const val ASSET = "model.tflite"
     private const val BASELINE = "baseline.tflite"
     private const val MOST = 1 shl 28 // bytes of a chosen file
+    private val MIRRORED = setOf(2, 4, 5, 7) // orientations
     private const val SIDE = 1024 // pixels of a side to which pictures are read
 
     /** Opens the model of this app, which is mapped into memory: it is stored as it is. */
@@ -46,7 +49,7 @@ object Models {
     fun chosen(context: Context, uri: Uri): AnytimeModel =
         AnytimeModel(ByteBuffer.wrap(bytes(context, uri)), opener)
 
-    /** Reads a chosen picture. */
+    /** Reads a chosen picture, upright: cameras write how they were held beside the pixels. */
     fun picture(context: Context, uri: Uri): Picture {
         val content = bytes(context, uri)
         val size = BitmapFactory.Options().apply { inJustDecodeBounds = true }
@@ -56,7 +59,21 @@ object Models {
         }
         val bitmap = BitmapFactory.decodeByteArray(content, 0, content.size, options)
             ?: throw IOException("The file must be a picture")
-        return picture(bitmap)
+        val (width, height) = bitmap.width to bitmap.height
+        return picture(Bitmap.createBitmap(bitmap, 0, 0, width, height, upright(content), false))
+    }
+
+    private fun upright(content: ByteArray): Matrix {
+        val orientation = try {
+            ExifInterface(content.inputStream()).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
+        } catch (_: IOException) {
+            1
+        }
+        val turned = intArrayOf(0, 0, 0, 180, 180, 90, 90, 270, 270).getOrElse(orientation) { 0 }
+        return Matrix().apply {
+            postRotate(turned.toFloat())
+            if (orientation in MIRRORED) postScale(-1f, 1f)
+        }
     }
 
     fun picture(bitmap: Bitmap): Picture {

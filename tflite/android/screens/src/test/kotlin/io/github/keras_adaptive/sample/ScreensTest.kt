@@ -78,12 +78,15 @@ class ScreensTest {
         val bitmap = Bitmap.createBitmap(argb, 200, 100, Bitmap.Config.ARGB_8888)
         val bytes = java.io.ByteArrayOutputStream()
         bitmap.compress(Bitmap.CompressFormat.PNG, 100, bytes)
-        val uri = Uri.parse("content://pictures/1")
-        val resolver = shadowOf(activity.contentResolver)
-        resolver.registerInputStream(uri, bytes.toByteArray().inputStream())
-        val chosen = Intent().setData(uri)
-        press(activity, "Picture")
+        choose(activity, "Picture", bytes.toByteArray())
+    }
+
+    private fun choose(activity: MainActivity, button: String, content: ByteArray) {
+        val uri = Uri.parse("content://$button/1")
+        shadowOf(activity.contentResolver).registerInputStream(uri, content.inputStream())
+        press(activity, button)
         val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        val chosen = Intent().setData(uri)
         shadowOf(activity).receiveResult(asked, android.app.Activity.RESULT_OK, chosen)
     }
 
@@ -109,6 +112,65 @@ class ScreensTest {
         waitFor(controller.get()) { " ms, exit 0 of 4 (confidence)" in it }
         controller.pause().stop().destroy()
         return bitmap
+    }
+
+    /** A JPEG of EXIF's orientation: red above, blue below on the left, green on the right. */
+    private fun photo(orientation: Int): ByteArray {
+        val argb = IntArray(128 * 64) { i ->
+            val (row, column) = i / 128 to i % 128
+            (0xFF shl 24) or when {
+                row < 32 -> 0xF00000
+                column < 64 -> 0x0000F0
+                else -> 0x00F000
+            }
+        }
+        val jpeg = java.io.ByteArrayOutputStream()
+        Bitmap.createBitmap(argb, 128, 64, Bitmap.Config.ARGB_8888)
+            .compress(Bitmap.CompressFormat.JPEG, 95, jpeg)
+        val tiff = byteArrayOf(
+            77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, orientation.toByte(),
+            0, 0, 0, 0, 0, 0,
+        )
+        val exif = "Exif\u0000\u0000".toByteArray() + tiff
+        val start = byteArrayOf(-1, -40, -1, -31, 0, (exif.size + 2).toByte()) + exif
+        return start + jpeg.toByteArray().drop(2)
+    }
+
+    @Test
+    fun `pictures are upright, as Python reads them`() {
+        val context = RuntimeEnvironment.getApplication()
+        for (orientation in 1..8) {
+            val uri = Uri.parse("content://pictures/$orientation")
+            shadowOf(context.contentResolver)
+                .registerInputStream(uri, photo(orientation).inputStream())
+            val picture = Models.picture(context, uri)
+            val (height, width) = picture.height to picture.width
+            assertEquals(if (orientation < 5) 64 to 128 else 128 to 64, height to width)
+            // the channel that is large in each corner, from the top left on
+            val corners = listOf(8 to 8, 8 to width - 8, height - 8 to 8, height - 8 to width - 8)
+            val found = corners.map { (row, column) ->
+                val at = 3 * (row * width + column)
+                "RGB"[(0..2).maxByOrNull { picture.pixels[at + it].toInt() and 255 }!!]
+            }.joinToString("")
+            val wanted = listOf("RRBG", "RRGB", "GBRR", "BGRR", "RBRG", "BRGR", "GRBR", "RGRB")
+            assertEquals("orientation $orientation", wanted[orientation - 1], found)
+        }
+    }
+
+    @Test
+    fun `a threshold in percent is for confidences that are shares`() {
+        val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
+        val activity = controller.get()
+        waitFor(activity) { "5 stages" in it }
+        fun slider() = views(controller.get().window.decorView).filterIsInstance<SeekBar>()[1]
+        assertTrue(slider().isEnabled)
+        slider().progress = 90
+        choose(activity, "Model", Testdata.file("int8.tflite").readBytes()) // by its entropy
+        waitFor(activity) { "3 stages" in it }
+        assertEquals(false to 0, slider().let { it.isEnabled to it.progress })
+        controller.recreate()
+        assertEquals(false to 0, slider().let { it.isEnabled to it.progress })
+        controller.pause().stop().destroy()
     }
 
     @Test

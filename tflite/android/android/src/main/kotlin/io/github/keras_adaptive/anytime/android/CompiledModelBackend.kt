@@ -35,7 +35,7 @@ public class CompiledModelBackend private constructor(
         try {
             steps = file.stages.map(::step)
             single = file.predict?.let(::step)
-        } catch (error: RuntimeException) {
+        } catch (error: Exception) { // LiteRtException is no RuntimeException
             close()
             throw error
         }
@@ -122,9 +122,12 @@ public class CompiledModelBackend private constructor(
             }
             val options = CompiledModel.Options(Accelerator.CPU)
             if (threads != null) options.cpuOptions = CompiledModel.CpuOptions(numThreads = threads)
+            val content = file.content.duplicate()
             val copy = File.createTempFile("anytime", ".tflite", folder)
             try {
-                FileOutputStream(copy).use { it.channel.write(file.content.duplicate()) }
+                FileOutputStream(copy).channel.use {
+                    while (content.hasRemaining()) it.write(content) // a full disk takes a part
+                }
                 return CompiledModelBackend(CompiledModel.create(copy.path, options), file)
             } finally {
                 copy.delete()

@@ -76,5 +76,9 @@ class BackendsTest {
             AnytimeModel(Testdata.file("integers.tflite"), opener)
         }
         assertTrue("use InterpreterBackend" in error.message!!)
+        val nowhere = CompiledModelBackend.opener(folder.resolve("missing").toFile())
+        assertThrows(FileException::class.java) {
+            AnytimeModel(Testdata.file("float32.tflite"), nowhere)
+        }
     }
 }
