@@ -21,7 +21,7 @@ endef
 	bench bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-streams bench-device bench-fuzz bench-gates \
 	bench-stopping bench-stopping-ways bench-compression bench-search bench-score bench-defects \
-	bench-mistakes bench-jvm bench-chaos \
+	bench-mistakes bench-jvm bench-chaos bench-shipped \
 	models-table \
 	vectors notebooks readme clean
 
@@ -121,7 +121,8 @@ readme: .venv/test
 
 bench: bench-calibration bench-training bench-throughput bench-inference bench-workers bench-gate-time \
 	bench-cascades bench-moving-digits bench-streams bench-device bench-fuzz bench-gates \
-	bench-stopping bench-stopping-ways bench-compression bench-search bench-mistakes
+	bench-stopping bench-stopping-ways bench-compression bench-search bench-mistakes \
+	bench-shipped
 
 # benchmarks need CIFAR-10 as images: CIFAR10_DIR, see CONTRIBUTING.md
 bench-calibration: .venv/test
@@ -133,6 +134,10 @@ bench-training: .venv/test
 
 bench-throughput: .venv/test
 	$(BIN)/python -m benchmarks.throughput
+
+# the networks of the library as files of four kinds
+bench-shipped: .venv/test
+	$(BIN)/python -m benchmarks.shipped
 
 # about an hour; resumes where it was interrupted
 bench-gates: .venv/test

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import keras_adaptive as ka
-from benchmarks import _long_training
+from benchmarks import _long_training, networks
 from keras_adaptive import data
 
 
@@ -119,14 +119,17 @@ def test_logits_stay_float32():
 
 # ---- one GPU
 
-NETWORK = {
-    "blocks": 2,
-    "step_mode": "even",
-    "channels": 4,
-    "growth_rate": 2,
-    "growth_factors": [1, 2],
-    "bottleneck_factors": [1, 2],
-    "head_channels": 4,
+SMALL = {
+    "cifar10": {
+        "blocks": 2,
+        "step_mode": "even",
+        "channels": 4,
+        "growth_rate": 2,
+        "growth_factors": [1, 2],
+        "bottleneck_factors": [1, 2],
+        "head_channels": 4,
+    },
+    "cifar10_resnet9": {"at": ["block_0"], "head_channels": 4, "widths": [4, 8, 8]},
 }
 
 
@@ -152,19 +155,20 @@ def tar(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.jax
 @pytest.mark.subprocess
-def test_one_gpu_trains_measures_and_goes_on(tar, tmp_path):
+@pytest.mark.parametrize("name", SMALL)
+def test_one_gpu_trains_measures_and_goes_on(name, tar, tmp_path):
     pytest.importorskip("jax")
     program = """
 import sys
 sys.modules["tensorflow"] = None  # as where it is not installed
 from benchmarks.gpu import train
 for epochs in ("10", "12"):
-    sys.argv[1:3] = ["--epochs", epochs]
+    sys.argv[2:4] = ["--epochs", epochs]
     train.main()
 """
-    command = [sys.executable, "-c", program, "--epochs", "", "--data", str(tar)]
+    command = [sys.executable, "-c", program, name, "--epochs", "", "--data", str(tar)]
     command += ["--out", str(tmp_path / "out"), "--batch-size", "9"]
-    command += ["--network", json.dumps(NETWORK)]
+    command += ["--network", json.dumps(SMALL[name])]
     env = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -174,10 +178,11 @@ for epochs in ("10", "12"):
     accuracies = [each["accuracy"] for each in row["exits"]]
     assert len(accuracies) == 2
     assert max(accuracies) > 60  # of three classes
-    lines = (tmp_path / "out" / "cifar10.csv").read_text().splitlines()
+    lines = (tmp_path / "out" / f"{name}.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "10", "12"]
-    weights = tmp_path / "out" / "cifar10.weights.h5"
-    model = ka.build_msdnet((16, 16, 3), 3, **NETWORK, weights=weights)
+    build, *_ = networks.LONG[name]
+    model = build((16, 16, 3), 3, **SMALL[name])
+    model = networks.with_weights(model, tmp_path / "out" / f"{name}.weights.h5")
     splits = data.load(data_dir=tar, cache_dir=tmp_path)
     x, y = splits.arrays("test")
     found = [100 * float((z.argmax(-1) == y).mean()) for z in model.predict(x, verbose=0)]

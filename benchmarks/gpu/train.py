@@ -1,16 +1,16 @@
-"""Trains the network that comes with the library on one GPU, at the published length.
+"""Trains a network that comes with the library on one GPU, at the published length.
 
-    KERAS_BACKEND=jax python -m benchmarks.gpu.train --data cifar10_jpeg.tar.xz --out runs/gpu
+    KERAS_BACKEND=jax python -m benchmarks.gpu.train cifar10_resnet9 --data cifar10_jpeg.tar.xz
 
 What must be installed: JAX for the GPU, keras, numpy, scipy, h5py, Pillow and this library.
 TensorFlow need not be, and nothing is downloaded: the images are decoded from the tar file and
 stay on the GPU, where they are cropped, mirrored and blotted out. An epoch is one call, in
 bfloat16 on a GPU. Images, split, network, loss and recipe are those of
-`python -m benchmarks.networks cifar10`; only batches are larger, with the rate in proportion.
+`python -m benchmarks.networks NAME`; only batches are larger, with the rate in proportion.
 
 Where the time does not suffice for all epochs, as many are trained as it does. `--out` gets a
-checkpoint of 8 MB, from which the same command goes on, the curve of accuracies beside it, the
-weights (`cifar10.weights.h5`, for `benchmarks.shipped`), and a table in `table.md`.
+checkpoint of 1 to 11 MB, from which the same command goes on, the curve of accuracies beside it,
+the weights (`NAME.weights.h5`, for `benchmarks.shipped`), and a table in `table.md`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from PIL import Image
 import keras_adaptive as ka
 from benchmarks import _rows, common
 from benchmarks._long_training import HOLE, PAD, LongTraining, in_bfloat16
-from benchmarks.networks import CIFAR10, CIFAR10_DISTILLATION, CIFAR10_RECIPE
+from benchmarks.networks import CIFAR10_DISTILLATION, EXIT_WEIGHTS, LONG
 from keras_adaptive._files import write_whole
 
 EPOCHS, BATCH = 300, 512  # the MSDNet paper's epochs
@@ -119,8 +119,15 @@ def give(model, state):
             variable.assign(value)
 
 
-def programs(model, standardize):
-    """Returns two functions: one epoch, compiled, and the logits of images."""
+def programs(model, standardize, weights):
+    """Returns two functions: one epoch, compiled, and the logits of images.
+
+    Args:
+        model: A compiled `AdaptiveModel`.
+        standardize: Function of uint8 images to what the network reads.
+        weights: Of the exits in the loss, `None` for 1 each.
+    """
+    weights = weights or [1.0] * model.exits
     (rate_at,) = (i for i, v in enumerate(model.optimizer.variables) if v.name == "learning_rate")
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distillation = ka.training.Distillation(**CIFAR10_DISTILLATION)
@@ -128,10 +135,10 @@ def programs(model, standardize):
     def loss_of(learned, others, x, y):
         """The loss of `compile(distillation=)`, without the metrics that Keras keeps of it."""
         logits, others = model.stateless_call(learned, others, x, training=True)
-        *early, last = (cross_entropy(y, z) for z in logits)
+        *early, last = (w * cross_entropy(y, z) for w, z in zip(weights, logits, strict=True))
         loss = (1 - distillation.weight) * sum(early) + last
         teacher = distillation.teacher_logits(x, logits)
-        return loss + distillation.loss(teacher, logits, [1.0] * len(logits)), others
+        return loss + distillation.loss(teacher, logits, weights), others
 
     def step(images, labels, state, what):
         chosen, rate, key = what
@@ -170,9 +177,12 @@ def programs(model, standardize):
     return epoch, logits
 
 
-def train(data, out, *, network, epochs=EPOCHS, batch_size=BATCH, minutes=6.0):
+def train(data, out, *, name, network=None, epochs=EPOCHS, batch_size=BATCH, minutes=6.0):
     """Trains, and writes everything into a folder; returns the row of the table."""
     begin = time.monotonic()
+    build, arguments, recipe = LONG[name]
+    weights = EXIT_WEIGHTS.get(name) if network is None else None
+    network = network or arguments
     out.mkdir(parents=True, exist_ok=True)
     parts = read(data)
     images, labels = parts["train"]
@@ -180,11 +190,11 @@ def train(data, out, *, network, epochs=EPOCHS, batch_size=BATCH, minutes=6.0):
     mean, std = (np.float32(f(images, axis=(0, 1, 2)) / 255) for f in (np.mean, np.std))
     keras.utils.set_random_seed(0)
     classes = len(np.unique(labels))
-    model = ka.build_msdnet(images.shape[1:], classes, **network)
+    model = build(images.shape[1:], classes, **network)
     if jax.default_backend() != "cpu":
         in_bfloat16(model)
     scaled = dataclasses.replace(
-        CIFAR10_RECIPE, learning_rate=CIFAR10_RECIPE.learning_rate * batch_size / 64
+        recipe, learning_rate=recipe.learning_rate * batch_size / recipe.batch_size
     )
     model.compile(
         keras.optimizers.SGD(
@@ -200,13 +210,17 @@ def train(data, out, *, network, epochs=EPOCHS, batch_size=BATCH, minutes=6.0):
         images,
         labels,
         None,
-        out / "cifar10.npz",
+        out / f"{name}.npz",
         epochs=epochs,
         batch_size=batch_size,
-        facts={"network": network, "distillation": CIFAR10_DISTILLATION},
+        facts={
+            "network": network,
+            "distillation": CIFAR10_DISTILLATION,
+            "exit_weights": weights,
+        },
     )
     training.restore()
-    epoch, logits = programs(model, lambda x: (x / jnp.float32(255) - mean) / std)
+    epoch, logits = programs(model, lambda x: (x / jnp.float32(255) - mean) / std, weights)
     steps, resident = training.steps, (jnp.array(training.images), jnp.array(training.labels))
 
     def order(number):
@@ -250,15 +264,16 @@ def train(data, out, *, network, epochs=EPOCHS, batch_size=BATCH, minutes=6.0):
             give(model, state)
             training.keep()
             state, kept = state_of(model), time.monotonic()
-    exact = ka.build_msdnet(images.shape[1:], classes, **network)
+    exact = build(images.shape[1:], classes, **network)
     exact.set_weights(model.get_weights())
-    common.save_half(exact, out / "cifar10.weights.h5")
+    common.save_half(exact, out / f"{name}.weights.h5")
     answers = {n: (logits(state, parts[n][0]), parts[n][1]) for n in ("calibrate", "test")}
     return write_table(
         out,
         answers,
         exact.exit_costs(),
         {
+            "network": name,
             "device": jax.devices()[0].device_kind,
             "epochs": total,
             "batch_size": batch_size,
@@ -309,16 +324,18 @@ def write_table(out, answers, costs, facts):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=LONG, nargs="?", default="cifar10_resnet9")
     parser.add_argument("--data", type=Path, default=common.DATA, help="%(default)s")
     parser.add_argument("--out", type=Path, default=common.RUNS / "gpu", help="%(default)s")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="%(default)s")
     parser.add_argument("--batch-size", type=int, default=BATCH, help="%(default)s")
     parser.add_argument("--minutes", type=float, default=6, help="in all (%(default)s)")
-    parser.add_argument("--network", type=json.loads, default=CIFAR10, help="of build_msdnet")
+    parser.add_argument("--network", type=json.loads, help="other arguments of its builder")
     options = parser.parse_args()
     train(
         options.data,
         options.out,
+        name=options.name,
         network=options.network,
         epochs=options.epochs,
         batch_size=options.batch_size,

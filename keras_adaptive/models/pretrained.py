@@ -16,8 +16,10 @@ class Pretrained(NamedTuple):
     """What is known about a trained network.
 
     Attributes:
-        name: String, as in `weights=name`.
-        builder: String, the function that builds the network.
+        name: String, as in `AdaptiveModel.from_preset(name)`; where the builder has `weights`, as
+            in `weights=name`.
+        builder: String, the function that builds the network. `"add_exits"`: it added exits
+            to a network of Keras's layers.
         arguments: Dictionary, the arguments it was built with.
         class_names: List of strings.
         mean, std: Lists of one number per channel: inputs are `(pixel / 255 - mean) / std`.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_adaptive as ka
+from benchmarks import networks
 from keras_adaptive.models.pretrained import pretrained, pretrained_names
 
 NEVER = ka.ExitPolicy([0.5, float("-inf")])
@@ -97,7 +98,10 @@ def test_networks_of_the_library_have_a_name(name):
     assert content(model.policy) == content(known.policy)
     assert model.class_names == known.class_names
     assert model.preprocessing == {"mean": known.mean, "std": known.std}
-    expected = getattr(ka, known.builder)(**known.arguments, weights=known.weights)
+    if known.builder == "add_exits":
+        expected = networks.with_weights(networks.resnet9(**known.arguments), known.weights)
+    else:
+        expected = getattr(ka, known.builder)(**known.arguments, weights=known.weights)
     assert model.network["digest"] == expected.network["digest"]
     for one, other in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
