@@ -1,5 +1,6 @@
 """Collaboration between the exits of any network."""
 
+from keras_adaptive import _graph
 from keras_adaptive.layers.early_exit import EarlyExit, checked_weight
 from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 
@@ -7,8 +8,8 @@ from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 def add_collaboration(model, collaboration="dense", stop_gradient=True, collaboration_weight=1.0):
     """Returns a network whose classifiers also read the logits of the exit before.
 
-    The network and the convolutions of the heads are shared with `model`; the last dense
-    layer of each head is new.
+    The network is shared with `model`. The heads are new: their convolutions begin with the
+    weights that they have in `model`, their last dense layers with random ones.
 
     Args:
         model: An `AdaptiveModel` whose heads are `EarlyExit`s.
@@ -36,16 +37,16 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
     collaboration_weight = checked_weight(collaboration, collaboration_weight)
     outputs = []
     for logits, head in zip(model.outputs, early_exit_heads(model), strict=True):
-        features = head._inbound_nodes[logits._keras_history.node_index].input_tensors[0]
+        node = _graph.node_of(logits)
         config = head.get_config()
         config["collaboration"] = collaboration if outputs else None
         config["stop_gradient"] = stop_gradient
         config["collaboration_weight"] = collaboration_weight if outputs else 1.0
         new = EarlyExit.from_config(config)
-        outputs.append(new(features, *outputs[-1:]))
+        outputs.append(new(node.input_tensors[0], *outputs[-1:], mask=_graph.given_mask(node)))
         for old, copy in zip(head.units, new.units, strict=True):
             copy.set_weights(old.get_weights())
-    return keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
+    return keeping(AdaptiveModel(model.input, outputs, name=model.name), [model])
 
 
 def early_exit_heads(model):

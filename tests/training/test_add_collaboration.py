@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from tiny import classifier
@@ -49,6 +50,19 @@ def test_a_boosted_network_can_be_joined_otherwise(network):
 def test_rejects_impossible_weights(network, collaboration, weight, message):
     with pytest.raises(ValueError, match=f"`collaboration_weight` {message}"):
         add_collaboration(network, collaboration, collaboration_weight=weight)
+
+
+def test_heads_keep_the_mask_that_they_were_given():
+    tokens = keras.Input((6,), dtype="int32")
+    features, kept = keras.layers.Embedding(9, 4)(tokens), keras.ops.not_equal(tokens, 0)
+    exits = [ka.layers.EarlyExit(3, name=f"exit_{k}")(features, mask=kept) for k in range(2)]
+    network = ka.AdaptiveModel(tokens, exits)
+    model = add_collaboration(network, "identity")
+    model.set_weights(network.get_weights())
+    x = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 1]])
+    (first, second), (same, added) = network(x), model(x)
+    np.testing.assert_allclose(same, first, atol=1e-6)
+    np.testing.assert_allclose(added, np.asarray(second) + np.asarray(first), atol=1e-6)
 
 
 def test_rejects_other_heads():
