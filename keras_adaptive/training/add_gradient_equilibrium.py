@@ -58,7 +58,7 @@ def add_gradient_equilibrium(model):
         later = {id(t) for s in stages[i + 1 :] for t in s.inputs} - inputs
         for number, key in enumerate(key for key in value if key in later):
             value[key] = GradientScale(onward, name=f"balance_{i}_{number}")(value[key])
-    return keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
+    return keeping(AdaptiveModel(model.input, outputs, name=model.name), [model])
 
 
 gradient_equilibrium = add_gradient_equilibrium  # its name before 0.2; until 0.3

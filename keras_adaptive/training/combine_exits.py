@@ -81,7 +81,7 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
         layer = CombinedExit(combine, exits, dtype="float32", name=name)
         layers.append(layer)
         outputs.append(layer(keras.ops.stack(model.outputs[: k + 1], axis=1)))
-    new = keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
+    new = keeping(AdaptiveModel(model.input, outputs, name=model.name), [model])
     if needed:
         for layer, weights in zip(layers, _fitted(model, logits, labels), strict=True):
             layer.set_weights(weights)
