@@ -52,6 +52,18 @@ class ListModel(keras.Model):
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
+def freeze_inside(model):
+    """Freezes what is inside of frozen layers, where they come from a config.
+
+    Keras freezes layers inside only when `trainable` is set, so that in a network that is loaded
+    or cloned they would learn. Where some of them are frozen, it is as somebody has set it.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        inside = list(layer._flatten_layers(include_self=False))
+        if inside and not layer.trainable and all(each.trainable for each in inside):
+            keras.layers.Layer.trainable.fset(layer, False)  # it is False, and would not be set
+
+
 def input_keys(model):
     """Returns what each input is called when a network is given a dictionary.
 

@@ -89,6 +89,7 @@ class AdaptiveModel(_graph.ListModel):
             inputs = keras.tree.pack_sequence_as(inputs, tensors)
         super().__init__(inputs, outputs, name=name, **kwargs)
         _graph.check_channels_last(self.inputs, self.outputs)
+        _graph.freeze_inside(self)
         # not as attributes of their own, since Keras would track what is inside
         self._kept = types.SimpleNamespace(**dict.fromkeys(KEPT))
         self.exit_weights = None
@@ -525,6 +526,19 @@ class AdaptiveModel(_graph.ListModel):
         if self._traces_twice(self.train_function or self.test_function):
             self._build_metrics(super().evaluate, *args, **kwargs)
         logs = super().evaluate(*args, return_dict=True, **kwargs)
+        return self._in_order_of_metrics(logs, return_dict)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """As in Keras; what it returns is in the order of `evaluate`."""
+        logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict=True)
+        return self._in_order_of_metrics(logs, return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """As in Keras; what it returns is in the order of `evaluate`."""
+        logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        return self._in_order_of_metrics(logs, return_dict)
+
+    def _in_order_of_metrics(self, logs, return_dict):
         logs = _in_order(logs, self)
         if return_dict:
             return logs

@@ -193,6 +193,18 @@ def test_weighted_metrics_serve_every_exit(data):
     assert found["top"] == found["last_top"]
 
 
+def test_one_batch_gives_what_evaluate_gives(data):
+    model = two_exits()
+    model.compile("sgd")
+    expected = model.evaluate(*data, verbose=0, return_dict=True)
+    model.reset_metrics()
+    assert model.test_on_batch(*data) == pytest.approx(list(expected.values()))
+    model.reset_metrics()
+    assert model.train_on_batch(*data) == pytest.approx(list(expected.values()))
+    model.reset_metrics()
+    assert list(model.train_on_batch(*data, return_dict=True)) == list(expected)
+
+
 def test_accuracy_is_the_last_exits_and_fit_and_evaluate_have_one_order(data):
     model = two_exits()
     model.compile("sgd")
@@ -322,6 +334,38 @@ def test_progress_line_stays_short_with_eleven_exits(capsys):
     assert "mean_accuracy" in line
     assert "last_accuracy" in line
     assert len(line) < 150
+
+
+def attentive():
+    x = keras.Input((3, 4))
+    features = keras.layers.MultiHeadAttention(1, 2, name="attention")(x, x)
+    heads = [ka.layers.EarlyExit(3, name=f"exit_{k}") for k in range(2)]
+    return ka.AdaptiveModel(x, [heads[0](x), heads[1](features)])
+
+
+def learning(model):
+    return [(v.path, v.shape) for v in model.trainable_variables]
+
+
+@pytest.mark.parametrize("frozen", ["attention", "exit_0"])
+def test_frozen_layers_made_of_others_stay_frozen(frozen, tmp_path):
+    model = attentive()
+    model.get_layer(frozen).trainable = False
+    model.save(tmp_path / "model.keras")
+    for again in (
+        keras.models.clone_model(model),
+        keras.models.load_model(tmp_path / "model.keras"),
+    ):
+        assert learning(again) == learning(model)
+
+
+def test_what_was_thawed_inside_of_a_frozen_layer_learns():
+    model = attentive()
+    layer = model.get_layer("attention")
+    layer.trainable = False
+    layer._flatten_layers(include_self=False)[0].trainable = True
+    assert 2 < len(learning(model)) < len(learning(attentive()))
+    assert learning(ka.AdaptiveModel(model.input, model.outputs)) == learning(model)
 
 
 def test_training_goes_on_where_it_was_saved(data, tmp_path):
