@@ -90,6 +90,10 @@ class AdaptiveModel(_graph.ListModel):
         super().__init__(inputs, outputs, name=name, **kwargs)
         _graph.check_channels_last(self.inputs, self.outputs)
         _graph.freeze_inside(self)
+        names = []  # of the exits, by which metrics are told apart; one layer may give several
+        for name in self.output_names:
+            names.append(_graph.free_name(name, names))
+        self.output_names = names
         # not as attributes of their own, since Keras would track what is inside
         self._kept = types.SimpleNamespace(**dict.fromkeys(KEPT))
         self.exit_weights = None

@@ -53,7 +53,7 @@ def early_exit_heads(model):
     """Returns the heads of a network.
 
     Raises:
-        ValueError: If one is not an `EarlyExit`.
+        ValueError: If one is not an `EarlyExit`, or serves several exits.
     """
     heads = [logits._keras_history.operation for logits in model.outputs]
     for head in heads:
@@ -62,4 +62,9 @@ def early_exit_heads(model):
                 "Every head of `model` must be an EarlyExit. Received: a head of type "
                 f"{type(head).__name__}"
             )
+    if len(set(map(id, heads))) < len(heads):
+        raise ValueError(
+            "Every exit of `model` must have a head of its own. "
+            f"Received: exits with the heads {[head.name for head in heads]}"
+        )
     return heads

@@ -193,6 +193,31 @@ def test_weighted_metrics_serve_every_exit(data):
     assert found["top"] == found["last_top"]
 
 
+def one_head():
+    x, head = keras.Input((4,)), keras.layers.Dense(3, name="head")
+    return ka.AdaptiveModel(x, [head(x), head(keras.layers.Dense(4)(x)), head(x + 1)])
+
+
+def one_network():
+    inside, x = two_exits(), keras.Input((4,))
+    return ka.AdaptiveModel(x, inside(x))
+
+
+@pytest.mark.parametrize("build", [one_head, one_network])
+def test_exits_of_one_layer_are_told_apart(build, data):
+    x, _ = data
+    model = build()
+    model.compile("sgd")
+    logits = model.predict(x, verbose=0)
+    y = logits[-1].argmax(axis=1)
+    accuracy = [(z.argmax(axis=1) == y).mean() for z in logits]
+    assert accuracy[0] < 1
+    found = model.evaluate(x, dict.fromkeys(model.output_names, y), verbose=0)
+    expected = [accuracy[0], np.mean(accuracy), 1, 1]
+    assert found[1:] == pytest.approx(expected)
+    assert list(map(float, model.exit_metrics()["accuracy"])) == pytest.approx(accuracy)
+
+
 def test_one_batch_gives_what_evaluate_gives(data):
     model = two_exits()
     model.compile("sgd")

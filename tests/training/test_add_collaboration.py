@@ -70,3 +70,10 @@ def test_rejects_other_heads():
     model = ka.AdaptiveModel(model.inputs, model.outputs)
     with pytest.raises(ValueError, match="must be an EarlyExit"):
         add_collaboration(model)
+
+
+def test_rejects_a_head_that_serves_several_exits():
+    x, head = keras.Input((3,)), ka.layers.EarlyExit(4, name="head")
+    model = ka.AdaptiveModel(x, [head(x), head(keras.layers.Dense(3)(x))])
+    with pytest.raises(ValueError, match="a head of its own. Received: .*'head', 'head'"):
+        add_collaboration(model)
