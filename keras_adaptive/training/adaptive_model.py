@@ -88,6 +88,12 @@ class AdaptiveModel(_graph.ListModel):
         if tensors:
             inputs = keras.tree.pack_sequence_as(inputs, tensors)
         super().__init__(inputs, outputs, name=name, **kwargs)
+        classes = {tensor.shape[-1] for tensor in self.outputs} - {None}
+        if len(classes) > 1:
+            raise ValueError(
+                "`outputs` must be logits of the same classes at every exit. Received: outputs of "
+                f"shape {', '.join(str(tuple(tensor.shape)) for tensor in self.outputs)}"
+            )
         _graph.check_channels_last(self.inputs, self.outputs)
         _graph.freeze_inside(self)
         names = []  # of the exits, by which metrics are told apart; one layer may give several

@@ -1,5 +1,7 @@
 """Collaboration between the exits of any network."""
 
+import keras
+
 from keras_adaptive import _graph
 from keras_adaptive.layers.early_exit import EarlyExit, checked_weight
 from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
@@ -20,7 +22,9 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
         An `AdaptiveModel`, not compiled.
 
     Raises:
-        ValueError: If a head is not an `EarlyExit`, or an argument is impossible.
+        TypeError: If the model is no `AdaptiveModel`.
+        ValueError: If a head is not an `EarlyExit`, or serves several exits, or an argument is
+            impossible.
 
     Example:
 
@@ -34,6 +38,8 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.2.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
     collaboration_weight = checked_weight(collaboration, collaboration_weight)
     outputs = []
     for logits, head in zip(model.outputs, early_exit_heads(model), strict=True):

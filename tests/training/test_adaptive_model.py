@@ -699,6 +699,13 @@ def test_rejects_impossible_exits(exits):
         two_exits().stages(exits=exits)
 
 
+def test_exits_must_know_the_same_classes():
+    x = keras.Input((4,))
+    exits = [keras.layers.Dense(classes)(x) for classes in (3, 5)]
+    with pytest.raises(ValueError, match=r"same classes at .* shape \(None, 3\), \(None, 5\)"):
+        ka.AdaptiveModel(x, exits)
+
+
 def test_outputs_must_be_a_list():
     x = keras.Input((4,))
     with pytest.raises(ValueError, match="`outputs` must be a list"):

@@ -65,6 +65,13 @@ def test_heads_keep_the_mask_that_they_were_given():
     np.testing.assert_allclose(added, np.asarray(second) + np.asarray(first), atol=1e-6)
 
 
+@pytest.mark.parametrize("model", [None, 3])
+def test_rejects_what_is_no_network(model):
+    for make in (add_collaboration, ka.training.add_gradient_equilibrium):
+        with pytest.raises(TypeError, match="`model` must be an AdaptiveModel. Received: model="):
+            make(model)
+
+
 def test_rejects_other_heads():
     model = classifier(4)
     model = ka.AdaptiveModel(model.inputs, model.outputs)
