@@ -36,7 +36,8 @@ def build_cascade(
     keras.layers.Rescaling(1 / 255), model])`. Where they take images of different size,
     the cascade takes the largest and shrinks it for the others by bilinear interpolation.
     Of a member that ends in a softmax, what it is applied to counts; other probabilities are
-    read by their logarithm.
+    read by their logarithm. Gates inside a member decide as before, but skip nothing: its blocks
+    are computed, and counted, whole.
 
     With `stopping`, small networks read the probabilities of every exit but the last and
     learn when to stop, together with the members or after them; see `training.StoppingLoss`

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _checks, _graph, costs
-from keras_adaptive._checks import check_labels_of, integer, numbers
+from keras_adaptive._checks import check_labels_of, integer, integer_sequence, numbers
 from keras_adaptive._files import whole_file
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
@@ -652,12 +652,11 @@ class AdaptiveModel(_graph.ListModel):
     def _used(self, exits):
         if exits is None:
             return self.outputs
-        exits = list(exits)
-        if not exits or sorted(set(exits)) != exits or exits[0] < 0 or exits[-1] >= self.num_exits:
-            raise ValueError(
-                f"`exits` must be ascending indices below {self.num_exits}. Received: exits={exits}"
-            )
-        return [self.outputs[i] for i in exits]
+        must = f"ascending indices below {self.num_exits}"
+        found = list(integer_sequence("exits", exits, 0, must))
+        if not found or sorted(set(found)) != found or found[-1] >= self.num_exits:
+            raise ValueError(f"`exits` must be {must}. Received: exits={exits}")
+        return [self.outputs[i] for i in found]
 
     def predict_with_costs(self, x, unit="macs", expected=False, **kwargs):
         """Computes the logits of every exit for every sample, and what leaving there costs.

@@ -693,7 +693,7 @@ def test_rejects_impossible_compile_arguments(arguments, message):
         two_exits().compile(**arguments)
 
 
-@pytest.mark.parametrize("exits", [[], [1, 0], [2], [-1], [0, 0]])
+@pytest.mark.parametrize("exits", [[], [1, 0], [2], [-1], [0, 0], 0, "ab", [0.5], [True]])
 def test_rejects_impossible_exits(exits):
     with pytest.raises(ValueError, match="`exits` must be ascending indices below 2"):
         two_exits().stages(exits=exits)
