@@ -19,6 +19,7 @@ _REGISTERED = {
     "CombinedExit": "layers.combined_exit",
     "Distillation": "training.distillation",
     "EarlyExit": "layers.early_exit",
+    "EnergyModel": "costs.energy_model",
     "GateLoss": "training.gate_loss",
     "GatedBlock": "layers.gated_block",
     "GradientScale": "layers.gradient_scale",

@@ -7,6 +7,7 @@ without (MSDNet's lazy evaluation), whatever the network looks like.
 
 import contextlib
 import inspect
+import itertools
 from typing import NamedTuple
 
 import keras
@@ -50,6 +51,24 @@ class ListModel(keras.Model):
             inputs = keras.tree.pack_sequence_as(self.input, tensors)
         outputs = super().call(inputs, training=training, mask=mask, **kwargs)
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def free_name(name, taken):
+    """Returns a name, with a number behind it where it is taken."""
+    numbered = (f"{name}_{i}" for i in itertools.count(1))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
+
+
+def freeze_inside(model):
+    """Freezes what is inside of frozen layers, where they come from a config.
+
+    Keras freezes layers inside only when `trainable` is set, so that in a network that is loaded
+    or cloned they would learn. Where some of them are frozen, it is as somebody has set it.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        inside = list(layer._flatten_layers(include_self=False))
+        if inside and not layer.trainable and all(each.trainable for each in inside):
+            keras.layers.Layer.trainable.fset(layer, False)  # it is False, and would not be set
 
 
 def input_keys(model):

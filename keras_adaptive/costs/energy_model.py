@@ -3,6 +3,8 @@
 import csv
 from dataclasses import dataclass
 
+import keras
+
 from keras_adaptive._checks import finite
 from keras_adaptive._files import reading
 
@@ -10,6 +12,7 @@ COLUMNS = ("layer", "main", "cache", "register", "mac")
 PRICES = COLUMNS[1:]
 
 
+@keras.saving.register_keras_serializable(package="keras_adaptive")
 @dataclass(frozen=True)
 class EnergyModel:
     """Energy of a layer, from its multiply-accumulates and the numbers it moves.
@@ -85,6 +88,14 @@ class EnergyModel:
         if not rows or not all(0 <= n < float("inf") for _, *row in rows for n in row):
             raise ValueError(f"{must}, of finite numbers of at least 0. Received: path={path}")
         return cls(counts=tuple(rows), **kwargs)
+
+    def get_config(self):
+        prices = {name: getattr(self, name) for name in (*PRICES, "reuse")}
+        return {**prices, "counts": [list(row) for row in self.counts]}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
     def energy_counted(self, layer):
         """Returns the energy of a layer by its counted accesses, `None` where none are given.

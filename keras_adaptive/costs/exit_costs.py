@@ -276,8 +276,11 @@ def _steps(call, unit):
     if _registered(layer) is not None:
         return None
     if isinstance(layer, keras.layers.Bidirectional):
-        both = (layer.forward_layer, layer.backward_layer)
-        return sum(_steps(call._replace(operation=each), unit) for each in both)
+        steps = keras.Input(batch_shape=call.inputs[0])
+        with tracing():
+            both = [layer.forward_layer(steps), layer.backward_layer(steps)]
+        nodes = _graph.nodes_between([steps], keras.tree.flatten(both))
+        return sum(node_cost(node, unit) for node in nodes)
     if not isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)):
         return None
     batch, steps, *shape = call.inputs[0]

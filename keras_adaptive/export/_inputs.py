@@ -106,13 +106,16 @@ def checked_data(inputs, x, preprocessing=None):
 def random_data(inputs, samples):
     """Returns random data for the inputs, as a dictionary.
 
-    Integers may be indices, of tables of any length: only 0 and 1 fit them all.
+    Integers may be indices, of tables of any length: only 0 and 1 fit them all. Where 0 is what
+    masks leave out, the first step stays, since means of nothing are NaN.
     """
     rng = np.random.default_rng(0)
     found = {}
     for one in inputs:
         shape, dtype = (samples, *one["shape"]), np.dtype(one["dtype"])
         values = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(2, size=shape)
+        if dtype.kind != "f" and values.ndim > 1:
+            values[:, 0] = 1
         found[one["name"]] = values.astype(dtype)
     return found
 

@@ -1,5 +1,6 @@
 """`export_onnx`: writes a network and its policy as one ONNX file for each stage."""
 
+import contextlib
 import json
 import warnings
 
@@ -126,6 +127,7 @@ def _folder(path):
 
 def _converted(number, stage, opset):
     """Returns a stage as an ONNX model, its tensors named as in a .tflite file."""
+    import onnx
     import tf2onnx
 
     model, reads, adds = stage
@@ -139,14 +141,46 @@ def _converted(number, stage, opset):
         autograph=False,
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_inner_functions():
             warnings.simplefilter("ignore")  # of other versions of numpy and protobuf
-            file, _ = tf2onnx.convert.from_function(function, signature, opset=opset)
+            file, _ = tf2onnx.convert.from_function(
+                function, signature, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
+            )
     except Exception as error:  # the converter's errors have no common class
         raise RuntimeError(f"Converting stage {number} to ONNX failed: {error}") from error
+    unknown = [n for n in file.graph.node if not onnx.defs.has(n.op_type, n.domain)]
+    if unknown:
+        raise RuntimeError(
+            "Every operation of `model` must be one that ONNX has. "
+            f"Received: {unknown[0].op_type} at {unknown[0].name!r}"
+        )
     _rename(file.graph, [one.name for one in file.graph.input], reads)
     _rename(file.graph, [one.name for one in file.graph.output], ["logits", *adds])
     return file
+
+
+@contextlib.contextmanager
+def _without_inner_functions():
+    """Lets functions inside a network be traced as part of it, as Keras's grouped convolutions."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _erfc(graph, node, name, args):
+    """Puts `1 - erf(x)`, which ONNX has, in the place of `erfc(x)`, of which GELU is made."""
+    import tf2onnx
+
+    dtype, shape = graph.get_dtype(node.output[0]), graph.get_shape(node.output[0])
+    kind = {"dtypes": [dtype], "shapes": [shape]}
+    ones = np.ones((), tf2onnx.utils.map_onnx_to_numpy_type(dtype))
+    one = graph.make_const(tf2onnx.utils.make_name("one"), ones)
+    erf = graph.make_node("Erf", node.input, **kind)
+    graph.remove_node(node.name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, **kind)
 
 
 def _rename(graph, old, new):

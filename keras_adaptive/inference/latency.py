@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from anytime_tflite.batch import cores
-from keras_adaptive._checks import integer
-from keras_adaptive.inference.predictor import AdaptivePredictor
+from keras_adaptive._checks import check_choice, integer
+from keras_adaptive.inference.predictor import ENGINES, AdaptivePredictor
 from keras_adaptive.policy.exit_policy import ExitPolicy
 from keras_adaptive.training.adaptive_model import check_model
 
@@ -62,6 +62,7 @@ def measure_latency(model, batch_size=1, threads=None, *, engine="auto"):
     True
     """
     check_model(model)
+    check_choice(ENGINES, engine=engine)
     batch_size = integer("batch_size", batch_size, 1)
     if threads is not None:
         if integer("threads", threads, 1) > cores():

@@ -15,6 +15,7 @@ from keras_adaptive.policy._budgets import as_policies, within_budget
 from keras_adaptive.training._inputs import Inputs
 from keras_adaptive.training.adaptive_model import check_model
 
+ENGINES = ("auto", "keras", "litert")
 WAITING = 64  # input batches that may wait for an answer before all are answered
 PART = 1024  # samples of an array that are taken at a time
 
@@ -60,7 +61,7 @@ class AdaptivePredictor:
 
     def __init__(self, model, policy=None, *, engine="auto"):
         check_model(model)
-        check_choice(("auto", "keras", "litert"), engine=engine)
+        check_choice(ENGINES, engine=engine)
         policy = model.policy if policy is None else policy
         self.model, self.policy, self._policies = model, policy, as_policies(policy)
         self._needs = [self._needed(one) for one in self._policies]

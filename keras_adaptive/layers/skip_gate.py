@@ -131,6 +131,11 @@ class SkipGate(keras.layers.Layer):
             channels, 3, strides=2, name="convolution", dtype=self.dtype_policy
         )
         if self.kind == "feedforward_deep":
+            if any(size == 1 for size in features_shape[1:3]):
+                raise ValueError(
+                    "`features` must be of 2 x 2 places or more for a deep gate, which halves "
+                    f"them. Received: shape {tuple(features_shape)}, kind={self.kind}"
+                )
             self.convolutions = [
                 keras.layers.MaxPooling2D(2, dtype=self.dtype_policy, name="maximum"),
                 *conv_unit(channels, 3, name="convolution_0", dtype=self.dtype_policy),

@@ -11,6 +11,7 @@ from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 from keras_adaptive.training.add_stopping import add_stopping
 
 COMBINATIONS = {"mean_logits": "logits", "mean_probs": "probs", "last": None}
+EXACT = ("int32", "int64", "uint32", "uint64", "string")  # float32 does not hold them
 LOOKS = ("class_names", "preprocessing")  # what members have in common at every size of an image
 
 
@@ -35,7 +36,8 @@ def build_cascade(
     keras.layers.Rescaling(1 / 255), model])`. Where they take images of different size,
     the cascade takes the largest and shrinks it for the others by bilinear interpolation.
     Of a member that ends in a softmax, what it is applied to counts; other probabilities are
-    read by their logarithm.
+    read by their logarithm. Gates inside a member decide as before, but skip nothing: its blocks
+    are computed, and counted, whole.
 
     With `stopping`, small networks read the probabilities of every exit but the last and
     learn when to stop, together with the members or after them; see `training.StoppingLoss`
@@ -85,9 +87,9 @@ def build_cascade(
             "`cost_weight` must be 0 without `stopping`, which alone uses it. "
             f"Received: cost_weight={cost_weight}"
         )
-    given, members = members, _checked(members, from_logits)
+    given, members = members, checked_members(members, from_logits)
     sizes = [member.inputs[0].shape[1:] for member in members]
-    image = keras.Input(_largest(sizes), name="image")
+    image = keras.Input(_largest(sizes), dtype=_dtype(members), name="image")
     logits = [member(resized(image, size)) for member, size in zip(members, sizes, strict=True)]
     cascade = keeping(chain(image, logits, combine, "cascade"), given, LOOKS)
     return cascade if stopping is None else add_stopping(cascade, stopping, cost_weight)
@@ -117,8 +119,15 @@ def chain(image, logits, combine, name, every=1):
     return model
 
 
-def _checked(members, from_logits):
-    """Returns the members, giving logits, under names of their own."""
+def checked_members(members, from_logits):
+    """Returns the members, giving logits, under names of their own.
+
+    Args:
+        members, from_logits: As in `build_cascade`.
+
+    Raises:
+        TypeError, ValueError: As `build_cascade`.
+    """
     if not isinstance(members, (list, tuple)) or not members:
         raise ValueError(
             f"`members` must be a list of at least one model. Received: members={members}"
@@ -200,6 +209,19 @@ def check_model(model, argument, several_inputs=False):
 
 def _channels(model):
     return model.inputs[0].shape[-1]
+
+
+def _dtype(members):
+    """Returns the dtype of a cascade's input: float32, except for numbers too large for it."""
+    inputs = [member.inputs[0] for member in members]
+    dtypes = {keras.backend.standardize_dtype(tensor.dtype) for tensor in inputs}
+    if "string" in dtypes and len(dtypes) > 1:
+        raise ValueError(
+            f"`members` must all take text, or none of them. Received: inputs of {sorted(dtypes)}"
+        )
+    is_image = len(inputs[0].shape) == 4
+    together = dtypes.pop() if len(dtypes) == 1 else keras.backend.result_type(*dtypes)
+    return together if together in EXACT and not is_image else "float32"
 
 
 def _largest(sizes):

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from keras_adaptive._checks import check_choice, integer, integers
-from keras_adaptive.models.cascade import chain, check_model, with_logits
+from keras_adaptive.models.cascade import LOOKS, chain, checked_members
+from keras_adaptive.training.adaptive_model import keeping
 
 
 def build_clip_cascade(members, clips, *, exits="clip", from_logits=None):
@@ -22,7 +23,7 @@ def build_clip_cascade(members, clips, *, exits="clip", from_logits=None):
         clips: Integer, the number of clips of a video: 30 in the paper, 10 places in time
             times 3 in space.
         exits: `"clip"` or `"member"`.
-        from_logits: As in `add_exits`.
+        from_logits: As in `build_cascade`.
 
     Returns:
         A compiled `AdaptiveModel`, with one exit per clip or per member.
@@ -43,26 +44,23 @@ def build_clip_cascade(members, clips, *, exits="clip", from_logits=None):
         [Wisdom of Committees (Wang et al., 2022)](https://arxiv.org/abs/2012.01988),
         section 7.1. Whether the decision is per clip or per video is not published.
     """
-    members = list(members) if isinstance(members, (list, tuple)) else [members]
-    if not members:
-        raise ValueError(f"`members` must be at least one model. Received: members={members}")
     clips = integer("clips", clips, 1)
     check_choice(("clip", "member"), exits=exits)
-    for member in members:
-        check_model(member, "members")
-    for what, shapes in (
-        ("take clips of the same shape", {tuple(m.inputs[0].shape[1:]) for m in members}),
-        ("have the same classes", {m.outputs[-1].shape[-1] for m in members}),
-    ):
-        if len(shapes) > 1:
-            raise ValueError(f"`members` must {what}. Received: {sorted(shapes, key=str)}")
+    several = isinstance(members, (list, tuple))
+    given = members if several else [members]
+    members = checked_members(given, from_logits)
+    shapes = {tuple(member.inputs[0].shape[1:]) for member in members}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"`members` must take clips of the same shape. Received: {sorted(shapes, key=str)}"
+        )
     video = keras.Input((clips, *members[0].inputs[0].shape[1:]), name="video")
     logits = []
-    for i, member in enumerate(members):
-        network = with_logits(member, f"member_{i}", from_logits, "members")
-        logits += [network(video[:, clip]) for clip in range(clips)]
+    for member in members:
+        logits += [member(video[:, clip]) for clip in range(clips)]
     every = clips if exits == "member" else 1
-    return chain(video, logits, "mean_logits", "clip_cascade", every)
+    cascade = chain(video, logits, "mean_logits", "clip_cascade", every)
+    return keeping(cascade, given, LOOKS)
 
 
 def cut_clips(video, frames, size, *, temporal=10, spatial=3):

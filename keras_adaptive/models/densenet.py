@@ -17,7 +17,7 @@ from keras_adaptive.layers._data_format import check_channels_last
 from keras_adaptive.models._exit_head import exit_head
 from keras_adaptive.models._exit_positions import exit_positions
 from keras_adaptive.models._gating import Gating
-from keras_adaptive.models._stem import imagenet_stem, stem_for
+from keras_adaptive.models._stem import check_can_be_halved, imagenet_stem, stem_for
 from keras_adaptive.models.presets import with_presets
 from keras_adaptive.training.adaptive_model import AdaptiveModel
 
@@ -217,6 +217,12 @@ def _dense_layer(growth_rate, bottleneck, name):
 
 
 def _transition(x, reduction, name):
+    check_can_be_halved(x)
     kept = math.floor(reduction * x.shape[-1])
+    if kept == 0:
+        raise ValueError(
+            "`reduction` must leave at least one channel of "
+            f"{x.shape[-1]}. Received: reduction={reduction}"
+        )
     x = apply_layers([*norm_relu(name), *conv(kept, 1, name=name)], x)
     return keras.layers.AveragePooling2D(2, name=name)(x)

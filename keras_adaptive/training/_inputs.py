@@ -102,8 +102,11 @@ class Inputs:
             raise
 
     def blank(self, samples):
-        """Returns arrays of zeros, one per input, which must be of fixed size."""
-        return [np.zeros((samples, *one["shape"]), one["dtype"]) for one in self.inputs]
+        """Returns arrays of ones, one per input, which must be of fixed size.
+
+        Zeros are what masks leave out: where nothing is left, means are NaN.
+        """
+        return [np.ones((samples, *one["shape"]), one["dtype"]) for one in self.inputs]
 
     def _checked(self, arrays):
         return check_inputs(arrays, self.inputs, "x")

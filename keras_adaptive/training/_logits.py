@@ -302,8 +302,11 @@ def _draw(tensor, size, k, rng):
     if "float" in dtype:
         x = rng.normal(size=shape) if k == 0 else rng.uniform(0, (1, 255)[k - 1], shape)
         return keras.ops.cast(x.astype("float32"), dtype)
-    # token 1 is in every vocabulary
-    return rng.integers(0, 256 if dtype == "uint8" else 2, shape).astype(dtype)
+    # token 1 is in every vocabulary, and one that masks keep is in every row
+    x = rng.integers(0, 256 if dtype == "uint8" else 2, shape)
+    if x.ndim > 1:
+        x[:, 0] = 1
+    return x.astype(dtype)
 
 
 def _are_probabilities(rows, dtype):

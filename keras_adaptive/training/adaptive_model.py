@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_adaptive import _checks, _graph, costs
-from keras_adaptive._checks import check_labels_of, integer, numbers
+from keras_adaptive._checks import check_labels_of, integer, integer_sequence, numbers
 from keras_adaptive.calibration.calibrate import calibrate, check_how
 from keras_adaptive.costs.gated_costs import gated_costs
 from keras_adaptive.policy.policy import Policy, policy_of
@@ -87,7 +87,18 @@ class AdaptiveModel(_graph.ListModel):
         if tensors:
             inputs = keras.tree.pack_sequence_as(inputs, tensors)
         super().__init__(inputs, outputs, name=name, **kwargs)
+        classes = {tensor.shape[-1] for tensor in self.outputs} - {None}
+        if len(classes) > 1:
+            raise ValueError(
+                "`outputs` must be logits of the same classes at every exit. Received: outputs of "
+                f"shape {', '.join(str(tuple(tensor.shape)) for tensor in self.outputs)}"
+            )
         _graph.check_channels_last(self.inputs, self.outputs)
+        _graph.freeze_inside(self)
+        names = []  # of the exits, by which metrics are told apart; one layer may give several
+        for name in self.output_names:
+            names.append(_graph.free_name(name, names))
+        self.output_names = names
         # not as attributes of their own, since Keras would track what is inside
         self._kept = types.SimpleNamespace(**dict.fromkeys(KEPT))
         self.exit_weights = None
@@ -524,6 +535,19 @@ class AdaptiveModel(_graph.ListModel):
         if self._traces_twice(self.train_function or self.test_function):
             self._build_metrics(super().evaluate, *args, **kwargs)
         logs = super().evaluate(*args, return_dict=True, **kwargs)
+        return self._in_order_of_metrics(logs, return_dict)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """As in Keras; what it returns is in the order of `evaluate`."""
+        logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict=True)
+        return self._in_order_of_metrics(logs, return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """As in Keras; what it returns is in the order of `evaluate`."""
+        logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        return self._in_order_of_metrics(logs, return_dict)
+
+    def _in_order_of_metrics(self, logs, return_dict):
         logs = in_order(logs, self)
         if return_dict:
             return logs
@@ -627,12 +651,11 @@ class AdaptiveModel(_graph.ListModel):
     def _used(self, exits):
         if exits is None:
             return self.outputs
-        exits = list(exits)
-        if not exits or sorted(set(exits)) != exits or exits[0] < 0 or exits[-1] >= self.num_exits:
-            raise ValueError(
-                f"`exits` must be ascending indices below {self.num_exits}. Received: exits={exits}"
-            )
-        return [self.outputs[i] for i in exits]
+        must = f"ascending indices below {self.num_exits}"
+        found = list(integer_sequence("exits", exits, 0, must))
+        if not found or sorted(set(found)) != found or found[-1] >= self.num_exits:
+            raise ValueError(f"`exits` must be {must}. Received: exits={exits}")
+        return [self.outputs[i] for i in found]
 
     def predict_with_costs(self, x, unit="macs", expected=False, **kwargs):
         """Computes the logits of every exit for every sample, and what leaving there costs.

@@ -1,5 +1,8 @@
 """Collaboration between the exits of any network."""
 
+import keras
+
+from keras_adaptive import _graph
 from keras_adaptive.layers.early_exit import EarlyExit, checked_weight
 from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 
@@ -7,8 +10,8 @@ from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
 def add_collaboration(model, collaboration="dense", stop_gradient=True, collaboration_weight=1.0):
     """Returns a network whose classifiers also read the logits of the exit before.
 
-    The network and the convolutions of the heads are shared with `model`; the last dense
-    layer of each head is new.
+    The network is shared with `model`. The heads are new: their convolutions begin with the
+    weights that they have in `model`, their last dense layers with random ones.
 
     Args:
         model: An `AdaptiveModel` whose heads are `EarlyExit`s.
@@ -19,7 +22,9 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
         An `AdaptiveModel`, not compiled.
 
     Raises:
-        ValueError: If a head is not an `EarlyExit`, or an argument is impossible.
+        TypeError: If the model is no `AdaptiveModel`.
+        ValueError: If a head is not an `EarlyExit`, or serves several exits, or an argument is
+            impossible.
 
     Example:
 
@@ -33,26 +38,28 @@ def add_collaboration(model, collaboration="dense", stop_gradient=True, collabor
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.2.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be an AdaptiveModel. Received: model={model!r}")
     collaboration_weight = checked_weight(collaboration, collaboration_weight)
     outputs = []
     for logits, head in zip(model.outputs, early_exit_heads(model), strict=True):
-        features = head._inbound_nodes[logits._keras_history.node_index].input_tensors[0]
+        node = _graph.node_of(logits)
         config = head.get_config()
         config["collaboration"] = collaboration if outputs else None
         config["stop_gradient"] = stop_gradient
         config["collaboration_weight"] = collaboration_weight if outputs else 1.0
         new = EarlyExit.from_config(config)
-        outputs.append(new(features, *outputs[-1:]))
+        outputs.append(new(node.input_tensors[0], *outputs[-1:], mask=_graph.given_mask(node)))
         for old, copy in zip(head.units, new.units, strict=True):
             copy.set_weights(old.get_weights())
-    return keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
+    return keeping(AdaptiveModel(model.input, outputs, name=model.name), [model])
 
 
 def early_exit_heads(model):
     """Returns the heads of a network.
 
     Raises:
-        ValueError: If one is not an `EarlyExit`.
+        ValueError: If one is not an `EarlyExit`, or serves several exits.
     """
     heads = [logits._keras_history.operation for logits in model.outputs]
     for head in heads:
@@ -61,4 +68,9 @@ def early_exit_heads(model):
                 "Every head of `model` must be an EarlyExit. Received: a head of type "
                 f"{type(head).__name__}"
             )
+    if len(set(map(id, heads))) < len(heads):
+        raise ValueError(
+            "Every exit of `model` must have a head of its own. "
+            f"Received: exits with the heads {[head.name for head in heads]}"
+        )
     return heads

@@ -4,7 +4,7 @@ import keras
 
 from keras_adaptive import _graph
 from keras_adaptive.layers.gradient_scale import GradientScale
-from keras_adaptive.training.adaptive_model import AdaptiveModel, keeping
+from keras_adaptive.training.adaptive_model import AdaptiveModel, check_model, keeping
 
 
 def add_gradient_equilibrium(model):
@@ -29,6 +29,7 @@ def add_gradient_equilibrium(model):
         [Improved Techniques for Training Adaptive Deep Networks
         (Li et al., 2019)](https://arxiv.org/abs/1908.06294), section 3.1.
     """
+    check_model(model)
     exits = model.num_exits
     stages = _graph.split(model.inputs, model.outputs)
     inputs = {id(t) for t in model.inputs}
@@ -58,7 +59,7 @@ def add_gradient_equilibrium(model):
         later = {id(t) for s in stages[i + 1 :] for t in s.inputs} - inputs
         for number, key in enumerate(key for key in value if key in later):
             value[key] = GradientScale(onward, name=f"balance_{i}_{number}")(value[key])
-    return keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
+    return keeping(AdaptiveModel(model.input, outputs, name=model.name), [model])
 
 
 gradient_equilibrium = add_gradient_equilibrium  # its name before 0.2; until 0.3

@@ -39,7 +39,7 @@ def add_stopping(model, stopping, cost_weight=0.0, **kwargs):
         kwargs, "add_stopping", tuple(inspect.signature(add_stopping).parameters)
     )
     loss = estimators.StoppingLoss(cost_weight, **kwargs)
-    new = StoppingModel(model.inputs, model.outputs, name=model.name, stopping=stopping)
+    new = StoppingModel(model.input, model.outputs, name=model.name, stopping=stopping)
     new.compile(stopping_loss=loss)
     return keeping(new, [model])
 

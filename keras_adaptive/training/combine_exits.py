@@ -1,7 +1,5 @@
 """Exits that answer together with those before them."""
 
-import itertools
-
 import keras
 import numpy as np
 import scipy
@@ -77,11 +75,11 @@ def combine_exits(model, combine="product", *, logits=None, labels=None):
         if needed and k + 1 == exits:  # has nothing to gain
             outputs.append(model.outputs[k])
             continue
-        name = _free_name(f"combined_{k}", taken)
+        name = _graph.free_name(f"combined_{k}", taken)
         layer = CombinedExit(combine, exits, dtype="float32", name=name)
         layers.append(layer)
         outputs.append(layer(keras.ops.stack(model.outputs[: k + 1], axis=1)))
-    new = keeping(AdaptiveModel(model.inputs, outputs, name=model.name), [model])
+    new = keeping(AdaptiveModel(model.input, outputs, name=model.name), [model])
     if needed:
         for layer, weights in zip(layers, _fitted(model, logits, labels), strict=True):
             layer.set_weights(weights)
@@ -99,12 +97,6 @@ def _check_alone(model):
             "`model` must have exits that answer alone, which are combined once. "
             f"Received: a network with the exits {combined}, which are combined"
         )
-
-
-def _free_name(name, taken):
-    """Returns a name, with a number behind it where it is taken."""
-    numbered = (f"{name}_{i}" for i in itertools.count(1))
-    return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def _fitted(model, logits, labels):

@@ -100,4 +100,7 @@ class GateLoss:
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        unit = config["unit"]
+        if isinstance(unit, dict):
+            unit = keras.saving.deserialize_keras_object(unit)
+        return cls(**{**config, "unit": unit})

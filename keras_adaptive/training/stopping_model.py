@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adaptive import costs
+from keras_adaptive import _graph, costs
 from keras_adaptive._checks import finite
 from keras_adaptive.layers.stopping_policy import StoppingPolicy
 from keras_adaptive.policy.learned_policy import LearnedPolicy
@@ -69,6 +69,7 @@ class StoppingModel(AdaptiveModel):
             )
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.stopping = policies(stopping, self.outputs)
+        _graph.freeze_inside(self)
         self.stopping_draws = keras.random.SeedGenerator()
         self.stopping_shares = [keras.metrics.Mean(f"share_{k}") for k in range(self.num_exits)]
         self.stopping_accuracy = keras.metrics.Mean("policy_accuracy")

@@ -316,6 +316,11 @@ def test_what_is_registered_is_asked_first_and_the_last_one_counts(registry):
     assert costs.exit_costs([x, y], [L.Add()([x, y])]).tolist() == [8]
 
 
+def test_what_is_registered_counts_in_both_directions(registry):
+    costs.register(L.LSTM, lambda layer, before, after: after[-1])
+    assert cost(L.Bidirectional(L.LSTM(5)), (7, 3)) == 2 * 5
+
+
 @pytest.mark.parametrize("given", [-1, np.nan, np.inf, "a", None, [3], True])
 def test_what_is_registered_must_return_a_number(given, registry):
     costs.register(Opaque, lambda *shapes: given)

@@ -6,7 +6,7 @@ import pytest
 
 import keras_adaptive as ka
 from anytime_tflite import AnytimeModel, pixels, read_info
-from keras_adaptive.export._inputs import checked_data, inputs_of
+from keras_adaptive.export._inputs import checked_data, inputs_of, random_data
 
 POLICY = ka.ExitPolicy([0.4, -np.inf])
 DATA = {
@@ -27,6 +27,14 @@ def one_input(dtype, name="numbers"):
     hidden = keras.layers.Dense(5, activation="relu")(features)
     heads = [keras.layers.Dense(3, name=f"exit_{k}") for k in range(2)]
     return ka.AdaptiveModel(x, [heads[0](features), heads[1](hidden)])
+
+
+def masked(steps=2):
+    """Means of the words that are there: of none, they are NaN."""
+    words = keras.Input((steps,), dtype="int32", name="words")
+    features = keras.layers.Embedding(9, 4, mask_zero=True)(words)
+    mean = keras.layers.GlobalAveragePooling1D()(features)
+    return ka.AdaptiveModel(words, [keras.layers.Dense(3, name="exit_0")(mean)])
 
 
 def several_inputs():
@@ -220,3 +228,12 @@ def test_pixels_are_standardized_as_on_a_device(rng):
 def test_rejects_what_is_for_images_alone(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         ka.export_tflite(one_input("uint8"), tmp_path / "model.tflite", POLICY, **arguments)
+
+
+def test_files_of_networks_for_few_words_are_checked_on_some(tmp_path):
+    model, path = masked(), tmp_path / "model.tflite"
+    for samples in (3, 50):
+        data = random_data(inputs_of(model.inputs), samples)
+        assert np.isfinite(model.predict(data, verbose=0)).all()
+    ka.export_tflite(model, path, ka.ExitPolicy([0.0]))
+    assert read_info(path)["exits"] == [0]

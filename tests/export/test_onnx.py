@@ -29,12 +29,20 @@ def tokens():
     return ka.AdaptiveModel(words, outputs)
 
 
+def grouped():
+    image = keras.Input((4, 4, 4))
+    x = keras.layers.Conv2D(4, 3, groups=2, padding="same", activation="gelu")(image)
+    return ka.AdaptiveModel(image, [ka.layers.EarlyExit(3, name="exit_0")(x)])
+
+
 NETWORKS = {
+    "grouped": grouped,
     "msdnet": lambda: ka.build_msdnet((8, 8, 1), 4, blocks=3, channels=4, growth_rate=2),
     "gated": lambda: ka.build_resnet((8, 8, 1), 4, depth=8, gates="layer", exits=(1,)),
     "inputs": several_inputs,
     "tokens": tokens,
 }
+QUICK = ("inputs", "grouped")
 
 
 def run(files, data):
@@ -51,7 +59,7 @@ def run(files, data):
 
 @pytest.mark.parametrize(
     "name",
-    ["inputs", *(pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS if n != "inputs")],
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS],
 )
 def test_every_exit_equals_keras(name, tmp_path):
     keras.utils.set_random_seed(1)
@@ -114,6 +122,14 @@ def test_what_does_not_fit_is_refused_before_work(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`policy` must be given"):
         ka.export_onnx(model, tmp_path / "new")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "notes.txt"]
+
+
+def test_operations_that_onnx_lacks_are_named(tmp_path):
+    x = keras.Input((3,))
+    logits = keras.layers.Dense(3, name="exit_0")(keras.ops.erfinv(keras.ops.tanh(x)))
+    with pytest.raises(RuntimeError, match="must be one that ONNX has. Received: Erfinv at"):
+        ka.export_onnx(ka.AdaptiveModel(x, [logits]), tmp_path / "new", ka.ExitPolicy([0.0]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):

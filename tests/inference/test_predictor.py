@@ -432,6 +432,16 @@ def test_latency_is_that_of_samples_which_leave_at_each_exit(trained, monkeypatc
     assert seen == [(4, 4, {k}) for k in range(3)]
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_blank_samples_are_none_that_masks_leave_out(dtype):
+    x = keras.Input((3,) if dtype == "int32" else (3, 2), dtype=dtype)
+    whole = keras.layers.Embedding(9, 2, mask_zero=True)
+    features = (whole if dtype == "int32" else keras.layers.Masking())(x)
+    mean = keras.layers.GlobalAveragePooling1D()(features)
+    model = ka.AdaptiveModel(x, [keras.layers.Dense(4)(mean)])
+    keras_engine(model, ka.ExitPolicy([0.0])).warm_up(2)  # which refuses logits that are NaN
+
+
 @pytest.mark.slow
 @pytest.mark.subprocess
 def test_latency_with_another_number_of_threads(trained):
@@ -463,6 +473,8 @@ def test_latency_of_other_threads_is_measured_in_another_process(trained, monkey
 
 
 def test_latency_rejects_impossible_arguments(trained):
+    with pytest.raises(ValueError, match="^`engine` must be .* Received: engine=cpu"):
+        measure_latency(trained, threads=1, engine="cpu")
     with pytest.raises(ValueError, match="from 1 to the number of cores.*Received: threads=999"):
         measure_latency(trained, threads=999)
     with pytest.raises(ValueError, match="Received: threads=True"):

@@ -129,7 +129,12 @@ def test_a_forced_gate_says_one_thing_whatever_it_thinks(rng, kind, forced):
 
 @pytest.mark.parametrize(
     ("arguments", "shape"),
-    [({}, (2, 3, 10)), ({"kind": "feedforward"}, (2, 10)), ({"units": 4}, (2, 5))],
+    [
+        ({}, (2, 3, 10)),
+        ({"kind": "feedforward"}, (2, 10)),
+        ({"kind": "feedforward_deep"}, (2, 1, 1, 4)),
+        ({"units": 4}, (2, 5)),
+    ],
 )
 def test_refuses_features_it_cannot_read(arguments, shape):
     with pytest.raises(ValueError, match="`features` .*Received: shape"):

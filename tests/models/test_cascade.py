@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny import classifier, flat
 
 import keras_adaptive as ka
@@ -205,3 +206,36 @@ def test_members_that_share_layers_are_refused():
     other = keras.Model(member.inputs, keras.layers.Dense(10)(member.layers[-2].output))
     with pytest.raises(ValueError, match="must not share layers.*'member_0' and 'member_1'.*conv"):
         ka.build_cascade([member, other])
+
+
+def numbered(width):
+    """Reads articles' numbers, which float32 does not tell apart."""
+    numbers = keras.Input((5,), dtype="int64")
+    found = keras.layers.IntegerLookup(vocabulary=[100000001, 100000002, 100000003])(numbers)
+    vectors = keras.layers.Embedding(4, width)(found)
+    return keras.Model(numbers, keras.layers.Dense(3)(keras.layers.Flatten()(vectors)))
+
+
+def test_large_numbers_come_to_the_members_as_they_are(rng):
+    members = [numbered(4), numbered(6)]
+    x = rng.integers(100000001, 100000004, (6, 5))
+    cascade = ka.build_cascade(members, combine="last")
+    for found, member in zip(cascade.predict(x, verbose=0), members, strict=True):
+        np.testing.assert_allclose(found, member(x), atol=1e-6)
+
+
+def test_text_comes_to_the_members():
+    def reader():
+        text = keras.Input((), dtype="string")
+        words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3)
+        vectors = keras.layers.Flatten()(keras.layers.Embedding(4, 2)(words(text)))
+        return keras.Model(text, keras.layers.Dense(3)(vectors))
+
+    x, members = np.array(["a b", "b"], "object"), [reader(), reader()]
+    cascade = ka.build_cascade(members, combine="last")
+    for found, member in zip(cascade(tf.constant(x)), members, strict=True):
+        np.testing.assert_allclose(found, member(tf.constant(x)), atol=1e-6)
+    numbers = keras.Input((), dtype="float32")
+    other = keras.Model(numbers, keras.layers.Dense(3)(keras.layers.Reshape((1,))(numbers)))
+    with pytest.raises(ValueError, match="must all take text, or none of them. Received: inputs"):
+        ka.build_cascade([members[0], other])

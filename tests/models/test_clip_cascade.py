@@ -60,6 +60,28 @@ def test_a_confident_video_goes_no_further(members, videos):
     assert result.costs.tolist() == cascade.exit_costs()[result.exits].tolist()
 
 
+def test_the_same_member_twice_is_saved_and_loaded_again(members, videos, tmp_path):
+    cascade = build_clip_cascade([members[0], members[0]], clips=4, exits="member")
+    cascade.save(tmp_path / "cascade.keras")
+    again = keras.models.load_model(tmp_path / "cascade.keras")
+    for found, expected in zip(again(videos), cascade(videos), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_members_that_share_layers_are_refused(members):
+    member = members[0]
+    other = keras.Model(member.inputs, keras.layers.Dense(4)(member.layers[-2].output))
+    with pytest.raises(ValueError, match="must not share layers.*'member_0' and 'member_1'"):
+        build_clip_cascade([member, other], clips=2)
+
+
+def test_keeps_the_names_of_the_classes():
+    model = network(2)
+    member = ka.AdaptiveModel(model.input, model.outputs)
+    member.class_names = ["bow", "jump", "run", "wave"]
+    assert build_clip_cascade(member, clips=2).class_names == member.class_names
+
+
 @pytest.mark.slow
 def test_x3d_costs_what_is_published():
     # 6.2 billion and 3.8 million, for 256 x 256 pixels
@@ -83,7 +105,10 @@ def test_x3d_is_a_member(rng):
         ({"clips": 0}, "Received: clips=0"),
         ({"exits": "frame"}, "Received: exits=frame"),
         ({"members": [network(2), network(2, (4, 6, 6, 1))]}, "clips of the same shape"),
-        ({"members": [network(2), network(2, classes=5)]}, r"same classes. Received: \[4, 5\]"),
+        (
+            {"members": [network(2), network(2, classes=5)]},
+            r"number of classes. Received: \[4, 5\]",
+        ),
     ],
 )
 def test_rejects_what_does_not_fit(members, arguments, message):

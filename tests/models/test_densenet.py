@@ -74,3 +74,15 @@ def test_ddis_network_for_imagenet_has_three_branches():
 def test_refuses_impossible_arguments(wrong):
     with pytest.raises(ValueError, match="Received: "):
         ka.build_densenet(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"reduction": 0.01}, "`reduction` must .* Received: reduction=0.01"),
+        ({"input_shape": (3, 3, 1)}, "`input_shape` must .* Received: features of 1 x 1"),
+    ],
+)
+def test_says_what_leaves_nothing_of_the_features(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ka.build_densenet(**{"input_shape": (8, 8, 1), "depth": 10, **wrong})

@@ -123,6 +123,11 @@ def test_refuses_impossible_arguments(wrong):
         ka.build_resnet(**wrong)
 
 
+def test_says_that_an_image_is_too_small_for_pooled_exits():
+    with pytest.raises(ValueError, match="`input_shape` must .* Received: features of 1 x 1"):
+        ka.build_resnet((2, 2, 1), 10, depth=8, exits=3, pooled_exits=True)
+
+
 def test_loads_its_own_weights(tmp_path, rng):
     model = ka.build_resnet(**SMALL, depth=8, width=0.25, exits=2)
     model.save_weights(tmp_path / "net.weights.h5")

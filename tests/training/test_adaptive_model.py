@@ -193,6 +193,43 @@ def test_weighted_metrics_serve_every_exit(data):
     assert found["top"] == found["last_top"]
 
 
+def one_head():
+    x, head = keras.Input((4,)), keras.layers.Dense(3, name="head")
+    return ka.AdaptiveModel(x, [head(x), head(keras.layers.Dense(4)(x)), head(x + 1)])
+
+
+def one_network():
+    inside, x = two_exits(), keras.Input((4,))
+    return ka.AdaptiveModel(x, inside(x))
+
+
+@pytest.mark.parametrize("build", [one_head, one_network])
+def test_exits_of_one_layer_are_told_apart(build, data):
+    x, _ = data
+    model = build()
+    model.compile("sgd")
+    logits = model.predict(x, verbose=0)
+    y = logits[-1].argmax(axis=1)
+    accuracy = [(z.argmax(axis=1) == y).mean() for z in logits]
+    assert accuracy[0] < 1
+    found = model.evaluate(x, dict.fromkeys(model.output_names, y), verbose=0)
+    expected = [accuracy[0], np.mean(accuracy), 1, 1]
+    assert found[1:] == pytest.approx(expected)
+    assert list(map(float, model.exit_metrics()["accuracy"])) == pytest.approx(accuracy)
+
+
+def test_one_batch_gives_what_evaluate_gives(data):
+    model = two_exits()
+    model.compile("sgd")
+    expected = model.evaluate(*data, verbose=0, return_dict=True)
+    model.reset_metrics()
+    assert model.test_on_batch(*data) == pytest.approx(list(expected.values()))
+    model.reset_metrics()
+    assert model.train_on_batch(*data) == pytest.approx(list(expected.values()))
+    model.reset_metrics()
+    assert list(model.train_on_batch(*data, return_dict=True)) == list(expected)
+
+
 def test_accuracy_is_the_last_exits_and_fit_and_evaluate_have_one_order(data):
     model = two_exits()
     model.compile("sgd")
@@ -322,6 +359,38 @@ def test_progress_line_stays_short_with_eleven_exits(capsys):
     assert "mean_accuracy" in line
     assert "last_accuracy" in line
     assert len(line) < 150
+
+
+def attentive():
+    x = keras.Input((3, 4))
+    features = keras.layers.MultiHeadAttention(1, 2, name="attention")(x, x)
+    heads = [ka.layers.EarlyExit(3, name=f"exit_{k}") for k in range(2)]
+    return ka.AdaptiveModel(x, [heads[0](x), heads[1](features)])
+
+
+def learning(model):
+    return [(v.path, v.shape) for v in model.trainable_variables]
+
+
+@pytest.mark.parametrize("frozen", ["attention", "exit_0"])
+def test_frozen_layers_made_of_others_stay_frozen(frozen, tmp_path):
+    model = attentive()
+    model.get_layer(frozen).trainable = False
+    model.save(tmp_path / "model.keras")
+    for again in (
+        keras.models.clone_model(model),
+        keras.models.load_model(tmp_path / "model.keras"),
+    ):
+        assert learning(again) == learning(model)
+
+
+def test_what_was_thawed_inside_of_a_frozen_layer_learns():
+    model = attentive()
+    layer = model.get_layer("attention")
+    layer.trainable = False
+    layer._flatten_layers(include_self=False)[0].trainable = True
+    assert 2 < len(learning(model)) < len(learning(attentive()))
+    assert learning(ka.AdaptiveModel(model.input, model.outputs)) == learning(model)
 
 
 def test_training_goes_on_where_it_was_saved(data, tmp_path):
@@ -624,10 +693,17 @@ def test_rejects_impossible_compile_arguments(arguments, message):
         two_exits().compile(**arguments)
 
 
-@pytest.mark.parametrize("exits", [[], [1, 0], [2], [-1], [0, 0]])
+@pytest.mark.parametrize("exits", [[], [1, 0], [2], [-1], [0, 0], 0, "ab", [0.5], [True]])
 def test_rejects_impossible_exits(exits):
     with pytest.raises(ValueError, match="`exits` must be ascending indices below 2"):
         two_exits().stages(exits=exits)
+
+
+def test_exits_must_know_the_same_classes():
+    x = keras.Input((4,))
+    exits = [keras.layers.Dense(classes)(x) for classes in (3, 5)]
+    with pytest.raises(ValueError, match=r"same classes at .* shape \(None, 3\), \(None, 5\)"):
+        ka.AdaptiveModel(x, exits)
 
 
 def test_outputs_must_be_a_list():

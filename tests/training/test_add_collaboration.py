@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from tiny import classifier
@@ -51,8 +52,35 @@ def test_rejects_impossible_weights(network, collaboration, weight, message):
         add_collaboration(network, collaboration, collaboration_weight=weight)
 
 
+def test_heads_keep_the_mask_that_they_were_given():
+    tokens = keras.Input((6,), dtype="int32")
+    features, kept = keras.layers.Embedding(9, 4)(tokens), keras.ops.not_equal(tokens, 0)
+    exits = [ka.layers.EarlyExit(3, name=f"exit_{k}")(features, mask=kept) for k in range(2)]
+    network = ka.AdaptiveModel(tokens, exits)
+    model = add_collaboration(network, "identity")
+    model.set_weights(network.get_weights())
+    x = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 1]])
+    (first, second), (same, added) = network(x), model(x)
+    np.testing.assert_allclose(same, first, atol=1e-6)
+    np.testing.assert_allclose(added, np.asarray(second) + np.asarray(first), atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [None, 3])
+def test_rejects_what_is_no_network(model):
+    for make in (add_collaboration, ka.training.add_gradient_equilibrium):
+        with pytest.raises(TypeError, match="`model` must be an AdaptiveModel. Received: model="):
+            make(model)
+
+
 def test_rejects_other_heads():
     model = classifier(4)
     model = ka.AdaptiveModel(model.inputs, model.outputs)
     with pytest.raises(ValueError, match="must be an EarlyExit"):
+        add_collaboration(model)
+
+
+def test_rejects_a_head_that_serves_several_exits():
+    x, head = keras.Input((3,)), ka.layers.EarlyExit(4, name="head")
+    model = ka.AdaptiveModel(x, [head(x), head(keras.layers.Dense(3)(x))])
+    with pytest.raises(ValueError, match="a head of its own. Received: .*'head', 'head'"):
         add_collaboration(model)

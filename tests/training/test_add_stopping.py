@@ -165,6 +165,18 @@ def test_networks_made_of_another_keep_its_classes_and_how_it_sees(name):
     assert made.policy is None  # its exits answer otherwise, or cost something else
 
 
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+@pytest.mark.parametrize("name", list(MADE_OF)[:4])
+def test_networks_made_of_another_take_its_dictionary_of_inputs(name, rng):
+    inputs = {"left": keras.Input((2,)), "right": keras.Input((2,))}
+    both = keras.layers.Concatenate()([inputs["right"], inputs["left"]])
+    heads = [ka.layers.EarlyExit(3, name=f"exit_{k}") for k in range(2)]
+    given = ka.AdaptiveModel(inputs, [head(both) for head in heads])
+    x = {"right": rng.normal(size=(4, 2)), "left": rng.normal(size=(4, 2))}
+    made = MADE_OF[name](given)
+    np.testing.assert_array_equal(made(x), made([x["left"], x["right"]]))
+
+
 def test_members_that_disagree_give_a_cascade_no_names():
     one, other = looking(1), looking(1)
     one.class_names, other.class_names = list("abc"), list("xyz")

@@ -45,6 +45,15 @@ def test_gate_loss_is_the_executed_cost(images):
     assert float(always) == pytest.approx(3 * (0.4 - 0.5) ** 2)
 
 
+def test_a_file_keeps_its_model_of_energy(tmp_path):
+    model = ka.build_resnet(**{**GATED, "exits": None}, depth=8, width=0.25, gates="layer")
+    unit = ka.costs.EnergyModel(main=100, counts=(("stem_conv", 1, 2, 3, 4),))
+    model.compile(gate_loss=ka.training.GateLoss(1e-3, unit))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert (again.gate_loss.weight, again.gate_loss.unit) == (1e-3, unit)
+
+
 def test_networks_that_share_layers_do_not_share_their_loss(images):
     model = ka.build_resnet(**{**GATED, "exits": None}, depth=8, width=0.25, gates="layer")
     model.compile(gate_loss=None)

@@ -229,6 +229,15 @@ def test_what_cannot_be_tried_is_refused():
         ka.build_cascade([plain])
 
 
+def test_networks_for_few_words_are_tried_on_some():
+    words = keras.Input((2,), dtype="int32")
+    mean = L.GlobalAveragePooling1D()(L.Embedding(9, 4, mask_zero=True)(words))
+    answer = L.Average()([L.Dense(3, activation="softmax")(mean) for _ in range(2)])
+    plain, x = keras.Model(words, answer), np.array([[1, 0], [2, 3]])
+    (logits,) = ka.build_cascade([plain])(x)
+    np.testing.assert_allclose(np.exp(logits), plain(x), atol=1e-6)
+
+
 def test_input_of_any_kind_is_drawn():
     """Tokens, pixels and open sizes: what ends the network is own, so that it is tried."""
     for shape, dtype in [((None,), "int32"), ((None, None, 3), "uint8"), ((6, 2), "float16")]:
