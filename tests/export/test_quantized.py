@@ -576,7 +576,7 @@ def gated():
     return ka.build_resnet((8, 8, 1), 10, gates="layer", **small)
 
 
-@pytest.mark.parametrize("quantize", [*slow(None), "int8"])
+@pytest.mark.parametrize("quantize", slow(None, "int8"))
 def test_gated_networks_skip_inside_the_file(gated, tmp_path, rng, quantize):
     images = rng.normal(size=(40, 8, 8, 1)).astype("float32")
     path = tmp_path / "m.tflite"

@@ -61,9 +61,8 @@ def check(found):
     assert first != last  # something was learned
 
 
-@pytest.mark.parametrize(
-    "backend", ["tensorflow", pytest.param("jax", marks=[pytest.mark.jax, pytest.mark.slow])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.jax)])
 def test_two_devices_fit_as_one(backend):
     check(trained(backend, 2, "fit")["fit"])
 
