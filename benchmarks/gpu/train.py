@@ -34,7 +34,7 @@ from PIL import Image
 import keras_adaptive as ka
 from benchmarks import _rows, common
 from benchmarks._long_training import HOLE, PAD, LongTraining, in_bfloat16
-from benchmarks.networks import CIFAR10_DISTILLATION, EXIT_WEIGHTS, LONG
+from benchmarks.networks import CIFAR10_DISTILLATION, EXIT_WEIGHTS, LONG, facts
 from keras_adaptive._files import write_whole
 
 EPOCHS, BATCH = 300, 512  # the MSDNet paper's epochs
@@ -213,11 +213,7 @@ def train(data, out, *, name, network=None, epochs=EPOCHS, batch_size=BATCH, min
         out / f"{name}.npz",
         epochs=epochs,
         batch_size=batch_size,
-        facts={
-            "network": network,
-            "distillation": CIFAR10_DISTILLATION,
-            "exit_weights": weights,
-        },
+        facts=facts(network, weights),
     )
     training.restore()
     epoch, logits = programs(model, lambda x: (x / jnp.float32(255) - mean) / std, weights)
